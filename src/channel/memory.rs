@@ -1,0 +1,405 @@
+//! The memory channel: a bounded queue of batches. Its events are lost when the process ends.
+//!
+//! Room is counted twice, as Flume does: in events (`capacity`) and in slots of 100 body bytes (`byteCapacity`,
+//! less `byteCapacityBufferPercentage`). Events that a sink has taken but not committed still count. Those who wait
+//! for room are served in their order.
+//!
+//! Keys: `capacity` (100), `transactionCapacity` (100), `keep-alive` (3 seconds), `byteCapacity` (80 % of the heap
+//! that Flume's Java would have), `byteCapacityBufferPercentage` (20).
+
+use std::any::Any;
+use std::collections::VecDeque;
+use std::future::Future;
+use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use async_trait::async_trait;
+use tokio::sync::{Notify, Semaphore, SemaphorePermit};
+use tokio::time::timeout;
+use tracing::warn;
+
+use super::{Channel, ChannelConfig, ChannelError, Put, PutTransaction, Take, TakeTransaction};
+use crate::config::{ComponentType, Props};
+use crate::event::Batch;
+use crate::metrics::{ChannelCounters, Metrics};
+
+/// How the type is registered.
+pub const TYPE: ComponentType<super::ChannelBuilder> =
+    ComponentType { aliases: &["memory"], class: "org.apache.flume.channel.MemoryChannel", build: |props| Some(Box::new(MemoryConfig::from_props(props)?)) };
+
+const CAPACITY: usize = 100;
+const KEEP_ALIVE_SECONDS: u64 = 3;
+const BUFFER_PERCENTAGE: i64 = 20;
+/// Flume counts bodies in slots of so many bytes.
+const SLOT_BYTES: usize = 100;
+/// "No limit" in Flume is this many slots.
+const UNLIMITED_SLOTS: usize = i32::MAX as usize;
+
+/// A memory channel's keys.
+#[derive(Clone, Debug, PartialEq)]
+pub struct MemoryConfig {
+    /// Events in the channel, those taken but not committed included.
+    pub capacity: usize,
+    /// Events in one transaction.
+    pub transaction_capacity: usize,
+    /// How long a put waits for room.
+    pub keep_alive: Duration,
+    /// Slots of 100 body bytes.
+    pub byte_slots: usize,
+}
+
+/// Flume's defaults, without a limit in bytes.
+impl Default for MemoryConfig {
+    fn default() -> Self {
+        Self {
+            capacity: CAPACITY,
+            transaction_capacity: CAPACITY,
+            keep_alive: Duration::from_secs(KEEP_ALIVE_SECONDS),
+            byte_slots: UNLIMITED_SLOTS,
+        }
+    }
+}
+
+/// Usable slots: less than one means no limit, as in Flume.
+fn byte_slots(byte_capacity: i64, buffer_percentage: i64) -> usize {
+    let slots = (byte_capacity as f64 * (1.0 - buffer_percentage as f64 * 0.01) / SLOT_BYTES as f64) as i64;
+    if slots < 1 { UNLIMITED_SLOTS } else { (slots as usize).min(UNLIMITED_SLOTS) }
+}
+
+impl MemoryConfig {
+    /// Reads the keys. Flume starts with the default where a number is wrong, and so does this, with a warning.
+    pub fn from_props(props: &mut Props<'_>) -> Option<Self> {
+        let capacity = props.lenient("capacity", CAPACITY as i32, |n: &i32| *n > 0, "a whole number of events, at least 1");
+        let transaction_capacity = props.lenient(
+            "transactionCapacity",
+            CAPACITY as i32,
+            |n: &i32| *n > 0,
+            "a whole number of events, at least 1",
+        );
+        let keep_alive = props.lenient("keep-alive", KEEP_ALIVE_SECONDS as i32, |_| true, "a whole number of seconds");
+        let default_bytes = (props.heap_bytes() as f64 * 0.8) as i64;
+        let byte_capacity =
+            props.lenient("byteCapacity", default_bytes, |_| true, "a whole number of bytes, or 0 for no limit");
+        let percentage = props.lenient("byteCapacityBufferPercentage", BUFFER_PERCENTAGE as i32, |_| true, "a percentage");
+        if transaction_capacity > capacity {
+            props.error(
+                "transactionCapacity",
+                &format!("at most the channel's capacity, which is {capacity}"),
+                "Transaction Capacity of Memory Channel cannot be higher than the capacity.",
+            );
+        }
+        props.finish(Self {
+            capacity: capacity as usize,
+            transaction_capacity: transaction_capacity as usize,
+            keep_alive: Duration::from_secs(keep_alive.max(0) as u64),
+            byte_slots: byte_slots(byte_capacity, percentage.into()),
+        })
+    }
+}
+
+impl ChannelConfig for MemoryConfig {
+    fn transaction_capacity(&self) -> Option<usize> {
+        Some(self.transaction_capacity)
+    }
+
+    fn build(self: Box<Self>, name: &str, metrics: &Metrics) -> Arc<dyn Channel> {
+        MemoryChannel::new(name, *self, metrics)
+    }
+
+    fn apply(&self, running: &dyn Channel) -> bool {
+        running.as_any().downcast_ref::<Handle>().is_some_and(|channel| channel.0.resize(self))
+    }
+}
+
+/// The memory channel's entry point.
+pub struct MemoryChannel;
+
+impl MemoryChannel {
+    /// A channel that is empty.
+    #[expect(clippy::new_ret_no_self, reason = "a channel is only ever used as a shared trait object")]
+    pub fn new(name: &str, config: MemoryConfig, metrics: &Metrics) -> Arc<dyn Channel> {
+        let counters = metrics.register(Arc::new(ChannelCounters::new(name)));
+        counters.capacity.set(config.capacity as u64);
+        Arc::new(Handle(Arc::new(Shared {
+            name: name.to_owned(),
+            counters,
+            events: Semaphore::new(config.capacity),
+            slots: Semaphore::new(config.byte_slots),
+            limits: Mutex::new(config.clone()),
+            transaction_capacity: AtomicUsize::new(config.transaction_capacity),
+            keep_alive_ms: AtomicU64::new(config.keep_alive.as_millis() as u64),
+            queue: Mutex::default(),
+            filled: Notify::new(),
+            emptied: Notify::new(),
+        })))
+    }
+}
+
+struct Handle(Arc<Shared>);
+
+struct Shared {
+    name: String,
+    counters: Arc<ChannelCounters>,
+    /// Free places for events.
+    events: Semaphore,
+    /// Free slots of bytes.
+    slots: Semaphore,
+    limits: Mutex<MemoryConfig>,
+    transaction_capacity: AtomicUsize,
+    keep_alive_ms: AtomicU64,
+    queue: Mutex<Queue>,
+    /// Wakes one sink when there is something to take.
+    filled: Notify,
+    /// Wakes those who wait for the channel to be drained.
+    emptied: Notify,
+}
+
+#[derive(Default)]
+struct Queue {
+    batches: VecDeque<Batch>,
+    /// Events that sinks hold.
+    taken: usize,
+    stopped: bool,
+}
+
+fn slots_of(batch: &Batch) -> usize {
+    batch.body_lengths().map(|len| len.div_ceil(SLOT_BYTES).max(1)).sum()
+}
+
+impl Shared {
+    fn queue(&self) -> MutexGuard<'_, Queue> {
+        self.queue.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// What a batch needs, in events and slots.
+    fn need(&self, batch: &Batch) -> Result<(u32, u32), ChannelError> {
+        let capacity = self.transaction_capacity.load(Ordering::Relaxed);
+        if batch.len() > capacity {
+            return Err(ChannelError::TransactionTooLarge { capacity });
+        }
+        let slots = u32::try_from(slots_of(batch)).map_err(|_| self.bytes_full())?;
+        Ok((batch.len() as u32, slots))
+    }
+
+    fn bytes_full(&self) -> ChannelError {
+        let limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        ChannelError::BytesFull { capacity: limits.byte_slots as f64 * SLOT_BYTES as f64 }
+    }
+
+    fn stopped(&self) -> ChannelError {
+        ChannelError::Stopped { channel: self.name.clone() }
+    }
+
+    fn resize(&self, new: &MemoryConfig) -> bool {
+        let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut change = |semaphore: &Semaphore, old: &mut usize, new: usize| {
+            if new >= *old {
+                semaphore.add_permits(new - *old);
+                *old = new;
+                return;
+            }
+            *old -= semaphore.forget_permits(*old - new);
+            if *old != new {
+                warn!("Couldn't acquire permits to downsize the queue, resizing has been aborted");
+            }
+        };
+        change(&self.events, &mut limits.capacity, new.capacity);
+        change(&self.slots, &mut limits.byte_slots, new.byte_slots);
+        limits.transaction_capacity = new.transaction_capacity;
+        limits.keep_alive = new.keep_alive;
+        self.transaction_capacity.store(new.transaction_capacity.min(limits.capacity), Ordering::Relaxed);
+        self.keep_alive_ms.store(new.keep_alive.as_millis() as u64, Ordering::Relaxed);
+        self.counters.capacity.set(limits.capacity as u64);
+        true
+    }
+
+    /// What is there, at most `max` events; `None` when nothing is.
+    fn try_take(&self, max: usize) -> Result<Option<Batch>, ChannelError> {
+        let mut queue = self.queue();
+        if queue.stopped {
+            return Err(self.stopped());
+        }
+        let mut taken = Batch::new();
+        while taken.len() < max {
+            let room = max - taken.len();
+            match queue.batches.front_mut() {
+                None => break,
+                Some(front) if front.len() > room => taken.append(front.split_to(room)),
+                Some(_) => taken.append(queue.batches.pop_front().unwrap_or_default()),
+            }
+        }
+        queue.taken += taken.len();
+        self.counters.take_attempt.add(taken.len() as u64);
+        if !queue.batches.is_empty() {
+            self.filled.notify_one();
+        }
+        Ok((!taken.is_empty()).then_some(taken))
+    }
+}
+
+#[async_trait]
+impl Channel for Handle {
+    fn name(&self) -> &str {
+        &self.0.name
+    }
+
+    fn counters(&self) -> &Arc<ChannelCounters> {
+        &self.0.counters
+    }
+
+    fn transaction_capacity(&self) -> usize {
+        self.0.transaction_capacity.load(Ordering::Relaxed)
+    }
+
+    fn is_durable(&self) -> bool {
+        false
+    }
+
+    fn as_any(&self) -> &dyn Any {
+        self
+    }
+
+    async fn start(&self) -> Result<(), ChannelError> {
+        self.0.queue().stopped = false;
+        self.0.counters.started();
+        Ok(())
+    }
+
+    async fn stop(&self) {
+        self.0.queue().stopped = true;
+        self.0.filled.notify_waiters();
+        self.0.counters.stopped();
+    }
+
+    fn try_reserve(&self, batch: &Batch) -> Result<Put, ChannelError> {
+        let (events, slots) = self.0.need(batch)?;
+        self.0.counters.put_attempt.add(batch.len() as u64);
+        let free_slots = self.0.slots.try_acquire_many(slots).map_err(|_| self.0.bytes_full())?;
+        let free_events = self.0.events.try_acquire_many(events).map_err(|_| ChannelError::Full)?;
+        free_slots.forget();
+        free_events.forget();
+        Ok(Put::new(Reserved { channel: Arc::clone(&self.0), events, slots }))
+    }
+
+    async fn reserve(&self, batch: &Batch) -> Result<Put, ChannelError> {
+        match self.try_reserve(batch) {
+            Err(error) if error.is_transient() => {}
+            other => return other,
+        }
+        let (events, slots) = self.0.need(batch)?;
+        let keep_alive = Duration::from_millis(self.0.keep_alive_ms.load(Ordering::Relaxed));
+        wait(keep_alive, self.0.slots.acquire_many(slots)).await.ok_or_else(|| self.0.bytes_full())?.forget();
+        let mut reserved = Reserved { channel: Arc::clone(&self.0), events: 0, slots };
+        wait(keep_alive, self.0.events.acquire_many(events)).await.ok_or(ChannelError::Full)?.forget();
+        reserved.events = events;
+        Ok(Put::new(reserved))
+    }
+
+    async fn take(&self, max: usize) -> Result<Take, ChannelError> {
+        let max = max.min(self.transaction_capacity()).max(1);
+        loop {
+            let filled = self.0.filled.notified();
+            if let Some(batch) = self.0.try_take(max)? {
+                return Ok(Take::new(Taken { channel: Arc::clone(&self.0), batch }));
+            }
+            filled.await;
+        }
+    }
+
+    async fn drained(&self) {
+        loop {
+            let mut emptied = std::pin::pin!(self.0.emptied.notified());
+            emptied.as_mut().enable();
+            {
+                let queue = self.0.queue();
+                if queue.batches.is_empty() && queue.taken == 0 {
+                    return;
+                }
+            }
+            emptied.await;
+        }
+    }
+}
+
+async fn wait<'a, E>(
+    keep_alive: Duration,
+    permit: impl Future<Output = Result<SemaphorePermit<'a>, E>>,
+) -> Option<SemaphorePermit<'a>> {
+    timeout(keep_alive, permit).await.ok()?.ok()
+}
+
+/// Room that was taken out of the semaphores, and goes back when it is not used.
+struct Reserved {
+    channel: Arc<Shared>,
+    events: u32,
+    slots: u32,
+}
+
+impl Drop for Reserved {
+    fn drop(&mut self) {
+        self.channel.events.add_permits(self.events as usize);
+        self.channel.slots.add_permits(self.slots as usize);
+    }
+}
+
+#[async_trait]
+impl PutTransaction for Reserved {
+    async fn prepare(&mut self, _batch: &Batch) -> Result<(), ChannelError> {
+        Ok(())
+    }
+
+    fn commit(mut self: Box<Self>, batch: Batch) {
+        debug_assert_eq!(batch.len(), self.events as usize, "the room is for this batch");
+        // The room is used now; it comes back when a sink commits.
+        self.events = 0;
+        self.slots = 0;
+        let counters = &self.channel.counters;
+        counters.put_success.add(batch.len() as u64);
+        counters.size.add(batch.len() as u64);
+        self.channel.queue().batches.push_back(batch);
+        self.channel.filled.notify_one();
+    }
+}
+
+struct Taken {
+    channel: Arc<Shared>,
+    batch: Batch,
+}
+
+#[async_trait]
+impl TakeTransaction for Taken {
+    fn batch(&self) -> &Batch {
+        &self.batch
+    }
+
+    async fn prepare(&mut self) -> Result<(), ChannelError> {
+        Ok(())
+    }
+
+    fn commit(&mut self) {
+        let (events, slots) = (self.batch.len(), slots_of(&self.batch));
+        self.channel.counters.take_success.add(events as u64);
+        self.channel.counters.size.sub(events as u64);
+        let empty = {
+            let mut queue = self.channel.queue();
+            queue.taken -= events;
+            queue.taken == 0 && queue.batches.is_empty()
+        };
+        self.channel.events.add_permits(events);
+        self.channel.slots.add_permits(slots);
+        if empty {
+            self.channel.emptied.notify_waiters();
+        }
+    }
+
+    fn roll_back(&mut self) {
+        let batch = std::mem::take(&mut self.batch);
+        {
+            let mut queue = self.channel.queue();
+            queue.taken -= batch.len();
+            queue.batches.push_front(batch);
+        }
+        self.channel.filled.notify_one();
+    }
+}

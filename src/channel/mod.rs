@@ -1,0 +1,166 @@
+//! Channels: where events wait between a source and a sink.
+//!
+//! The contract has two phases on the way in and a guard on the way out:
+//!
+//! - [`Channel::reserve`] waits up to the channel's keep-alive for room and gives a [`Put`]; once it is there the
+//!   batch cannot be refused for want of room. A source reserves in every required channel before it commits to
+//!   any, so a full second channel never leaves half a delivery behind.
+//! - [`Channel::take`] waits for at least one event and returns at once with what is there. The [`Take`] holds the
+//!   events until it is committed; dropped, it rolls back and they return to the head in their order.
+
+mod error;
+pub mod memory;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+
+pub use error::ChannelError;
+
+use crate::config::{ComponentType, Props};
+use crate::event::Batch;
+use crate::metrics::{ChannelCounters, Metrics};
+
+/// All channel types that the agent has.
+pub const TYPES: &[ComponentType<ChannelBuilder>] = &[memory::TYPE];
+
+/// Reads a channel's configuration; `None` when it has errors, which the properties have noted.
+pub type ChannelBuilder = fn(&mut Props<'_>) -> Option<Box<dyn ChannelConfig>>;
+
+/// A channel's configuration, read and found valid.
+pub trait ChannelConfig: Send {
+    /// The most events that one transaction may hold, when the type has such a limit.
+    fn transaction_capacity(&self) -> Option<usize>;
+    /// Makes the channel.
+    fn build(self: Box<Self>, name: &str, metrics: &Metrics) -> Arc<dyn Channel>;
+    /// Gives this configuration to a channel that runs and keeps its events; `false` when the channel is of
+    /// another type or must be built anew.
+    fn apply(&self, running: &dyn Channel) -> bool;
+}
+
+/// A buffer of events with transactions.
+#[async_trait]
+pub trait Channel: Send + Sync {
+    /// The name in the configuration.
+    fn name(&self) -> &str;
+
+    /// What it counts.
+    fn counters(&self) -> &Arc<ChannelCounters>;
+
+    /// The most events that one transaction may hold.
+    fn transaction_capacity(&self) -> usize;
+
+    /// Whether its events outlive the process.
+    fn is_durable(&self) -> bool;
+
+    /// For access to the concrete type when a configuration is applied.
+    fn as_any(&self) -> &dyn std::any::Any;
+
+    /// Opens it.
+    async fn start(&self) -> Result<(), ChannelError>;
+
+    /// Closes it; nothing is put or taken afterwards.
+    async fn stop(&self);
+
+    /// Reserves room for a batch without waiting.
+    fn try_reserve(&self, batch: &Batch) -> Result<Put, ChannelError>;
+
+    /// Reserves room for a batch and waits for it as long as the channel is configured to.
+    async fn reserve(&self, batch: &Batch) -> Result<Put, ChannelError>;
+
+    /// Waits for at least one event and takes what is there, at most `max` and the transaction capacity.
+    async fn take(&self, max: usize) -> Result<Take, ChannelError>;
+
+    /// Waits until the channel holds nothing, neither queued nor taken.
+    async fn drained(&self);
+}
+
+/// One channel's side of a put: room that is reserved until it is used or dropped.
+#[async_trait]
+pub trait PutTransaction: Send {
+    /// Makes the batch as durable as the channel promises; no sink sees it yet.
+    async fn prepare(&mut self, batch: &Batch) -> Result<(), ChannelError>;
+    /// Whether [`prepare`](Self::prepare) does anything.
+    fn needs_prepare(&self) -> bool {
+        false
+    }
+    /// Makes the batch visible to sinks and counts it.
+    fn commit(self: Box<Self>, batch: Batch);
+}
+
+/// Room reserved in one channel.
+#[must_use = "a put that is dropped gives its room back"]
+pub struct Put(Box<dyn PutTransaction>);
+
+impl Put {
+    /// Wraps a channel's transaction.
+    pub fn new(transaction: impl PutTransaction + 'static) -> Self {
+        Self(Box::new(transaction))
+    }
+
+    /// First phase: makes the batch as durable as the channel promises.
+    pub async fn prepare(&mut self, batch: &Batch) -> Result<(), ChannelError> {
+        if self.0.needs_prepare() { self.0.prepare(batch).await } else { Ok(()) }
+    }
+
+    /// Second phase: makes the batch visible. It cannot fail.
+    pub fn commit(self, batch: Batch) {
+        self.0.commit(batch);
+    }
+}
+
+/// One channel's side of a take.
+#[async_trait]
+pub trait TakeTransaction: Send {
+    /// The events.
+    fn batch(&self) -> &Batch;
+    /// Makes the take as durable as the channel promises.
+    async fn prepare(&mut self) -> Result<(), ChannelError>;
+    /// Whether [`prepare`](Self::prepare) does anything.
+    fn needs_prepare(&self) -> bool {
+        false
+    }
+    /// Removes the events for good and counts them.
+    fn commit(&mut self);
+    /// Puts the events back at the head, in their order.
+    fn roll_back(&mut self);
+}
+
+/// Events taken from a channel, which return to it unless they are committed.
+#[must_use = "a take that is dropped rolls back"]
+pub struct Take {
+    transaction: Box<dyn TakeTransaction>,
+    committed: bool,
+}
+
+impl Take {
+    /// Wraps a channel's transaction.
+    pub fn new(transaction: impl TakeTransaction + 'static) -> Self {
+        Self { transaction: Box::new(transaction), committed: false }
+    }
+
+    /// The events.
+    pub fn batch(&self) -> &Batch {
+        self.transaction.batch()
+    }
+
+    /// First phase: makes the take as durable as the channel promises. An error, or an `await` that is cut off,
+    /// leaves the take open, and dropping it delivers again.
+    pub async fn prepare(&mut self) -> Result<(), ChannelError> {
+        if self.transaction.needs_prepare() { self.transaction.prepare().await } else { Ok(()) }
+    }
+
+    /// Second phase: removes the events for good.
+    pub fn commit(mut self) {
+        self.transaction.commit();
+        self.committed = true;
+    }
+}
+
+impl Drop for Take {
+    fn drop(&mut self) {
+        if !self.committed {
+            self.transaction.roll_back();
+        }
+    }
+}

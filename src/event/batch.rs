@@ -1,0 +1,323 @@
+//! The batch: the unit in which events move, and the owner of their bytes.
+
+use bytes::Bytes;
+use smol_str::SmolStr;
+
+use super::{Event, Headers};
+
+/// Names a buffer of a batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BufferId(u32);
+
+/// Names a set of headers of a batch; any number of events may share it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct HeadersId(u32);
+
+/// For events without headers.
+pub const NO_HEADERS: HeadersId = HeadersId(u32::MAX);
+
+static EMPTY: Headers = Headers::new();
+
+/// Where one event lies: a range of a buffer, and the number of its set of headers.
+#[derive(Clone, Copy, Debug)]
+struct Span {
+    buffer: u32,
+    start: u32,
+    len: u32,
+    headers: HeadersId,
+}
+
+/// A sequence of events that share buffers.
+///
+/// Bodies are ranges of the buffers that came from a socket or a file, so an event costs 16 bytes and neither an
+/// allocation nor a reference count. Sets of headers stand in a table of their own; a header that an interceptor
+/// sets on every event costs once a set, not once an event.
+#[derive(Clone, Debug, Default)]
+pub struct Batch {
+    buffers: Vec<Bytes>,
+    spans: Vec<Span>,
+    headers: Vec<Headers>,
+    body_bytes: usize,
+}
+
+impl Batch {
+    /// An empty batch.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// An empty batch with room for `events`.
+    pub fn with_capacity(events: usize) -> Self {
+        Self { spans: Vec::with_capacity(events), ..Self::default() }
+    }
+
+    /// How many events.
+    pub fn len(&self) -> usize {
+        self.spans.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.spans.is_empty()
+    }
+
+    /// The sum of the lengths of all bodies.
+    pub fn body_bytes(&self) -> usize {
+        self.body_bytes
+    }
+
+    /// Adds a buffer, in which events can then be marked with [`push_span`](Self::push_span).
+    ///
+    /// # Panics
+    /// When the buffer has 4 GiB or more: sources read in far smaller pieces.
+    pub fn push_buffer(&mut self, buffer: Bytes) -> BufferId {
+        assert!(u32::try_from(buffer.len()).is_ok(), "a buffer of a batch is smaller than 4 GiB");
+        self.buffers.push(buffer);
+        BufferId(self.buffers.len() as u32 - 1)
+    }
+
+    /// Adds a set of headers for events to share.
+    pub fn push_headers(&mut self, headers: Headers) -> HeadersId {
+        if headers.is_empty() {
+            return NO_HEADERS;
+        }
+        self.headers.push(headers);
+        HeadersId(self.headers.len() as u32 - 1)
+    }
+
+    /// Adds the event whose body is `start..end` of a buffer.
+    ///
+    /// # Panics
+    /// When the range lies outside the buffer.
+    pub fn push_span(&mut self, buffer: BufferId, start: usize, end: usize, headers: HeadersId) {
+        assert!(start <= end && end <= self.buffers[buffer.0 as usize].len(), "the body lies in its buffer");
+        self.spans.push(Span { buffer: buffer.0, start: start as u32, len: (end - start) as u32, headers });
+        self.body_bytes += end - start;
+    }
+
+    /// Adds an owned event.
+    pub fn push(&mut self, event: Event) {
+        let len = event.body.len();
+        let buffer = self.push_buffer(event.body);
+        let headers = self.push_headers(event.headers);
+        self.push_span(buffer, 0, len, headers);
+    }
+
+    /// The event at `index`.
+    ///
+    /// # Panics
+    /// When there is none.
+    pub fn get(&self, index: usize) -> EventRef<'_> {
+        EventRef { batch: self, span: self.spans[index] }
+    }
+
+    /// All events in order.
+    pub fn iter(&self) -> impl ExactSizeIterator<Item = EventRef<'_>> {
+        self.spans.iter().map(|span| EventRef { batch: self, span: *span })
+    }
+
+    /// The lengths of all bodies, in order.
+    pub fn body_lengths(&self) -> impl ExactSizeIterator<Item = usize> {
+        self.spans.iter().map(|span| span.len as usize)
+    }
+
+    /// Takes the first `count` events (all, when there are fewer) off the front.
+    #[must_use]
+    pub fn split_to(&mut self, count: usize) -> Self {
+        if count >= self.len() {
+            return std::mem::take(self);
+        }
+        let front: Vec<Span> = self.spans[..count].to_vec();
+        self.spans.drain(..count);
+        // Both halves keep all buffers and headers: reference counts a split, nothing an event.
+        let body_bytes = front.iter().map(|span| span.len as usize).sum();
+        self.body_bytes -= body_bytes;
+        Self { buffers: self.buffers.clone(), spans: front, headers: self.headers.clone(), body_bytes }
+    }
+
+    /// Adds the events of another batch at the end.
+    pub fn append(&mut self, other: Self) {
+        if self.is_empty() {
+            *self = other;
+            return;
+        }
+        let buffers = self.buffers.len() as u32;
+        // A chain of batches whose events all have the same headers keeps one set of them.
+        let same = match (self.headers.as_slice(), other.headers.as_slice()) {
+            ([.., last], [only]) if last == only => Some(HeadersId(self.headers.len() as u32 - 1)),
+            _ => None,
+        };
+        let headers = self.headers.len() as u32;
+        self.spans.extend(other.spans.iter().map(|span| Span {
+            buffer: span.buffer + buffers,
+            headers: match (span.headers, same) {
+                (NO_HEADERS, _) => NO_HEADERS,
+                (_, Some(same)) => same,
+                (HeadersId(own), None) => HeadersId(own + headers),
+            },
+            ..*span
+        }));
+        self.buffers.extend(other.buffers);
+        if same.is_none() {
+            self.headers.extend(other.headers);
+        }
+        self.body_bytes += other.body_bytes;
+    }
+
+    /// Changes the headers of every event: `change` is called once for each set of headers, however many events
+    /// share it.
+    pub fn edit_headers(&mut self, mut change: impl FnMut(&mut Headers)) {
+        for headers in &mut self.headers {
+            change(headers);
+        }
+        if self.spans.iter().any(|span| span.headers == NO_HEADERS) {
+            let mut headers = Headers::new();
+            change(&mut headers);
+            let id = self.push_headers(headers);
+            if id != NO_HEADERS {
+                for span in self.spans.iter_mut().filter(|span| span.headers == NO_HEADERS) {
+                    span.headers = id;
+                }
+            }
+        }
+    }
+
+    /// Sets one header on every event; with `keep_existing`, only on those that lack it.
+    pub fn set_header(&mut self, key: &SmolStr, value: &SmolStr, keep_existing: bool) {
+        self.edit_headers(|headers| {
+            if !(keep_existing && headers.get(key).is_some()) {
+                headers.set(key.clone(), value.clone());
+            }
+        });
+    }
+}
+
+impl FromIterator<Event> for Batch {
+    fn from_iter<I: IntoIterator<Item = Event>>(events: I) -> Self {
+        let mut batch = Self::new();
+        for event in events {
+            batch.push(event);
+        }
+        batch
+    }
+}
+
+/// Two batches are equal when their events are, whatever buffers hold them.
+impl PartialEq for Batch {
+    fn eq(&self, other: &Self) -> bool {
+        self.len() == other.len()
+            && self.iter().zip(other.iter()).all(|(a, b)| a.body() == b.body() && a.headers() == b.headers())
+    }
+}
+
+impl Eq for Batch {}
+
+/// A view of one event in its batch.
+#[derive(Clone, Copy, Debug)]
+pub struct EventRef<'a> {
+    batch: &'a Batch,
+    span: Span,
+}
+
+impl<'a> EventRef<'a> {
+    /// The body.
+    pub fn body(&self) -> &'a [u8] {
+        let start = self.span.start as usize;
+        &self.batch.buffers[self.span.buffer as usize][start..start + self.span.len as usize]
+    }
+
+    /// The body as a slice that shares the batch's buffer.
+    pub fn body_bytes(&self) -> Bytes {
+        let start = self.span.start as usize;
+        self.batch.buffers[self.span.buffer as usize].slice(start..start + self.span.len as usize)
+    }
+
+    /// The headers.
+    pub fn headers(&self) -> &'a Headers {
+        match self.span.headers {
+            NO_HEADERS => &EMPTY,
+            HeadersId(id) => &self.batch.headers[id as usize],
+        }
+    }
+
+    /// An owned copy.
+    pub fn to_event(&self) -> Event {
+        Event { headers: self.headers().clone(), body: self.body_bytes() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn bodies(batch: &Batch) -> Vec<&[u8]> {
+        batch.iter().map(|event| event.body()).collect()
+    }
+
+    #[test]
+    fn spans_share_a_buffer() {
+        let mut batch = Batch::new();
+        let buffer = batch.push_buffer(Bytes::from_static(b"one\ntwo\n"));
+        batch.push_span(buffer, 0, 3, NO_HEADERS);
+        batch.push_span(buffer, 4, 7, NO_HEADERS);
+        assert_eq!(bodies(&batch), [b"one", b"two"]);
+        assert_eq!(batch.body_bytes(), 6);
+    }
+
+    #[test]
+    #[should_panic(expected = "the body lies in its buffer")]
+    fn a_span_outside_its_buffer_is_refused() {
+        let mut batch = Batch::new();
+        let buffer = batch.push_buffer(Bytes::from_static(b"one"));
+        batch.push_span(buffer, 2, 4, NO_HEADERS);
+    }
+
+    #[test]
+    fn one_edit_serves_events_with_and_without_headers() {
+        let mut batch = Batch::from_iter([Event::new("a"), Event::new("b").with("k", "own"), Event::new("c")]);
+        batch.set_header(&"k".into(), &"all".into(), true);
+        let values: Vec<_> = batch.iter().map(|e| e.headers().get("k")).collect();
+        assert_eq!(values, [Some("all"), Some("own"), Some("all")]);
+        assert_eq!(batch.headers.len(), 2);
+        batch.set_header(&"k".into(), &"new".into(), false);
+        assert!(batch.iter().all(|e| e.headers().get("k") == Some("new")));
+    }
+
+    #[test]
+    fn joining_batches_with_the_same_headers_keeps_one_set() {
+        let mut batch = Batch::new();
+        for body in ["a", "b", "c"] {
+            batch.append(Batch::from_iter([Event::new(body).with("host", "h1")]));
+        }
+        assert_eq!(batch.headers.len(), 1);
+        assert!(batch.iter().all(|e| e.headers().get("host") == Some("h1")));
+    }
+
+    fn events() -> impl Strategy<Value = Vec<Event>> {
+        let header = ("[a-c]", "[x-z]{0,30}");
+        let event = (prop::collection::vec(header, 0..3), prop::collection::vec(any::<u8>(), 0..20));
+        let event =
+            event.prop_map(|(headers, body)| Event { headers: headers.into_iter().collect(), body: body.into() });
+        prop::collection::vec(event, 0..20)
+    }
+
+    proptest! {
+        #[test]
+        fn split_and_append_keep_every_event_in_order(events in events(), cuts in prop::collection::vec(0usize..8, 0..6)) {
+            let whole: Batch = events.iter().cloned().collect();
+            let mut rest = whole.clone();
+            let mut joined = Batch::new();
+            for cut in cuts {
+                let front = rest.split_to(cut);
+                prop_assert_eq!(front.body_bytes(), front.body_lengths().sum::<usize>());
+                joined.append(front);
+            }
+            joined.append(rest);
+            prop_assert_eq!(&joined, &whole);
+            prop_assert_eq!(joined.body_bytes(), whole.body_bytes());
+            prop_assert_eq!(joined.iter().map(|e| e.to_event()).collect::<Vec<_>>(), events);
+        }
+    }
+}
