@@ -3,7 +3,7 @@
 use thiserror::Error;
 
 /// A channel's refusal. The texts of the first four are Flume's, because netcat clients read them.
-#[derive(Clone, Debug, Error, PartialEq, Eq)]
+#[derive(Clone, Debug, Error, PartialEq)]
 #[non_exhaustive]
 pub enum ChannelError {
     /// No room for so many events within the keep-alive.

@@ -193,7 +193,7 @@ impl Shared {
 
     fn resize(&self, new: &MemoryConfig) -> bool {
         let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
-        let mut change = |semaphore: &Semaphore, old: &mut usize, new: usize| {
+        let change = |semaphore: &Semaphore, old: &mut usize, new: usize| {
             if new >= *old {
                 semaphore.add_permits(new - *old);
                 *old = new;

@@ -1,0 +1,256 @@
+//! A running agent: components are built, wired, supervised, exchanged on reload and drained at the end.
+//!
+//! Start: channels, sinks, sources. Stop: sources, then the channels are drained through the sinks within a limit,
+//! then sinks, then channels. A component that fails never takes another down.
+
+mod resolve;
+mod supervisor;
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::{Instant, timeout_at};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+pub use resolve::{ResolvedAgent, ResolvedChannel, ResolvedSink, ResolvedSource, resolve};
+
+use self::supervisor::OwnedTask;
+use crate::channel::Channel;
+use crate::config::ComponentPlan;
+use crate::metrics::{Metrics, SinkCounters, SourceCounters};
+use crate::source::ChannelProcessor;
+
+/// How long sinks may take to finish the batch in hand once the limit of the drain is over.
+const LAST_BATCH: Duration = Duration::from_millis(500);
+
+/// A source or sink that runs.
+struct Component {
+    plan: ComponentPlan,
+    channels: Vec<Arc<dyn Channel>>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Component {
+    /// Whether a configuration means just this component, wired to just these channels.
+    fn is(&self, plan: &ComponentPlan, channels: &[Arc<dyn Channel>]) -> bool {
+        self.plan.same_as(plan)
+            && self.channels.len() == channels.len()
+            && self.channels.iter().zip(channels).all(|(old, new)| Arc::ptr_eq(old, new))
+    }
+}
+
+struct RunningChannel {
+    plan: ComponentPlan,
+    class: &'static str,
+    channel: Arc<dyn Channel>,
+}
+
+/// An agent that runs.
+pub struct Agent {
+    name: String,
+    metrics: Arc<Metrics>,
+    channels: Vec<RunningChannel>,
+    sources: Vec<Component>,
+    sinks: Vec<Component>,
+    events_lost: u64,
+}
+
+impl Agent {
+    /// An agent without components; [`apply`](Self::apply) gives it some.
+    pub fn new(name: impl Into<String>, metrics: Arc<Metrics>) -> Self {
+        Self { name: name.into(), metrics, channels: Vec::new(), sources: Vec::new(), sinks: Vec::new(), events_lost: 0 }
+    }
+
+    /// Makes the agent what a configuration says. What is the same already is not touched; a channel that keeps its
+    /// name and type keeps its events.
+    pub async fn apply(&mut self, new: ResolvedAgent) {
+        let ResolvedAgent { channels, sources, sinks, .. } = new;
+        if !channels.is_empty() {
+            info!("Creating channels");
+        }
+        let mut next_channels: Vec<RunningChannel> = Vec::new();
+        let mut fresh = Vec::new();
+        for resolved in channels {
+            let name = resolved.plan.name.clone();
+            let kept = self.channels.iter().position(|old| {
+                old.plan.name == name && (old.plan.same_as(&resolved.plan) || resolved.config.apply(&*old.channel))
+            });
+            let channel = match kept {
+                Some(position) => self.channels.swap_remove(position).channel,
+                None => {
+                    info!("Creating instance of channel {name} type {}", resolved.plan.type_name);
+                    let channel = resolved.config.build(&name, &self.metrics);
+                    info!("Created channel {name}");
+                    fresh.push(Arc::clone(&channel));
+                    channel
+                }
+            };
+            next_channels.push(RunningChannel { plan: resolved.plan, class: resolved.class, channel });
+        }
+        let by_name = |name: &str| next_channels.iter().find(|c| c.plan.name == name).map(|c| Arc::clone(&c.channel));
+
+        let mut next_sources = Vec::new();
+        let mut new_sources = Vec::new();
+        for resolved in sources {
+            let wired: Vec<_> = resolved.channels.iter().filter_map(|name| by_name(name)).collect();
+            match self.sources.iter().position(|old| old.is(&resolved.plan, &wired)) {
+                Some(position) => next_sources.push(self.sources.swap_remove(position)),
+                None => {
+                    info!("Creating instance of source {}, type {}", resolved.plan.name, resolved.plan.type_name);
+                    new_sources.push((resolved, wired));
+                }
+            }
+        }
+        let mut next_sinks = Vec::new();
+        let mut new_sinks = Vec::new();
+        for resolved in sinks {
+            let Some(channel) = by_name(&resolved.channel) else { continue };
+            match self.sinks.iter().position(|old| old.is(&resolved.plan, std::slice::from_ref(&channel))) {
+                Some(position) => next_sinks.push(self.sinks.swap_remove(position)),
+                None => {
+                    info!("Creating instance of sink: {}, type: {}", resolved.plan.name, resolved.plan.type_name);
+                    new_sinks.push((resolved, channel));
+                }
+            }
+        }
+        for running in &next_channels {
+            let name = &running.plan.name;
+            let feeds = |wired: &[Arc<dyn Channel>]| wired.iter().any(|channel| Arc::ptr_eq(channel, &running.channel));
+            let sources = next_sources.iter().filter(|s| feeds(&s.channels)).map(|s: &Component| s.plan.name.as_str());
+            let new = new_sources.iter().filter(|(_, wired)| feeds(wired)).map(|(s, _)| s.plan.name.as_str());
+            let sinks = next_sinks.iter().filter(|s| feeds(&s.channels)).map(|s: &Component| s.plan.name.as_str());
+            let more = new_sinks.iter().filter(|(_, c)| Arc::ptr_eq(c, &running.channel)).map(|(s, _)| s.plan.name.as_str());
+            let names: Vec<&str> = sources.chain(new).chain(sinks).chain(more).collect();
+            info!("Channel {name} connected to [{}]", names.join(", "));
+        }
+
+        // Whatever is left in the old lists has no place in the new configuration.
+        stop_all("Source", std::mem::take(&mut self.sources)).await;
+        stop_all("Sink", std::mem::take(&mut self.sinks)).await;
+        for gone in std::mem::take(&mut self.channels) {
+            self.stop_channel(&gone).await;
+        }
+
+        self.channels = next_channels;
+        self.sources = next_sources;
+        self.sinks = next_sinks;
+        for channel in fresh {
+            info!("Starting Channel {}", channel.name());
+            if let Err(error) = channel.start().await {
+                error!("Failed to start the channel {}: {error}", channel.name());
+            }
+        }
+        for (resolved, channel) in new_sinks {
+            info!("Starting Sink {}", resolved.plan.name);
+            self.start_sink(resolved, channel);
+        }
+        for (resolved, wired) in new_sources {
+            info!("Starting Source {}", resolved.plan.name);
+            self.start_source(resolved, wired);
+        }
+    }
+
+    fn start_source(&mut self, resolved: ResolvedSource, wired: Vec<Arc<dyn Channel>>) {
+        let ResolvedSource { plan, class, config, chain, selector, .. } = resolved;
+        let counters = self.metrics.register(Arc::new(SourceCounters::new(&plan.name)));
+        let ledger = Arc::clone(&self.metrics.ledger);
+        let out = ChannelProcessor::new(&plan.name, chain, selector, wired.clone(), counters, ledger);
+        let stop = CancellationToken::new();
+        let task = tokio::spawn(supervisor::run_source(plan.name.clone(), class, config, out, stop.clone()));
+        self.sources.push(Component { plan, channels: wired, stop, task });
+    }
+
+    fn start_sink(&mut self, resolved: ResolvedSink, channel: Arc<dyn Channel>) {
+        let ResolvedSink { plan, class, config, .. } = resolved;
+        let counters = self.metrics.register(Arc::new(SinkCounters::new(&plan.name)));
+        let stop = CancellationToken::new();
+        let runner = supervisor::SinkRunner {
+            name: plan.name.clone(),
+            class,
+            config,
+            channel: Arc::clone(&channel),
+            counters,
+            ledger: Arc::clone(&self.metrics.ledger),
+        };
+        let task = tokio::spawn(supervisor::run_sink(runner, stop.clone()));
+        self.sinks.push(Component { plan, channels: vec![channel], stop, task });
+    }
+
+    async fn stop_channel(&mut self, running: &RunningChannel) {
+        let RunningChannel { plan, class, channel } = running;
+        info!("Stopping Channel {}", plan.name);
+        info!("Stopping component: {class}{{name: {}}}", plan.name);
+        channel.stop().await;
+        let left = channel.counters().size.get();
+        if left > 0 && !channel.is_durable() {
+            self.events_lost += left;
+            warn!("Channel {} is gone with {left} events that no sink has delivered", plan.name);
+        }
+    }
+
+    /// Stops sources, drains the channels through the sinks within `limit`, stops the rest. `now` cuts the drain
+    /// short. Returns how many accepted events were lost with channels that do not outlive the process.
+    pub async fn stop(mut self, limit: Duration, now: CancellationToken) -> u64 {
+        info!("Shutting down configuration: agent {}", self.name);
+        let deadline = Instant::now() + limit;
+        let sources = std::mem::take(&mut self.sources);
+        if now.run_until_cancelled(timeout_at(deadline, stop_all("Source", sources))).await.is_none() {
+            warn!("the stop is cut short");
+        }
+        let mut drains = JoinSet::new();
+        for RunningChannel { channel, .. } in self.channels.iter().filter(|running| !running.channel.is_durable()) {
+            let emptied = self.sinks.iter().any(|sink| sink.channels.iter().any(|other| Arc::ptr_eq(other, channel)));
+            if emptied {
+                let channel = Arc::clone(channel);
+                drains.spawn(async move { channel.drained().await });
+            }
+        }
+        let drained = timeout_at(deadline, async { while drains.join_next().await.is_some() {} });
+        match now.run_until_cancelled(drained).await {
+            Some(Ok(())) => {}
+            Some(Err(_)) => warn!("the channels could not be drained within {} ms", limit.as_millis()),
+            None => warn!("the drain is cut short"),
+        }
+        let sinks = std::mem::take(&mut self.sinks);
+        let last = deadline.max(Instant::now() + LAST_BATCH);
+        if !matches!(now.run_until_cancelled(timeout_at(last, stop_all("Sink", sinks))).await, Some(Ok(()))) {
+            warn!("a sink did not finish its batch in time and was cut off");
+        }
+        for running in std::mem::take(&mut self.channels) {
+            self.stop_channel(&running).await;
+        }
+        let samples = self.metrics.sample();
+        let sum = |kind: &str, attribute: &str| -> u64 {
+            let values = samples.iter().filter(|sample| sample.kind == kind).flat_map(|sample| &sample.attributes);
+            values.filter(|(name, _)| *name == attribute).filter_map(|(_, value)| value.parse::<u64>().ok()).sum()
+        };
+        let summary = format!(
+            "Agent {} stopped: {} events accepted, {} refused, {} delivered, {} lost",
+            self.name,
+            sum("SOURCE", "EventAcceptedCount"),
+            sum("SOURCE", "EventRefusedCount"),
+            sum("SINK", "EventDrainSuccessCount"),
+            self.events_lost
+        );
+        if self.events_lost == 0 {
+            info!("{summary}");
+        } else {
+            error!("{summary}");
+        }
+        self.events_lost
+    }
+}
+
+/// Tells all to stop, then waits for all. Dropped early, it cuts them off.
+async fn stop_all(kind: &str, components: Vec<Component>) {
+    let mut tasks = JoinSet::new();
+    for Component { plan, stop, task, .. } in components {
+        info!("Stopping {kind} {}", plan.name);
+        stop.cancel();
+        tasks.spawn(OwnedTask(task).wait());
+    }
+    while tasks.join_next().await.is_some() {}
+}

@@ -1,0 +1,268 @@
+//! From a plan to components that can be built: types are looked up and every key is read.
+
+use crate::channel::{self, ChannelConfig};
+use crate::config::{
+    AgentPlan, ComponentPlan, ComponentType, Finding, GroupPlan, Kind, Props, flume_alias_or_class, resolve_type,
+};
+use crate::interceptor::Chain;
+use crate::selector::{self, Selector};
+use crate::sink::{self, SinkConfig};
+use crate::source::{self, SourceConfig};
+
+/// A channel that can be built.
+pub struct ResolvedChannel {
+    /// As it is written.
+    pub plan: ComponentPlan,
+    /// Its Flume class.
+    pub class: &'static str,
+    /// Its keys, read.
+    pub config: Box<dyn ChannelConfig>,
+}
+
+/// A source that can be built.
+pub struct ResolvedSource {
+    /// As it is written.
+    pub plan: ComponentPlan,
+    /// Its Flume class.
+    pub class: &'static str,
+    /// Its keys, read.
+    pub config: Box<dyn SourceConfig>,
+    /// The names of its channels, of those that exist.
+    pub channels: Vec<String>,
+    /// Its interceptors.
+    pub chain: Chain,
+    /// Its selector.
+    pub selector: Box<dyn Selector>,
+}
+
+/// A sink that can be built.
+pub struct ResolvedSink {
+    /// As it is written.
+    pub plan: ComponentPlan,
+    /// Its Flume class.
+    pub class: &'static str,
+    /// Its keys, read.
+    pub config: Box<dyn SinkConfig>,
+    /// The name of its channel.
+    pub channel: String,
+}
+
+/// An agent that can be started: everything in it has been read and found valid.
+#[derive(Default)]
+pub struct ResolvedAgent {
+    /// The name.
+    pub name: String,
+    /// Channels.
+    pub channels: Vec<ResolvedChannel>,
+    /// Sources.
+    pub sources: Vec<ResolvedSource>,
+    /// Sinks.
+    pub sinks: Vec<ResolvedSink>,
+}
+
+/// Looks up all types and reads all keys. What does not work is left out and noted.
+///
+/// Flume ends the whole agent at an unknown type; here only the component is left out.
+pub fn resolve(plan: &AgentPlan, heap_bytes: u64, findings: &mut Vec<Finding>) -> ResolvedAgent {
+    Resolver { plan, heap_bytes, findings }.resolve()
+}
+
+struct Resolver<'a> {
+    plan: &'a AgentPlan,
+    heap_bytes: u64,
+    findings: &'a mut Vec<Finding>,
+}
+
+impl Resolver<'_> {
+    fn resolve(mut self) -> ResolvedAgent {
+        let mut agent = ResolvedAgent { name: self.plan.name.clone(), ..ResolvedAgent::default() };
+        for plan in &self.plan.channels {
+            let read = self.look_up(plan, channel::TYPES).and_then(|(class, build)| Some((class, self.read(plan, &["type"], build)?)));
+            match read {
+                Some((class, config)) => agent.channels.push(ResolvedChannel { plan: plan.clone(), class, config }),
+                None => self.removed(plan, "Channel c1 has been removed due to an error during configuration"),
+            }
+        }
+        for source in &self.plan.sources {
+            match self.source(&source.component, &source.channels, &agent.channels) {
+                Some(resolved) => agent.sources.push(resolved),
+                None => self.removed(&source.component, "Source r1 has been removed due to an error during configuration"),
+            }
+        }
+        for sink in &self.plan.sinks {
+            match self.sink(&sink.component, &sink.channel, &agent.channels) {
+                Some(resolved) => agent.sinks.push(resolved),
+                None => self.removed(&sink.component, "Sink k1 has been removed due to an error during configuration"),
+            }
+        }
+        for group in &self.plan.groups {
+            self.group(group, &mut agent.sinks);
+        }
+        self.connections(&mut agent);
+        agent
+    }
+
+    fn removed(&mut self, plan: &ComponentPlan, flume: &str) {
+        let flume = flume.replace("c1", &plan.name).replace("r1", &plan.name).replace("k1", &plan.name);
+        let finding = Finding::error(format!("{} {} does not run", plan.kind, plan.name));
+        let key = format!("{}.{}.{}", self.plan.name, plan.kind.plural(), plan.name);
+        self.findings.push(finding.missing(key, plan.origin()).as_flume(flume));
+    }
+
+    fn look_up<B: Copy>(&mut self, plan: &ComponentPlan, types: &'static [ComponentType<B>]) -> Option<(&'static str, B)> {
+        if let Some(found) = resolve_type(types, &plan.type_name) {
+            return Some((found.class, found.build));
+        }
+        let kind = plan.kind;
+        let known: Vec<&str> = types.iter().flat_map(|known| known.aliases).copied().collect();
+        let flumes = flume_alias_or_class(kind, &plan.type_name);
+        let message = if flumes {
+            format!("this {kind} type of Flume is not in this version; it has {}", known.join(", "))
+        } else {
+            format!("unknown {kind} type; expected one of {}, or a class name", known.join(", "))
+        };
+        let classes = types.iter().map(|known| known.class);
+        let finding = Finding::error(message).nearest(&plan.type_name, known.iter().copied().chain(classes));
+        let finding = if flumes { Finding { help: None, ..finding } } else { finding };
+        let flume = format!("Unable to load {kind} type: {0}, class: {0}", plan.type_name);
+        let key = format!("{}.{}.{}.type", self.plan.name, kind.plural(), plan.name);
+        if let Some(property) = plan.properties.get("type") {
+            self.findings.push(finding.at(key, &property.value, &property.origin).as_flume(flume));
+        }
+        None
+    }
+
+    fn read<T>(
+        &mut self,
+        plan: &ComponentPlan,
+        wiring: &[&str],
+        read: impl FnOnce(&mut Props<'_>) -> Option<T>,
+    ) -> Option<T> {
+        let prefix = format!("{}.{}.{}", self.plan.name, plan.kind.plural(), plan.name);
+        let mut props = Props::new(prefix, &plan.properties, plan.origin(), self.heap_bytes);
+        for key in wiring {
+            props.text(key);
+        }
+        let config = read(&mut props);
+        self.findings.extend(props.into_findings());
+        config
+    }
+
+    /// Flume's check of a declared batch size against the channel's transaction capacity.
+    fn fits(&mut self, plan: &ComponentPlan, batch: Option<usize>, channel: &ResolvedChannel) -> bool {
+        let (Some(batch), Some(capacity)) = (batch, channel.config.transaction_capacity()) else { return true };
+        if batch <= capacity {
+            return true;
+        }
+        let (kind, label) = (plan.kind, if plan.kind == Kind::Source { "Source" } else { "Sink" });
+        let name = &channel.plan.name;
+        let flume = format!(
+            "Incompatible {kind} and channel settings defined. {kind}'s batch size is greater than the channels transaction capacity. {label}: {}, batch size = {batch}, channel {name}, transaction capacity = {capacity}",
+            plan.name
+        );
+        let message = format!("the batch size, {batch}, is greater than the transactionCapacity of channel {name}, {capacity}");
+        let agent = &self.plan.name;
+        let key = format!("{agent}.{}.{}", kind.plural(), plan.name);
+        let help = format!("set {agent}.channels.{name}.transactionCapacity = {batch} or more");
+        self.findings.push(Finding::error(message).missing(key, plan.origin()).help(help).as_flume(flume));
+        false
+    }
+
+    fn source(&mut self, plan: &ComponentPlan, names: &[String], channels: &[ResolvedChannel]) -> Option<ResolvedSource> {
+        let found: Vec<&ResolvedChannel> =
+            names.iter().filter_map(|name| channels.iter().find(|channel| channel.plan.name == *name)).collect();
+        let names: Vec<String> = found.iter().map(|channel| channel.plan.name.clone()).collect();
+        let looked_up = self.look_up(plan, source::TYPES);
+        let read = looked_up.and_then(|(class, build)| {
+            let read = self.read(plan, &["type", "channels"], |props| {
+                // All three, so that all that is wrong is found.
+                let config = build(props);
+                let chain = Chain::from_props(props);
+                let selector = selector::from_props(props, &names);
+                Some((config?, chain?, selector?))
+            });
+            read.map(|read| (class, read))
+        });
+        if found.is_empty() {
+            let flume = format!("Source {} is not connected to a channel", plan.name);
+            let key = format!("{}.sources.{}.channels", self.plan.name, plan.name);
+            self.findings.push(Finding::error("none of the source's channels runs").missing(key, plan.origin()).as_flume(flume));
+            return None;
+        }
+        let (class, (config, chain, selector)) = read?;
+        let mut fits = true;
+        for channel in found {
+            fits &= self.fits(plan, config.batch_size(), channel);
+        }
+        fits.then(|| ResolvedSource { plan: plan.clone(), class, config, channels: names, chain, selector })
+    }
+
+    fn sink(&mut self, plan: &ComponentPlan, channel: &str, channels: &[ResolvedChannel]) -> Option<ResolvedSink> {
+        let looked_up = self.look_up(plan, sink::TYPES);
+        let read = looked_up.and_then(|(class, build)| Some((class, self.read(plan, &["type", "channel"], build)?)));
+        let Some(found) = channels.iter().find(|known| known.plan.name == channel) else {
+            let flume = format!("Sink {} is not connected to a channel", plan.name);
+            let key = format!("{}.sinks.{}.channel", self.plan.name, plan.name);
+            self.findings.push(Finding::error("the sink's channel does not run").missing(key, plan.origin()).as_flume(flume));
+            return None;
+        };
+        let (class, config) = read?;
+        let fits = self.fits(plan, config.batch_size(), found);
+        fits.then(|| ResolvedSink { plan: plan.clone(), class, config, channel: channel.to_owned() })
+    }
+
+    /// A group of one sink is that sink. Other groups come with failover and load balancing; until then their sinks
+    /// do not run, as those of a group that Flume cannot make do not.
+    fn group(&mut self, group: &GroupPlan, sinks: &mut Vec<ResolvedSink>) {
+        let name = &group.component.name;
+        let key = format!("{}.sinkgroups.{name}.processor.type", self.plan.name);
+        let type_name = group.component.type_name.as_str();
+        let origin = group.component.origin();
+        let finding = match type_name.to_ascii_lowercase().as_str() {
+            "" | "default" | "org.apache.flume.sink.defaultsinkprocessor" if group.sinks.len() == 1 => return,
+            // Flume documents `default` for a missing type, and then lets the sinks of the group rest without a word.
+            "" => Finding::error(format!("missing: expected a processor type, as the default one takes a single sink; the sinks {} run on their own", group.sinks.join(", "))),
+            "default" | "org.apache.flume.sink.defaultsinkprocessor" => Finding::error(format!(
+                "the default processor takes a single sink; the sinks {} run on their own",
+                group.sinks.join(", ")
+            ))
+            .as_flume("DefaultSinkPolicy can only handle one sink, try using a policy that supports multiple sinks"),
+            other => {
+                let flumes = ["failover", "load_balance"];
+                let known = flumes.contains(&other) || other.starts_with("org.apache.flume.");
+                let message = if known { "this sink processor of Flume is not in this version" } else { "unknown sink processor" };
+                sinks.retain(|sink| !group.sinks.contains(&sink.plan.name));
+                let finding = Finding::error(format!("{message}; the sinks {} do not run", group.sinks.join(", ")));
+                let finding = if known { finding } else { finding.nearest(type_name, ["default", "failover", "load_balance"]) };
+                finding.as_flume(format!("SinkGroup {name} has been removed due to an error during configuration"))
+            }
+        };
+        self.findings.push(match group.component.properties.get("processor.type") {
+            Some(property) => finding.at(key, &property.value, &property.origin),
+            None => finding.missing(key, origin),
+        });
+    }
+
+    /// Channels without a source, without a sink, or without either.
+    fn connections(&mut self, agent: &mut ResolvedAgent) {
+        let ResolvedAgent { channels, sources, sinks, .. } = agent;
+        let agent = &self.plan.name;
+        let mut findings = Vec::new();
+        channels.retain(|channel| {
+            let name = &channel.plan.name;
+            let filled = sources.iter().any(|source| source.channels.contains(name));
+            let emptied = sinks.iter().any(|sink| sink.channel == *name);
+            let key = format!("{agent}.channels.{name}");
+            let finding = match (filled, emptied) {
+                (true, true) => return true,
+                (false, false) => Finding::warning("no source and no sink is connected to the channel; it does not run")
+                    .as_flume(format!("Channel {name} has no components connected and has been removed.")),
+                (false, true) => Finding::warning("no source fills the channel"),
+                (true, false) => Finding::warning("no sink empties the channel; when it is full, its sources are refused"),
+            };
+            findings.push(finding.missing(key, channel.plan.origin()));
+            filled || emptied
+        });
+        self.findings.append(&mut findings);
+    }
+}

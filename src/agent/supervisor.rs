@@ -1,0 +1,245 @@
+//! Keeps one component running: starts it, and starts it anew with back-off when it fails.
+
+use std::error::Error;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::task::{JoinError, JoinHandle};
+use tokio::time::{Instant, sleep, sleep_until};
+use tokio_util::sync::CancellationToken;
+use tracing::error;
+
+use crate::channel::{Channel, Take};
+use crate::metrics::{CounterGroup as _, Ledger, SinkCounters};
+use crate::sink::{Sink, SinkConfig, SinkError};
+use crate::source::{ChannelProcessor, SourceConfig};
+
+/// Waits between attempts: one step longer each time, up to a limit.
+struct Backoff {
+    step: Duration,
+    limit: Duration,
+    attempts: u32,
+}
+
+impl Backoff {
+    /// Between attempts to start a component. Flume tries every three seconds.
+    fn to_start() -> Self {
+        Self { step: Duration::from_secs(1), limit: Duration::from_secs(3), attempts: 0 }
+    }
+
+    /// Between attempts to deliver: Flume's steps of its sink runner.
+    fn to_deliver() -> Self {
+        Self { step: Duration::from_secs(1), limit: Duration::from_secs(5), attempts: 0 }
+    }
+
+    fn reset(&mut self) {
+        self.attempts = 0;
+    }
+
+    fn next(&mut self) -> Duration {
+        self.attempts = self.attempts.saturating_add(1);
+        (self.step * self.attempts).min(self.limit)
+    }
+}
+
+/// An error with all its causes on one line.
+fn chain(error: &dyn Error) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(cause) = source {
+        text.push_str(": ");
+        text.push_str(&cause.to_string());
+        source = cause.source();
+    }
+    text
+}
+
+/// Runs a source until it is told to stop.
+pub async fn run_source(
+    name: String,
+    class: &'static str,
+    config: Box<dyn SourceConfig>,
+    out: ChannelProcessor,
+    stop: CancellationToken,
+) {
+    let mut backoff = Backoff::to_start();
+    while !stop.is_cancelled() {
+        let mut source = config.build(&name);
+        let out = out.clone();
+        let run_stop = stop.clone();
+        // A task of its own, so that a panic ends this attempt and nothing else.
+        let attempt = tokio::spawn(async move {
+            match run_stop.run_until_cancelled(source.start()).await {
+                None => return Ok(()),
+                Some(started) => started.map_err(|error| (false, error))?,
+            }
+            out.counters().started();
+            source.run(&out, &run_stop).await.map_err(|error| (true, error))
+        });
+        let component = format!("EventDrivenSourceRunner: {{ source:{class}{{name:{name},state:IDLE}} }}");
+        match OwnedTask(attempt).wait().await {
+            Ok(Ok(())) => {
+                // Whether it is told to stop or has no more to do.
+                stop.cancelled().await;
+            }
+            Ok(Err((was_running, error))) => {
+                if was_running {
+                    backoff.reset();
+                }
+                error!("Unable to start {component} - Exception follows. {}", chain(&error));
+            }
+            Err(panic) => error!("{component} failed: {panic}; it is started anew"),
+        }
+        let wait = backoff.next();
+        if stop.run_until_cancelled(sleep(wait)).await.is_none() {
+            break;
+        }
+    }
+    if out.counters().start_time() != 0 {
+        out.counters().stopped();
+    }
+}
+
+/// What it takes to run a sink.
+pub struct SinkRunner {
+    pub name: String,
+    pub class: &'static str,
+    pub config: Box<dyn SinkConfig>,
+    pub channel: Arc<dyn Channel>,
+    pub counters: Arc<SinkCounters>,
+    pub ledger: Arc<Ledger>,
+}
+
+/// Runs a sink until it is told to stop.
+pub async fn run_sink(runner: SinkRunner, stop: CancellationToken) {
+    let runner = Arc::new(runner);
+    let mut backoff = Backoff::to_start();
+    while !stop.is_cancelled() {
+        let attempt = tokio::spawn({
+            let (runner, stop) = (Arc::clone(&runner), stop.clone());
+            async move { runner.start_and_run(&stop).await }
+        });
+        match OwnedTask(attempt).wait().await {
+            Ok(Ok(())) => break,
+            Ok(Err(error)) => error!(
+                "Unable to start SinkRunner: {{ policy:org.apache.flume.sink.DefaultSinkProcessor, sink:{}{{name:{}}} }} - Exception follows. {}",
+                runner.class,
+                runner.name,
+                chain(&error)
+            ),
+            Err(panic) => error!("sink {} failed: {panic}; it is started anew", runner.name),
+        }
+        let wait = backoff.next();
+        if stop.run_until_cancelled(sleep(wait)).await.is_none() {
+            break;
+        }
+    }
+}
+
+impl SinkRunner {
+    async fn start_and_run(&self, stop: &CancellationToken) -> Result<(), SinkError> {
+        let mut sink = self.config.build(&self.name, Arc::clone(&self.counters));
+        match stop.run_until_cancelled(sink.start()).await {
+            None => return Ok(()),
+            Some(started) => started?,
+        }
+        self.counters.started();
+        self.run(&mut *sink, stop).await;
+        sink.stop().await;
+        self.counters.stopped();
+        Ok(())
+    }
+
+    async fn run(&self, sink: &mut dyn Sink, stop: &CancellationToken) {
+        let mut backoff = Backoff::to_deliver();
+        loop {
+            let taken = tokio::select! {
+                biased;
+                () = stop.cancelled() => return,
+                () = due(sink.next_tick()) => None,
+                taken = self.channel.take(sink.batch_size()) => Some(taken),
+            };
+            let outcome = match taken {
+                None => sink.tick().await.map_err(|error| chain(&error)),
+                Some(Ok(take)) => self.deliver(sink, take).await,
+                Some(Err(error)) => {
+                    self.counters.channel_read_fail.add(1);
+                    Err(error.to_string())
+                }
+            };
+            match outcome {
+                Ok(()) => backoff.reset(),
+                Err(error) => {
+                    let wait = backoff.next();
+                    error!("Unable to deliver event. Exception follows. Sink {}: {error}; tried again in {} ms", self.name, wait.as_millis());
+                    stop.run_until_cancelled(sleep(wait)).await;
+                }
+            }
+        }
+    }
+
+    async fn deliver(&self, sink: &mut dyn Sink, mut take: Take) -> Result<(), String> {
+        let events = take.batch().len();
+        self.counters.drain_attempt.add(events as u64);
+        if let Err(error) = sink.deliver(take.batch()).await {
+            self.counters.event_write_fail.add(1);
+            return Err(chain(&error));
+        }
+        take.prepare().await.map_err(|error| {
+            self.counters.channel_read_fail.add(1);
+            error.to_string()
+        })?;
+        let _entry = self.ledger.entry();
+        take.commit();
+        self.counters.drain_success.add(events as u64);
+        match events == sink.batch_size() {
+            true => self.counters.batch_complete.add(1),
+            false => self.counters.batch_underflow.add(1),
+        }
+        Ok(())
+    }
+}
+
+/// Waits for a moment; without one, for ever.
+async fn due(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep_until(moment).await,
+        None => std::future::pending().await,
+    }
+}
+
+/// A task that ends when nobody waits for it any more.
+pub struct OwnedTask<T>(pub JoinHandle<T>);
+
+impl<T> OwnedTask<T> {
+    /// Waits for its end.
+    pub async fn wait(mut self) -> Result<T, JoinError> {
+        (&mut self.0).await
+    }
+}
+
+impl<T> Drop for OwnedTask<T> {
+    fn drop(&mut self) {
+        self.0.abort();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn back_off_grows_to_its_limit_and_resets() {
+        let mut backoff = Backoff::to_deliver();
+        let waits: Vec<u64> = (0..7).map(|_| backoff.next().as_secs()).collect();
+        assert_eq!(waits, [1, 2, 3, 4, 5, 5, 5]);
+        backoff.reset();
+        assert_eq!(backoff.next().as_secs(), 1);
+    }
+
+    #[test]
+    fn causes_are_told_once_each() {
+        let error = SinkError::io("could not write x", std::io::Error::other("no space"));
+        assert_eq!(chain(&error), "could not write x: no space");
+    }
+}

@@ -1,0 +1,351 @@
+//! `agent`: reads a configuration, runs what it says, follows its changes, and stops in order.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use clap::Args;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::check::resolve_agents;
+use super::{ConfigArgs, JavaArgs, fail, read};
+use crate::agent::{Agent, ResolvedAgent};
+use crate::config::{Configuration, Finding, Location, Severity};
+use crate::logging::LogSettings;
+use crate::metrics::{Metrics, MetricsServer};
+
+const POLL_SECONDS: u64 = 30;
+const HTTP_POLL_SECONDS: u64 = 300;
+const DRAIN_SECONDS: f64 = 10.0;
+const MONITORING_PORT: u16 = 41414;
+
+/// Options of `agent`.
+#[derive(Args, Debug)]
+pub struct AgentArgs {
+    /// The name of the agent in the configuration
+    #[arg(short, long)]
+    name: Option<String>,
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// How often to look for changes of the configuration, in seconds
+    #[arg(short = 'i', long, value_name = "SECONDS")]
+    poll_interval: Option<u64>,
+    /// Do not look for changes of the configuration
+    #[arg(long)]
+    no_reload_conf: bool,
+    /// Keep the last good configuration in this directory, and use it when there is no other
+    #[arg(short, long, value_name = "DIR")]
+    backup_directory: Option<PathBuf>,
+    /// Refuse a configuration that `check` finds errors in
+    #[arg(long)]
+    strict: bool,
+    /// How long to deliver what is left when stopping, in seconds
+    #[arg(long, value_name = "SECONDS", default_value_t = DRAIN_SECONDS)]
+    drain_timeout: f64,
+    /// Write the log as JSON lines
+    #[arg(long)]
+    log_json: bool,
+    /// Check the configuration, do not start anything
+    #[arg(short, long)]
+    dryrun: bool,
+    /// Accepted; there is nothing to plug in
+    #[arg(long, value_name = "DIRS", hide = true)]
+    plugins_path: Option<String>,
+    #[arg(short, long = "auth-provider", hide = true)]
+    auth_provider: Option<String>,
+    #[arg(long = "conf-provider", alias = "prov", hide = true)]
+    conf_provider: Option<String>,
+    /// ZooKeeper's addresses; not in this version
+    #[arg(short = 'z', long = "zkConnString", hide = true)]
+    zk_conn_string: Option<String>,
+    #[arg(short = 'p', long = "zkBasePath", hide = true)]
+    zk_base_path: Option<String>,
+}
+
+/// Flume also reads these files for `name = a1` and `conf-file = x`; the command line wins.
+fn options_from_files(args: &mut AgentArgs) {
+    let directories = std::iter::once(PathBuf::from("/etc/flume")).chain(args.config.directories());
+    for path in directories.map(|directory| directory.join("flume.opts")) {
+        let Ok(text) = std::fs::read(&path) else { continue };
+        for option in crate::config::parse(&path.to_string_lossy(), &text, &mut Vec::new()) {
+            match option.key.as_str() {
+                "name" | "n" if args.name.is_none() => args.name = Some(option.value),
+                "conf-file" | "f" if args.config.conf_file.is_empty() && args.config.conf_uri.is_empty() => {
+                    args.config.conf_file.push(option.value.into());
+                }
+                "conf-uri" | "u" if args.config.conf_file.is_empty() && args.config.conf_uri.is_empty() => {
+                    args.config.conf_uri.push(option.value);
+                }
+                _ => {}
+            }
+        }
+    }
+}
+
+/// Runs an agent until a signal ends it.
+pub fn run(mut args: AgentArgs, java: JavaArgs) -> ExitCode {
+    options_from_files(&mut args);
+    let usage = |text: &str| {
+        eprintln!("{text}\nusage: flume-rs agent --name NAME --conf-file FILE; see flume-rs help");
+        ExitCode::from(2)
+    };
+    let Some(name) = args.name.clone() else { return usage("Missing required option: n") };
+    if args.zk_conn_string.is_some() || args.zk_base_path.is_some() || args.conf_provider.is_some() || args.auth_provider.is_some() {
+        return usage("Configurations in ZooKeeper and providers by class name are not in this version; use --conf-file or --conf-uri");
+    }
+    let Ok(drain) = Duration::try_from_secs_f64(args.drain_timeout) else {
+        return usage("--drain-timeout: expected a number of seconds, at least 0");
+    };
+    let locations = match args.config.locations() {
+        Ok(locations) if locations.is_empty() => return usage("No configuiration was provided: expected --conf-file or --conf-uri"),
+        Ok(locations) => locations,
+        Err(error) => return fail(&error),
+    };
+    let log = LogSettings::new(&java.system, args.config.conf.as_deref()).json(args.log_json);
+    if let Err(error) = log.install() {
+        return fail(&error);
+    }
+    for problem in &log.problems {
+        warn!("{problem}");
+    }
+    if !java.ignored.is_empty() {
+        info!("Options for Java have no effect here: {}", java.ignored.join(" "));
+    }
+    let reader = Reader { name, locations, java, backup: args.backup_directory.clone() };
+    let configuration = match reader.read_or_backup() {
+        Ok(configuration) => configuration,
+        Err(text) => {
+            error!("A fatal error occurred while running. Exception follows. {text}");
+            return ExitCode::FAILURE;
+        }
+    };
+    let (resolved, findings) = reader.resolve(configuration);
+    report(&findings);
+    let errors = findings.iter().filter(|finding| finding.severity == Severity::Error).count();
+    if args.dryrun {
+        eprintln!("Warning: Dryrun mode enabled (will not actually initiate startup)");
+        return if errors == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE };
+    }
+    if errors > 0 {
+        if args.strict {
+            error!("the configuration has {errors} errors, and --strict refuses it");
+            return ExitCode::FAILURE;
+        }
+        warn!("the configuration has {errors} errors; what is right in it runs, as in Flume; --strict refuses such a configuration");
+    }
+    raise_file_limit();
+    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("flume-worker").build() {
+        Ok(runtime) => runtime,
+        Err(error) => return fail(&error),
+    };
+    let reload = (!args.no_reload_conf).then(|| {
+        let http = reader.locations.iter().any(|location| matches!(location, Location::Http { .. }));
+        Duration::from_secs(args.poll_interval.unwrap_or(if http { HTTP_POLL_SECONDS } else { POLL_SECONDS }).max(1))
+    });
+    let code = runtime.block_on(live(reader, resolved, findings, reload, drain));
+    // What a cut-off sink or command still does must not hold the process.
+    runtime.shutdown_background();
+    code
+}
+
+/// Thousands of connections need as many descriptors; Java raises the soft limit too.
+fn raise_file_limit() {
+    use rustix::process::{Resource, getrlimit, setrlimit};
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        warn!("could not raise the limit of open files: {error}");
+    }
+}
+
+/// Logs findings as Flume would, each with its place.
+fn report(findings: &[Finding]) {
+    for finding in findings {
+        match finding.severity {
+            Severity::Error => error!("{}", finding.log_line()),
+            Severity::Warning => warn!("{}", finding.log_line()),
+            Severity::Note => info!("{}", finding.log_line()),
+        }
+    }
+}
+
+/// Reads one agent's configuration, again and again.
+struct Reader {
+    name: String,
+    locations: Vec<Location>,
+    java: JavaArgs,
+    backup: Option<PathBuf>,
+}
+
+impl Reader {
+    fn read(&self) -> Result<Configuration, String> {
+        read(&self.locations, &self.java.lookups()).map_err(|error| {
+            let cause = std::error::Error::source(&error).map_or(String::new(), |cause| format!(": {cause}"));
+            format!("{error}{cause}")
+        })
+    }
+
+    fn backup_file(&self) -> Option<PathBuf> {
+        self.backup.as_ref().map(|directory| directory.join(format!(".{}.properties", self.name)))
+    }
+
+    fn read_or_backup(&self) -> Result<Configuration, String> {
+        let primary = self.read();
+        let (Err(text), Some(backup)) = (&primary, self.backup_file()) else {
+            if primary.is_ok() {
+                self.keep_backup();
+            }
+            return primary;
+        };
+        warn!("{text}");
+        warn!("Unable to access primary configuration. Trying backup");
+        read(&[Location::File(backup)], &self.java.lookups()).map_err(|error| error.to_string())
+    }
+
+    /// Keeps the merged texts: later ones override earlier ones in one file just as in several.
+    fn keep_backup(&self) {
+        let Some(path) = self.backup_file() else { return };
+        let mut text = Vec::new();
+        for location in &self.locations {
+            match location.read() {
+                Ok(part) => {
+                    text.extend_from_slice(&part);
+                    text.push(b'\n');
+                }
+                Err(_) => return,
+            }
+        }
+        if let Err(error) = replace_file(&path, &text) {
+            warn!("could not keep a backup of the configuration in {}: {error}", path.display());
+        }
+    }
+
+    /// The agent's part, and all findings.
+    fn resolve(&self, mut configuration: Configuration) -> (ResolvedAgent, Vec<Finding>) {
+        let agents = resolve_agents(&mut configuration, Some(&self.name), self.java.heap_bytes());
+        let names: Vec<&str> = configuration.agents.keys().map(String::as_str).collect();
+        info!("Post-validation flume configuration contains configuration for agents: [{}]", names.join(", "));
+        (agents.into_iter().next().unwrap_or_default(), configuration.findings)
+    }
+
+    /// What changes when a configuration does: the times of files, the texts of what has none.
+    fn stamp(&self) -> Vec<(Option<SystemTime>, Option<Vec<u8>>)> {
+        let stamp = |location: &Location| match location {
+            Location::Http { .. } => (None, location.read().ok()),
+            _ => (location.modified(), None),
+        };
+        self.locations.iter().map(stamp).collect()
+    }
+}
+
+fn replace_file(path: &Path, text: &[u8]) -> std::io::Result<()> {
+    let beside = path.with_extension("properties.tmp");
+    std::fs::write(&beside, text)?;
+    std::fs::rename(&beside, path)
+}
+
+/// The agent's life, from the first start to the last line of the log.
+async fn live(
+    reader: Reader,
+    resolved: ResolvedAgent,
+    mut findings: Vec<Finding>,
+    reload: Option<Duration>,
+    drain: Duration,
+) -> ExitCode {
+    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) =
+        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
+    else {
+        error!("could not listen for signals");
+        return ExitCode::FAILURE;
+    };
+    let metrics = Arc::new(Metrics::default());
+    let mut agent = Agent::new(&reader.name, Arc::clone(&metrics));
+    let system = reader.java.system.clone();
+    let reader = Arc::new(reader);
+    agent.apply(resolved).await;
+    let monitoring = CancellationToken::new();
+    start_monitoring(&system, metrics, monitoring.clone()).await;
+
+    let mut stamp = reader.stamp();
+    loop {
+        tokio::select! {
+            _ = terminate.recv() => break info!("SIGTERM: stopping"),
+            _ = interrupt.recv() => break info!("SIGINT: stopping"),
+            _ = hangup.recv() => info!("SIGHUP: reading the configuration again"),
+            () = pause(reload) => {
+                // Reading may take long where the configuration is far away.
+                let far = Arc::clone(&reader);
+                let Ok(now) = tokio::task::spawn_blocking(move || far.stamp()).await else { continue };
+                // A file that is gone for a moment is no change.
+                if now == stamp || now.iter().any(|(time, text)| time.is_none() && text.is_none()) {
+                    continue;
+                }
+                stamp = now;
+            }
+        }
+        let names: Vec<String> = reader.locations.iter().map(Location::name).collect();
+        info!("Reloading configuration file:{}", names.join(","));
+        let far = Arc::clone(&reader);
+        let read = tokio::task::spawn_blocking(move || far.read().map(|configuration| far.resolve(configuration))).await;
+        match read {
+            Ok(Ok((resolved, new))) => {
+                let known = |finding: &Finding| findings.iter().any(|old| old.key == finding.key && old.message == finding.message);
+                let fresh: Vec<Finding> = new.iter().filter(|finding| !known(finding)).cloned().collect();
+                report(&fresh);
+                if fresh.iter().any(|finding| finding.severity == Severity::Error) {
+                    error!("the changed configuration has new errors and is not applied; the agent goes on as it was");
+                    continue;
+                }
+                agent.apply(resolved).await;
+                findings = new;
+                reader.keep_backup();
+            }
+            Ok(Err(text)) => error!("Failed to load configuration data. Exception follows. {text}; the agent goes on as it was"),
+            Err(error) => error!("Failed to load configuration data. Exception follows. {error}"),
+        }
+    }
+
+    let now = CancellationToken::new();
+    let second = now.clone();
+    tokio::spawn(async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+        warn!("second signal: ending at once");
+        second.cancel();
+    });
+    let lost = agent.stop(drain, now).await;
+    monitoring.cancel();
+    if lost == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+async fn pause(interval: Option<Duration>) {
+    match interval {
+        Some(interval) => tokio::time::sleep(interval).await,
+        None => std::future::pending().await,
+    }
+}
+
+async fn start_monitoring(system: &std::collections::BTreeMap<String, String>, metrics: Arc<Metrics>, stop: CancellationToken) {
+    let Some(kind) = system.get("flume.monitoring.type") else { return };
+    if !matches!(kind.to_ascii_lowercase().as_str(), "http" | "prometheus") {
+        return warn!("Error starting monitoring. Monitoring might not be available. Of Flume's types this version has http, not {kind}");
+    }
+    let port = system.get("flume.monitoring.port").map_or(Some(MONITORING_PORT), |text| text.trim().parse().ok());
+    let Some(port) = port else {
+        return error!("flume.monitoring.port: expected a port between 0 and 65535");
+    };
+    match MetricsServer::bind(port, metrics).await {
+        Ok(server) => {
+            if let Ok(address) = server.local_addr() {
+                info!("Metrics at http://localhost:{}/metrics", address.port());
+            }
+            tokio::spawn(server.run(stop));
+        }
+        Err(error) => error!("Error starting Jetty. JSON Metrics may not be available. Port {port}: {error}"),
+    }
+}

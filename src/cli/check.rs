@@ -1,0 +1,166 @@
+//! `check`: what is wrong with a configuration, and what would run.
+
+use std::fmt::Write as _;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use serde_json::{Value, json};
+
+use super::{ConfigArgs, JavaArgs, fail, read};
+use crate::agent::{ResolvedAgent, resolve};
+use crate::config::{Configuration, Finding, Severity, nearest};
+
+/// Options of `check`.
+#[derive(Args, Debug)]
+pub struct CheckArgs {
+    #[command(flatten)]
+    config: ConfigArgs,
+    /// Only this agent; without it, all
+    #[arg(short, long)]
+    name: Option<String>,
+    /// How to print
+    #[arg(long, value_enum, default_value_t = Format::Text)]
+    format: Format,
+    /// Exit with 1 for warnings too
+    #[arg(long)]
+    strict: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Format {
+    Text,
+    Dot,
+    Json,
+}
+
+/// Looks up and reads everything in the agents of a configuration, all or one. Findings end up in the
+/// configuration's, those of other agents included, as Flume validates these too.
+pub fn resolve_agents(configuration: &mut Configuration, name: Option<&str>, heap_bytes: u64) -> Vec<ResolvedAgent> {
+    let mut agents = Vec::new();
+    for (agent, plan) in &configuration.agents {
+        if name.is_none_or(|name| name == agent) {
+            agents.push(resolve(plan, heap_bytes, &mut configuration.findings));
+        }
+    }
+    if let Some(name) = name
+        && !configuration.agents.contains_key(name)
+        && !configuration.mentioned.iter().any(|known| known == name)
+    {
+        let known = configuration.mentioned.join(", ");
+        let known = if known.is_empty() { "no agent".to_owned() } else { known };
+        let finding = Finding::error(format!("there is no agent {name} in the configuration; it has {known}"));
+        let near = nearest(name, configuration.mentioned.iter().map(String::as_str)).map(|near| format!("did you mean \"{near}\"?"));
+        let finding = Finding { help: near, ..finding };
+        configuration.findings.push(finding.as_flume(format!("No configuration found for this host:{name}")));
+    }
+    agents
+}
+
+/// Checks and prints. The exit status is 0 without errors, 1 with some, 2 when there is nothing to read.
+pub fn run(args: &CheckArgs, java: JavaArgs) -> ExitCode {
+    let locations = match args.config.locations() {
+        Ok(locations) if locations.is_empty() => {
+            eprintln!("flume-rs: expected --conf-file FILE or --conf-uri URI");
+            return ExitCode::from(2);
+        }
+        Ok(locations) => locations,
+        Err(error) => return fail(&error),
+    };
+    let mut configuration = match read(&locations, &java.lookups()) {
+        Ok(configuration) => configuration,
+        Err(error) => return fail(&error),
+    };
+    let agents = resolve_agents(&mut configuration, args.name.as_deref(), java.heap_bytes());
+    let findings = &configuration.findings;
+    match args.format {
+        Format::Text => print!("{}{}", text_of(findings), agents.iter().map(text).collect::<String>()),
+        Format::Dot => {
+            eprint!("{}", text_of(findings));
+            print!("{}", dot(&agents));
+        }
+        Format::Json => println!("{:#}", json!({ "findings": findings, "agents": agents.iter().map(graph).collect::<Vec<_>>() })),
+    }
+    let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
+    let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
+    if args.format == Format::Text {
+        let plural = |n: usize, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
+        println!("{}, {}", plural(errors, "error"), plural(warnings, "warning"));
+    }
+    if errors > 0 || (args.strict && warnings > 0) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
+}
+
+fn text_of(findings: &[Finding]) -> String {
+    let mut text = String::new();
+    for finding in findings {
+        let _ = writeln!(text, "{finding}");
+        if let Some(help) = &finding.help {
+            let _ = writeln!(text, "    help: {help}");
+        }
+        if let Some(flume) = &finding.flume {
+            let _ = writeln!(text, "    Flume says: {flume}");
+        }
+    }
+    text
+}
+
+fn text(agent: &ResolvedAgent) -> String {
+    let mut text = format!("agent {}\n", agent.name);
+    let rows = || {
+        let sources = agent.sources.iter().map(|s| ("source", &s.plan, format!("-> {}", s.channels.join(" "))));
+        let channels = agent.channels.iter().map(|c| ("channel", &c.plan, String::new()));
+        let sinks = agent.sinks.iter().map(|s| ("sink", &s.plan, format!("<- {}", s.channel)));
+        sources.chain(channels).chain(sinks)
+    };
+    let width = rows().map(|(_, plan, _)| plan.name.chars().count()).max().unwrap_or(0);
+    let types = rows().map(|(_, plan, _)| plan.type_name.chars().count()).max().unwrap_or(0);
+    for (kind, plan, wiring) in rows() {
+        let line = format!("  {kind:<7} {:<width$}  {:<types$}  {wiring}", plan.name, plan.type_name);
+        let _ = writeln!(text, "{}", line.trim_end());
+    }
+    text
+}
+
+fn graph(agent: &ResolvedAgent) -> Value {
+    json!({
+        "name": agent.name,
+        "sources": agent.sources.iter().map(|s| json!({ "name": s.plan.name, "type": s.plan.type_name, "class": s.class, "channels": s.channels })).collect::<Vec<_>>(),
+        "channels": agent.channels.iter().map(|c| json!({ "name": c.plan.name, "type": c.plan.type_name, "class": c.class })).collect::<Vec<_>>(),
+        "sinks": agent.sinks.iter().map(|s| json!({ "name": s.plan.name, "type": s.plan.type_name, "class": s.class, "channel": s.channel })).collect::<Vec<_>>(),
+    })
+}
+
+fn dot(agents: &[ResolvedAgent]) -> String {
+    let mut text = "digraph flume {\n  rankdir=LR;\n".to_owned();
+    for (number, agent) in agents.iter().enumerate() {
+        let _ = writeln!(text, "  subgraph cluster_{number} {{\n    label={};", quoted(&agent.name));
+        let id = |kind: &str, name: &str| quoted(&format!("{}/{kind}/{name}", agent.name));
+        let mut node = |kind: &str, name: &str, type_name: &str, shape: &str| {
+            let label = quoted(&format!("{name}\n{type_name}"));
+            let _ = writeln!(text, "    {} [label={label}, shape={shape}];", id(kind, name));
+        };
+        for source in &agent.sources {
+            node("source", &source.plan.name, &source.plan.type_name, "box");
+        }
+        for channel in &agent.channels {
+            node("channel", &channel.plan.name, &channel.plan.type_name, "cylinder");
+        }
+        for sink in &agent.sinks {
+            node("sink", &sink.plan.name, &sink.plan.type_name, "box");
+        }
+        for source in &agent.sources {
+            for channel in &source.channels {
+                let _ = writeln!(text, "    {} -> {};", id("source", &source.plan.name), id("channel", channel));
+            }
+        }
+        for sink in &agent.sinks {
+            let _ = writeln!(text, "    {} -> {};", id("channel", &sink.channel), id("sink", &sink.plan.name));
+        }
+        text.push_str("  }\n");
+    }
+    text.push_str("}\n");
+    text
+}
+
+fn quoted(text: &str) -> String {
+    format!("\"{}\"", text.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n"))
+}

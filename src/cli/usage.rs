@@ -1,0 +1,70 @@
+//! `help`, and the answers to command lines that Flume's users know.
+
+use std::process::ExitCode;
+
+const COMMANDS: [&str; 8] = ["agent", "node", "check", "version", "help", "completions", "man", "--help"];
+/// Flume's commands that this version does not have.
+const MISSING: [&str; 2] = ["avro-client", "tool"];
+
+const USAGE: &str = "\
+Usage: flume-rs <command> [options]...
+
+commands:
+  help                      display this help text
+  agent                     run a Flume agent
+  check                     check a configuration and show what would run
+  version                   show version info
+  completions <shell>       print a completion script (bash, zsh, fish, elvish, powershell)
+
+global options:
+  --conf,-c <conf>          use configs in <conf> directory (log4j.properties, flume.opts)
+  --classpath,-C <cp>       more directories for classpath: URIs
+  --dryrun,-d               check the configuration, do not start anything
+  --plugins-path <dirs>     accepted; there is nothing to plug in
+  -Dproperty=value          sets a system property, before or after the command
+  -X<option>                accepted; without a Java it has no effect (-Xmx sets the default byteCapacity)
+
+agent options:
+  --name,-n <name>          the name of this agent (required)
+  --conf-file,-f <file>     a properties file; may be repeated (required if there is no -u)
+  --conf-uri,-u <uri>       a file:, classpath:, http: or https: URI; may be repeated
+  --conf-user, --conf-password   for http: and https:
+  --poll-interval,-i <s>    how often to look for changes of the configuration (30)
+  --no-reload-conf          do not look for changes
+  --backup-directory,-b <d> keep the last good configuration there
+  --strict                  refuse a configuration that `check` finds errors in
+  --drain-timeout <s>       how long to deliver what is left when stopping (10)
+  --help,-h                 display help text
+
+properties:
+  -Dflume.root.logger=INFO,console     level, and console, LOGFILE or DAILY
+  -Dflume.log.dir=D -Dflume.log.file=F -Dflume.log.format=json
+  -Dflume.monitoring.type=http -Dflume.monitoring.port=41414
+";
+
+/// Prints the usage text.
+pub fn print() -> ExitCode {
+    print!("{USAGE}");
+    ExitCode::SUCCESS
+}
+
+/// Answers what Flume's wrapper answers before it starts anything.
+pub fn answer(words: &[String]) -> Option<ExitCode> {
+    let command = words.first().map_or("", String::as_str);
+    if MISSING.contains(&command) {
+        eprintln!("Error: the command '{command}' of Flume is not in this version");
+        return Some(ExitCode::FAILURE);
+    }
+    if command == "-h" {
+        return Some(print());
+    }
+    if !COMMANDS.contains(&command) {
+        eprintln!("Error: Unknown or unspecified command '{command}'");
+        print();
+        return Some(ExitCode::FAILURE);
+    }
+    if command == "node" {
+        eprintln!("Warning: The \"node\" command is deprecated. Please use \"agent\" instead.");
+    }
+    None
+}

@@ -1,0 +1,55 @@
+//! The timestamp interceptor: sets a header to the present time in milliseconds since 1970.
+//!
+//! Keys: `headerName` (`timestamp`), `preserveExisting` (false). All events of a batch get the same time.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use smol_str::{SmolStr, ToSmolStr as _};
+
+use super::{Interceptor, InterceptorBuilder};
+use crate::config::{ComponentType, Props};
+use crate::event::Batch;
+
+/// How the type is registered.
+pub const TYPE: ComponentType<InterceptorBuilder> = ComponentType {
+    aliases: &["timestamp"],
+    class: "org.apache.flume.interceptor.TimestampInterceptor$Builder",
+    build: |props, prefix| Some(Box::new(Timestamp::from_props(props, prefix))),
+};
+
+struct Timestamp {
+    header: SmolStr,
+    preserve_existing: bool,
+}
+
+impl Timestamp {
+    fn from_props(props: &mut Props<'_>, prefix: &str) -> Self {
+        Self {
+            header: props.or(&format!("{prefix}.headerName"), "timestamp".to_owned()).into(),
+            preserve_existing: props.or(&format!("{prefix}.preserveExisting"), false),
+        }
+    }
+}
+
+impl Interceptor for Timestamp {
+    fn intercept(&self, batch: &mut Batch) {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+        batch.set_header(&self.header, &now.to_smolstr(), self.preserve_existing);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Event;
+
+    #[test]
+    fn sets_the_present_time() {
+        let timestamp = Timestamp { header: "timestamp".into(), preserve_existing: true };
+        let mut batch = Batch::from_iter([Event::new("a"), Event::new("b").with("timestamp", "1")]);
+        timestamp.intercept(&mut batch);
+        let time: i64 = batch.get(0).headers().get("timestamp").expect("a header").parse().expect("a number");
+        assert!(time > 1_700_000_000_000);
+        assert_eq!(batch.get(1).headers().get("timestamp"), Some("1"));
+    }
+}

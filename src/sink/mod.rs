@@ -1,0 +1,80 @@
+//! Sinks: where events go.
+//!
+//! A sink delivers a batch or says why not. The runner owns take and commit, so a sink cannot lose events.
+
+pub mod file_roll;
+mod logger;
+mod null;
+
+use std::sync::Arc;
+
+use async_trait::async_trait;
+use thiserror::Error;
+use tokio::time::Instant;
+
+pub use logger::hex_dump;
+
+use crate::config::{ComponentType, Props};
+use crate::event::Batch;
+use crate::metrics::SinkCounters;
+
+/// All sink types that the agent has.
+pub const TYPES: &[ComponentType<SinkBuilder>] = &[logger::TYPE, null::TYPE, file_roll::TYPE];
+
+/// Reads a sink's configuration; `None` when it has errors, which the properties have noted.
+pub type SinkBuilder = fn(&mut Props<'_>) -> Option<Box<dyn SinkConfig>>;
+
+/// A sink's configuration, read and found valid.
+pub trait SinkConfig: Send + Sync {
+    /// The batch size that the sink declares, to be compared with its channel's transaction capacity.
+    fn batch_size(&self) -> Option<usize>;
+    /// Makes the sink. Called again when the sink has failed and is to start anew.
+    fn build(&self, name: &str, counters: Arc<SinkCounters>) -> Box<dyn Sink>;
+}
+
+/// A sink that runs.
+#[async_trait]
+pub trait Sink: Send {
+    /// The most events that it takes at once.
+    fn batch_size(&self) -> usize;
+
+    /// Everything that can fail at start. Tried again with back-off.
+    async fn start(&mut self) -> Result<(), SinkError>;
+
+    /// Delivers a batch: `Ok` means that its events may leave the channel. After an error the same events come again.
+    async fn deliver(&mut self, batch: &Batch) -> Result<(), SinkError>;
+
+    /// When [`tick`](Self::tick) is due even without events, for sinks that do something by the clock.
+    fn next_tick(&self) -> Option<Instant> {
+        None
+    }
+
+    /// Does what is due.
+    async fn tick(&mut self) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    /// Finishes what is open. Everything delivered is safe already.
+    async fn stop(&mut self) {}
+}
+
+/// Why a sink could not start, deliver or go on.
+#[derive(Debug, Error)]
+#[error("{what}")]
+pub struct SinkError {
+    what: String,
+    #[source]
+    source: Option<std::io::Error>,
+}
+
+impl SinkError {
+    /// An error with its cause.
+    pub fn io(what: impl Into<String>, source: std::io::Error) -> Self {
+        Self { what: what.into(), source: Some(source) }
+    }
+
+    /// An error without a deeper cause.
+    pub fn new(what: impl Into<String>) -> Self {
+        Self { what: what.into(), source: None }
+    }
+}

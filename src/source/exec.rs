@@ -1,0 +1,376 @@
+//! The exec source: each line that a command prints becomes one event.
+//!
+//! Lines end at LF, CR or both; a last line without an end is delivered when the output ends. What is read is
+//! delivered at once, in transactions of at most `batchSize`; nothing waits for a batch to fill, so `batchTimeout`
+//! has nothing to do. A full channel holds the command back through its pipe: nothing is lost there, where Flume
+//! kills the command and drops its buffer. The command runs in a process group of its own, which ends with the
+//! source. A command that cannot be started is tried again with back-off.
+//!
+//! Keys: `command`, `shell`, `restart` (false), `restartThrottle` (10000 ms), `logStdErr` (false), `batchSize` (20),
+//! `batchTimeout` (3000 ms), `charset` (UTF-8); not Flume's: `max-line-bytes` (16777216; a longer line is cut into
+//! several events).
+
+use std::io;
+use std::process::Stdio;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
+use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::process::{Child, ChildStdout, Command};
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::{ChannelProcessor, LineSplitter, Source, SourceBuilder, SourceConfig, SourceError, Terminator};
+use crate::charset::Charset;
+use crate::config::{ComponentType, Props};
+use crate::event::{Batch, NO_HEADERS};
+
+/// How the type is registered.
+pub const TYPE: ComponentType<SourceBuilder> = ComponentType {
+    aliases: &["exec"],
+    class: "org.apache.flume.source.ExecSource",
+    build: |props| Some(Box::new(Arc::new(ExecConfig::from_props(props)?))),
+};
+
+const BATCH_SIZE: i32 = 20;
+const BATCH_TIMEOUT_MS: i64 = 3000;
+const RESTART_THROTTLE_MS: i64 = 10_000;
+const MAX_LINE_BYTES: i32 = 16 << 20;
+/// The kernel's largest pipe for an ordinary user: fewer switches between the command and the agent.
+const PIPE_BYTES: usize = 1 << 20;
+const READ_BYTES: usize = 16 << 10;
+const MAX_READ_BYTES: usize = 256 << 10;
+/// How long a command may take to end after SIGTERM.
+const GRACE: Duration = Duration::from_secs(2);
+const GRACE_POLL: Duration = Duration::from_millis(10);
+/// What Flume prints for a command that was never started.
+const NEVER_STARTED: i32 = -1_073_741_824;
+
+/// The exec source's keys.
+#[derive(Clone, Debug)]
+pub struct ExecConfig {
+    command: String,
+    shell: Option<String>,
+    restart: bool,
+    restart_throttle: Duration,
+    log_stderr: bool,
+    batch_size: usize,
+    charset: Charset,
+    max_line_bytes: usize,
+}
+
+impl ExecConfig {
+    /// Reads the keys.
+    pub fn from_props(props: &mut Props<'_>) -> Option<Self> {
+        let batch_size = props.or("batchSize", BATCH_SIZE);
+        if batch_size < 1 {
+            props.warning("batchSize", "expected a number of events, at least 1; 1 is used");
+        }
+        props.or("batchTimeout", BATCH_TIMEOUT_MS);
+        let throttle = props.or("restartThrottle", RESTART_THROTTLE_MS);
+        if throttle < 0 {
+            props.error("restartThrottle", "a number of milliseconds, at least 0", "");
+        }
+        let max_line_bytes = props.or("max-line-bytes", MAX_LINE_BYTES);
+        if max_line_bytes < 1 {
+            props.error("max-line-bytes", "a number of bytes, at least 1", "");
+        }
+        let charset = Charset::for_name(&props.or("charset", "UTF-8".to_owned()));
+        if charset.is_none() {
+            props.error("charset", "a charset in which a line feed is one byte, such as UTF-8 or ISO-8859-1", "");
+        }
+        let config = Self {
+            command: props.required("command", "The parameter command must be specified"),
+            shell: props.optional("shell"),
+            restart: props.or("restart", false),
+            restart_throttle: Duration::from_millis(throttle.max(0) as u64),
+            log_stderr: props.or("logStdErr", false),
+            batch_size: batch_size.max(1) as usize,
+            charset: charset.unwrap_or(Charset::Utf8),
+            max_line_bytes: max_line_bytes.max(1) as usize,
+        };
+        props.finish(config)
+    }
+
+    /// Program and arguments: the shell's words and the command as one more, or the command's words.
+    fn words(&self) -> Vec<&str> {
+        match &self.shell {
+            Some(shell) => shell.split_whitespace().chain([self.command.as_str()]).collect(),
+            None => self.command.split_whitespace().collect(),
+        }
+    }
+}
+
+impl SourceConfig for Arc<ExecConfig> {
+    fn batch_size(&self) -> Option<usize> {
+        Some(self.batch_size)
+    }
+
+    fn build(&self, name: &str) -> Box<dyn Source> {
+        Box::new(ExecSource { name: name.to_owned(), config: Self::clone(self), running: None })
+    }
+}
+
+struct ExecSource {
+    name: String,
+    config: Arc<ExecConfig>,
+    running: Option<Running>,
+}
+
+/// A command that has been started.
+struct Running {
+    child: Child,
+    group: Option<Pid>,
+    stdout: ChildStdout,
+}
+
+impl Running {
+    fn start(config: &ExecConfig) -> io::Result<Self> {
+        let words = config.words();
+        let (program, arguments) = words.split_first().ok_or_else(|| io::Error::other("the command is empty"))?;
+        let mut child = Command::new(program)
+            .args(arguments)
+            .stdin(Stdio::null())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::piped())
+            .process_group(0)
+            .kill_on_drop(true)
+            .spawn()?;
+        let group = child.id().and_then(|id| Pid::from_raw(id as i32));
+        let stdout = child.stdout.take().ok_or_else(|| io::Error::other("the command has no output"))?;
+        // A system that does not allow it keeps its own size.
+        let _ = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_BYTES);
+        if let Some(stderr) = child.stderr.take() {
+            let log = config.log_stderr;
+            // Ends when the command and whoever has its stderr end.
+            tokio::spawn(drain_stderr(stderr, log));
+        }
+        Ok(Self { child, group, stdout })
+    }
+
+    /// Ends the whole group, first by SIGTERM, and gives the command's exit code as Java has it.
+    async fn end(mut self) -> i32 {
+        if let Some(group) = self.group {
+            let _ = kill_process_group(group, Signal::TERM);
+        }
+        let ended = tokio::time::timeout(GRACE, async {
+            let status = self.child.wait().await;
+            while self.group.is_some_and(|group| test_kill_process_group(group).is_ok()) {
+                tokio::time::sleep(GRACE_POLL).await;
+            }
+            status
+        });
+        let status = match ended.await {
+            Ok(status) => status,
+            Err(_) => {
+                if let Some(group) = self.group {
+                    let _ = kill_process_group(group, Signal::KILL);
+                }
+                self.child.wait().await
+            }
+        };
+        status.map_or(i32::MIN, exit_code)
+    }
+}
+
+/// The exit code as Java gives it: 128 and the signal for a command that a signal ended.
+fn exit_code(status: std::process::ExitStatus) -> i32 {
+    use std::os::unix::process::ExitStatusExt as _;
+    status.code().or_else(|| status.signal().map(|signal| 128 + signal)).unwrap_or(i32::MIN)
+}
+
+async fn drain_stderr(mut stderr: impl AsyncRead + Unpin, log: bool) {
+    let mut splitter = LineSplitter::new(Terminator::Any);
+    let mut pending = BytesMut::with_capacity(8 << 10);
+    let mut number = 0u64;
+    while let Ok(read @ 1..) = stderr.read_buf(&mut pending).await {
+        if !log {
+            pending.clear();
+            continue;
+        }
+        let mut whole = splitter.whole(&pending);
+        if whole == 0 && pending.len() >= (8 << 10) {
+            whole = pending.len();
+            pending.extend_from_slice(b"\n");
+            whole += 1;
+        }
+        let lines = pending.split_to(whole);
+        splitter.split(&lines, |start, end| {
+            number += 1;
+            info!("StderrLogger[{number}] = '{}'", String::from_utf8_lossy(&lines[start..end]));
+        });
+        let _ = read;
+    }
+    if log {
+        info!("StderrLogger exiting");
+    }
+}
+
+#[async_trait]
+impl Source for ExecSource {
+    async fn start(&mut self) -> Result<(), SourceError> {
+        let command = &self.config.command;
+        info!("Exec source starting with command: {command}");
+        let running = Running::start(&self.config).map_err(|error| {
+            error!("Failed while running command: {command}");
+            info!("Command [{command}] exited with {NEVER_STARTED}");
+            SourceError::io(format!("could not run {}", self.config.words().first().unwrap_or(&"")), error)
+        })?;
+        self.running = Some(running);
+        Ok(())
+    }
+
+    async fn run(&mut self, out: &ChannelProcessor, stop: &CancellationToken) -> Result<(), SourceError> {
+        let config = Arc::clone(&self.config);
+        loop {
+            let mut running = match self.running.take() {
+                Some(running) => running,
+                None => Running::start(&config).map_err(|error| {
+                    error!("Failed while running command: {}", config.command);
+                    SourceError::io("could not run the command again", error)
+                })?,
+            };
+            let mut reader = Reader::new(&self.name, &config);
+            let outcome = reader.pump(&mut running.stdout, out, stop).await;
+            if stop.is_cancelled() {
+                info!("Stopping exec source with command: {}", config.command);
+            }
+            if let Err(error) = outcome {
+                error!("Failed while running command: {}: {error}", config.command);
+                out.counters().event_read_fail.add(1);
+            }
+            let code = running.end().await;
+            if !config.restart || stop.is_cancelled() {
+                info!("Command [{}] exited with {code}", config.command);
+                return Ok(());
+            }
+            info!("Restarting in {}ms, exit code {code}", config.restart_throttle.as_millis());
+            if stop.run_until_cancelled(tokio::time::sleep(config.restart_throttle)).await.is_none() {
+                return Ok(());
+            }
+        }
+    }
+}
+
+/// Turns a command's output into batches.
+struct Reader<'a> {
+    source: &'a str,
+    config: &'a ExecConfig,
+    splitter: LineSplitter,
+    pending: BytesMut,
+    read_bytes: usize,
+}
+
+impl<'a> Reader<'a> {
+    fn new(source: &'a str, config: &'a ExecConfig) -> Self {
+        let splitter = LineSplitter::new(Terminator::Any);
+        Self { source, config, splitter, pending: BytesMut::new(), read_bytes: READ_BYTES }
+    }
+
+    /// Reads until the output ends, or until it is told to stop.
+    async fn pump(&mut self, stdout: &mut ChildStdout, out: &ChannelProcessor, stop: &CancellationToken) -> io::Result<()> {
+        loop {
+            self.pending.reserve(self.read_bytes);
+            let asked = self.pending.capacity() - self.pending.len();
+            let Some(read) = stop.run_until_cancelled(stdout.read_buf(&mut self.pending)).await else { return Ok(()) };
+            let read = read?;
+            if read == 0 {
+                if !self.pending.is_empty() {
+                    self.pending.extend_from_slice(b"\n");
+                    self.deliver(out, stop, self.pending.len()).await;
+                }
+                return Ok(());
+            }
+            self.read_bytes = if read == asked {
+                (self.read_bytes * 4).min(MAX_READ_BYTES)
+            } else if read < self.read_bytes / 4 {
+                (self.read_bytes / 2).max(READ_BYTES)
+            } else {
+                self.read_bytes
+            };
+            // Only what is new can hold the end of a line.
+            let seen = self.pending.len() - read;
+            let whole = match self.splitter.whole(&self.pending[seen..]) {
+                0 => 0,
+                whole => seen + whole,
+            };
+            if whole > 0 {
+                self.deliver(out, stop, whole).await;
+            } else if self.pending.len() >= self.config.max_line_bytes {
+                warn!("Source {}: a line of more than {} bytes is cut into several events", self.source, self.config.max_line_bytes);
+                self.pending.extend_from_slice(b"\n");
+                self.deliver(out, stop, self.pending.len()).await;
+            }
+        }
+    }
+
+    async fn deliver(&mut self, out: &ChannelProcessor, stop: &CancellationToken, whole: usize) {
+        // Lines of a mostly empty buffer are copied out, so that few bytes never hold a large buffer.
+        let lines = if whole < self.pending.capacity() / 2 {
+            let lines = Bytes::copy_from_slice(&self.pending[..whole]);
+            bytes::Buf::advance(&mut self.pending, whole);
+            lines
+        } else {
+            self.pending.split_to(whole).freeze()
+        };
+        let lines = clean(self.config.charset, lines);
+        let mut batch = Batch::with_capacity(self.config.batch_size.min(lines.len()));
+        let text = lines.clone();
+        let buffer = batch.push_buffer(lines);
+        self.splitter.split(&text, |start, end| batch.push_span(buffer, start, end, NO_HEADERS));
+        while !batch.is_empty() {
+            let part = batch.split_to(self.config.batch_size);
+            if let Err(refused) = out.deliver_patiently(part, stop).await {
+                error!("Source {}: {} events could not be delivered: {}", self.source, refused.batch.len(), refused.error);
+            }
+        }
+    }
+}
+
+/// Decodes and encodes again, as Flume does: what is malformed becomes the charset's replacement.
+fn clean(charset: Charset, lines: Bytes) -> Bytes {
+    let text = match charset {
+        Charset::Latin1 => return lines,
+        Charset::Utf8 if std::str::from_utf8(&lines).is_ok() => return lines,
+        Charset::Ascii if lines.is_ascii() => return lines,
+        _ => {
+            let mut text = String::with_capacity(lines.len());
+            charset.decoder().decode(&lines, &mut text);
+            text
+        }
+    };
+    charset.encode(&text).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn config(shell: Option<&str>, command: &str) -> ExecConfig {
+        ExecConfig {
+            command: command.to_owned(),
+            shell: shell.map(str::to_owned),
+            restart: false,
+            restart_throttle: Duration::ZERO,
+            log_stderr: false,
+            batch_size: 20,
+            charset: Charset::Utf8,
+            max_line_bytes: 100,
+        }
+    }
+
+    #[test]
+    fn words_follow_flume() {
+        assert_eq!(config(None, "tail  -F 'a b'").words(), ["tail", "-F", "'a", "b'"]);
+        assert_eq!(config(Some("/bin/sh -c"), "tail -F a | cat").words(), ["/bin/sh", "-c", "tail -F a | cat"]);
+    }
+
+    #[test]
+    fn malformed_bytes_are_replaced() {
+        assert_eq!(clean(Charset::Utf8, Bytes::from_static(b"c\xff\n")), "c\u{fffd}\n".as_bytes());
+        assert_eq!(clean(Charset::Latin1, Bytes::from_static(b"c\xff\n")), &b"c\xff\n"[..]);
+    }
+}

@@ -1,0 +1,433 @@
+//! The netcat source: each line received on a TCP port becomes one event.
+//!
+//! `OK` is written once the line is in every required channel, `FAILED: reason` when it is not. A line ends at a
+//! line feed; a carriage return before it stays in the body. A full channel delays the answer and then fails it. A
+//! line of `max-line-length` characters (Java's, UTF-16 units) or more is refused and ends the connection, as in
+//! Flume. A line that is not valid in `encoding` is refused by itself; Flume ends the connection without a word and
+//! loses the lines that came along.
+//!
+//! Keys: `bind`, `port`, `ack-every-event` (true), `max-line-length` (512), `encoding` (utf-8); not Flume's:
+//! `max-connections` (20000; more clients wait in the kernel's queue).
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use async_trait::async_trait;
+use bytes::{Bytes, BytesMut};
+use tokio::io::AsyncWriteExt as _;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use super::{ChannelProcessor, LineSplitter, Source, SourceBuilder, SourceConfig, SourceError, Terminator};
+use crate::charset::{Charset, TextDecoder};
+use crate::config::{ComponentType, Props};
+use crate::event::{Batch, NO_HEADERS};
+use crate::net;
+
+/// How the type is registered.
+pub const TYPE: ComponentType<SourceBuilder> = ComponentType {
+    aliases: &["netcat"],
+    class: "org.apache.flume.source.NetcatSource",
+    build: |props| Some(Box::new(Arc::new(NetcatConfig::from_props(props)?))),
+};
+
+const MAX_LINE_LENGTH: i32 = 512;
+const MAX_CONNECTIONS: i32 = 20_000;
+/// A connection reads in pieces of this size at first, and of up to the second when its client sends a lot.
+const READ_BYTES: usize = 4 << 10;
+const MAX_READ_BYTES: usize = 128 << 10;
+/// How long answers that are due may take when the agent stops.
+const LAST_ANSWERS: Duration = Duration::from_millis(500);
+/// Pause after a failure to accept, which is mostly a lack of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// The netcat source's keys.
+#[derive(Clone, Debug)]
+pub struct NetcatConfig {
+    bind: String,
+    port: u16,
+    ack_every_event: bool,
+    max_line_length: usize,
+    encoding: Charset,
+    max_connections: usize,
+}
+
+impl NetcatConfig {
+    /// Reads the keys.
+    pub fn from_props(props: &mut Props<'_>) -> Option<Self> {
+        let required = |key: &str| format!("Required parameter {key} must exist and may not be null");
+        let max_line_length = props.or("max-line-length", MAX_LINE_LENGTH);
+        if max_line_length < 1 {
+            props.error("max-line-length", "a number of characters, at least 1", "");
+        }
+        let max_connections = props.or("max-connections", MAX_CONNECTIONS);
+        if max_connections < 1 {
+            props.error("max-connections", "a number of connections, at least 1", "");
+        }
+        let encoding = props.or("encoding", "utf-8".to_owned());
+        let charset = Charset::for_name(&encoding);
+        if charset.is_none() {
+            props.error("encoding", "a charset in which a line feed is one byte, such as utf-8 or iso-8859-1", "");
+        }
+        let config = Self {
+            bind: props.required("bind", &required("bind")),
+            port: props.required("port", &required("port")),
+            ack_every_event: props.or("ack-every-event", true),
+            max_line_length: max_line_length.max(1) as usize,
+            encoding: charset.unwrap_or(Charset::Utf8),
+            max_connections: max_connections.max(1) as usize,
+        };
+        props.finish(config)
+    }
+}
+
+impl SourceConfig for Arc<NetcatConfig> {
+    fn batch_size(&self) -> Option<usize> {
+        None
+    }
+
+    fn build(&self, name: &str) -> Box<dyn Source> {
+        Box::new(NetcatSource { name: name.to_owned(), config: Self::clone(self), listener: None })
+    }
+}
+
+struct NetcatSource {
+    name: String,
+    config: Arc<NetcatConfig>,
+    listener: Option<TcpListener>,
+}
+
+#[async_trait]
+impl Source for NetcatSource {
+    async fn start(&mut self) -> Result<(), SourceError> {
+        let NetcatConfig { bind, port, .. } = &*self.config;
+        info!("Source starting");
+        let listener = net::listen(bind, *port).await.map_err(|error| {
+            error!("Unable to bind to socket. Exception follows.");
+            SourceError::io(format!("could not listen on {bind}:{port}"), error)
+        })?;
+        let address = listener.local_addr().map_err(|error| SourceError::io("the socket has no address", error))?;
+        info!("Created serverSocket:sun.nio.ch.ServerSocketChannelImpl[/{address}]");
+        self.listener = Some(listener);
+        Ok(())
+    }
+
+    async fn run(&mut self, out: &ChannelProcessor, stop: &CancellationToken) -> Result<(), SourceError> {
+        let Some(listener) = self.listener.take() else { return Ok(()) };
+        let room = Arc::new(Semaphore::new(self.config.max_connections));
+        let mut connections = JoinSet::new();
+        loop {
+            let next = async {
+                let room = Arc::clone(&room).acquire_owned().await;
+                (room, listener.accept().await)
+            };
+            let Some((room, accepted)) = stop.run_until_cancelled(next).await else { break };
+            while connections.try_join_next().is_some() {}
+            match accepted {
+                Ok((stream, peer)) => {
+                    let connection = Connection::new(peer, Arc::clone(&self.config), out.clone());
+                    let stop = stop.clone();
+                    out.counters().open_connections.add(1);
+                    connections.spawn(async move {
+                        let _room = room;
+                        connection.serve(stream, &stop).await;
+                    });
+                }
+                Err(error) => {
+                    warn!("Source {}: could not accept a connection: {error}", self.name);
+                    stop.run_until_cancelled(tokio::time::sleep(ACCEPT_PAUSE)).await;
+                }
+            }
+        }
+        info!("Source stopping");
+        drop(listener);
+        while connections.join_next().await.is_some() {}
+        Ok(())
+    }
+}
+
+/// `OK` for many lines, to be written from at any length.
+static OKS: [u8; 3 * 1024] = {
+    let mut oks = [b'\n'; 3 * 1024];
+    let mut i = 0;
+    while i < oks.len() {
+        oks[i] = b'O';
+        oks[i + 1] = b'K';
+        i += 3;
+    }
+    oks
+};
+
+/// Answers in the order of the lines: runs of `OK` are kept as a number.
+#[derive(Default)]
+struct Answers {
+    text: Vec<u8>,
+    oks: usize,
+}
+
+impl Answers {
+    fn spell_oks(&mut self) {
+        while self.oks > 0 {
+            let some = self.oks.min(OKS.len() / 3);
+            self.text.extend_from_slice(&OKS[..some * 3]);
+            self.oks -= some;
+        }
+    }
+
+    fn failed(&mut self, reason: &dyn std::fmt::Display) {
+        self.spell_oks();
+        self.text.extend_from_slice(format!("FAILED: {reason}\n").as_bytes());
+    }
+
+    async fn send(&mut self, stream: &mut TcpStream) -> io::Result<()> {
+        if self.text.is_empty() && self.oks * 3 <= OKS.len() {
+            if self.oks > 0 {
+                stream.write_all(&OKS[..self.oks * 3]).await?;
+            }
+        } else {
+            self.spell_oks();
+            stream.write_all(&self.text).await?;
+            self.text.clear();
+        }
+        self.oks = 0;
+        Ok(())
+    }
+}
+
+/// What a piece of input came to.
+enum Verdict {
+    GoOn,
+    Close,
+}
+
+struct Connection {
+    peer: SocketAddr,
+    config: Arc<NetcatConfig>,
+    out: ChannelProcessor,
+    decoder: Option<TextDecoder>,
+    splitter: LineSplitter,
+    /// What has been read and not yet made into events; between reads, less than one line.
+    pending: BytesMut,
+    answers: Answers,
+}
+
+impl Drop for Connection {
+    fn drop(&mut self) {
+        self.out.counters().open_connections.sub(1);
+    }
+}
+
+impl Connection {
+    fn new(peer: SocketAddr, config: Arc<NetcatConfig>, out: ChannelProcessor) -> Self {
+        let decoder = (config.encoding != Charset::Utf8).then(|| config.encoding.decoder());
+        Self {
+            peer,
+            config,
+            out,
+            decoder,
+            splitter: LineSplitter::new(Terminator::Lf),
+            pending: BytesMut::new(),
+            answers: Answers::default(),
+        }
+    }
+
+    async fn serve(mut self, mut stream: TcpStream, stop: &CancellationToken) {
+        let ended = stop.run_until_cancelled(self.converse(&mut stream)).await;
+        match ended {
+            // Lines that are in the channel get their answers even now; a client that does not read gets none.
+            None => drop(tokio::time::timeout(LAST_ANSWERS, self.answers.send(&mut stream)).await),
+            Some(Err(error)) => {
+                warn!("Source {}: lost the connection from {}: {error}", self.out.source(), self.peer);
+                self.out.counters().event_read_fail.add(1);
+            }
+            Some(Ok(())) => {}
+        }
+    }
+
+    async fn converse(&mut self, stream: &mut TcpStream) -> io::Result<()> {
+        let mut read_bytes = READ_BYTES;
+        loop {
+            // An idle connection holds no buffer.
+            if self.pending.is_empty() {
+                self.pending = BytesMut::new();
+            }
+            stream.readable().await?;
+            tokio::task::consume_budget().await;
+            self.pending.reserve(read_bytes);
+            let asked = self.pending.capacity() - self.pending.len();
+            let read = match stream.try_read_buf(&mut self.pending) {
+                Ok(0) => {
+                    if !self.pending.is_empty() {
+                        let bytes = self.pending.len();
+                        warn!("Source {}: {bytes} bytes after the last line feed from {} are dropped", self.out.source(), self.peer);
+                        self.out.counters().event_read_fail.add(1);
+                    }
+                    return Ok(());
+                }
+                Ok(read) => read,
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
+                Err(error) => return Err(error),
+            };
+            read_bytes = if read == asked { (read_bytes * 4).min(MAX_READ_BYTES) } else { read_bytes };
+            if read < read_bytes / 4 {
+                read_bytes = (read_bytes / 2).max(READ_BYTES);
+            }
+            let verdict = self.take_in().await;
+            self.answers.send(stream).await?;
+            if matches!(verdict, Verdict::Close) {
+                // What the client still sends is not read; closing at once could take the answer along.
+                return stream.shutdown().await;
+            }
+        }
+    }
+
+    /// Makes events of all whole lines that are there.
+    async fn take_in(&mut self) -> Verdict {
+        let whole = self.splitter.whole(&self.pending);
+        let mut verdict = Verdict::GoOn;
+        if whole > 0 {
+            let lines = self.lines(whole);
+            verdict = self.deliver(lines).await;
+        }
+        if matches!(verdict, Verdict::GoOn) && self.too_long(&self.pending) {
+            verdict = self.refuse_long();
+        }
+        verdict
+    }
+
+    /// The first `whole` bytes as UTF-8, as far as they are valid.
+    fn lines(&mut self, whole: usize) -> Bytes {
+        if let Some(decoder) = &mut self.decoder {
+            let mut text = String::new();
+            decoder.decode(&self.pending.split_to(whole), &mut text);
+            return text.into();
+        }
+        // Lines of a mostly empty buffer are copied out, so that few bytes never hold a large buffer.
+        if whole < self.pending.capacity() / 2 {
+            let lines = Bytes::copy_from_slice(&self.pending[..whole]);
+            bytes::Buf::advance(&mut self.pending, whole);
+            return lines;
+        }
+        self.pending.split_to(whole).freeze()
+    }
+
+    async fn deliver(&mut self, lines: Bytes) -> Verdict {
+        let limit = self.config.max_line_length;
+        let all_valid = std::str::from_utf8(&lines).is_ok();
+        let text = lines.clone();
+        let mut batch = Batch::new();
+        let buffer = batch.push_buffer(lines);
+        // Lines that are refused interrupt the batch: answers keep the order of the lines.
+        let mut problems: Vec<(usize, Problem)> = Vec::new();
+        let mut closed = false;
+        self.splitter.split(&text, |start, end| {
+            if closed {
+                return;
+            }
+            let line = &text[start..end];
+            if end - start >= limit && java_length(line) >= limit {
+                closed = true;
+                problems.push((batch.len(), Problem::TooLong));
+            } else if !all_valid && let Err(error) = std::str::from_utf8(line) {
+                problems.push((batch.len(), Problem::Undecodable { byte: line[error.valid_up_to()], offset: error.valid_up_to() }));
+            } else {
+                batch.push_span(buffer, start, end, NO_HEADERS);
+            }
+        });
+        let mut delivered = 0;
+        for (position, problem) in problems {
+            let part = batch.split_to(position - delivered);
+            self.deliver_part(part).await;
+            delivered = position;
+            match problem {
+                Problem::TooLong => return self.refuse_long(),
+                Problem::Undecodable { byte, offset } => self.refuse_undecodable(byte, offset),
+            }
+        }
+        self.deliver_part(batch).await;
+        Verdict::GoOn
+    }
+
+    async fn deliver_part(&mut self, part: Batch) {
+        if part.is_empty() {
+            return;
+        }
+        let Self { out, answers, config, peer, .. } = self;
+        out.deliver_each(part, |events, refused| match refused {
+            None if config.ack_every_event => answers.oks += events,
+            None => {}
+            Some(reason) => {
+                error!("Error processing event. Exception follows. Source {}, client {peer}: {events} refused: {reason}", out.source());
+                for _ in 0..events {
+                    answers.failed(reason);
+                }
+            }
+        })
+        .await;
+    }
+
+    /// Whether a line that is not at its end yet has reached the limit.
+    fn too_long(&self, line: &[u8]) -> bool {
+        line.len() >= self.config.max_line_length && java_length(line) >= self.config.max_line_length
+    }
+
+    fn refuse_long(&mut self) -> Verdict {
+        let limit = self.config.max_line_length;
+        warn!("Client sent event exceeding the maximum length ({limit}): source {}, client {}", self.out.source(), self.peer);
+        self.out.refuse(1);
+        self.out.counters().event_read_fail.add(1);
+        self.answers.failed(&format_args!("Event exceeds the maximum length ({limit} chars, including newline)"));
+        Verdict::Close
+    }
+
+    fn refuse_undecodable(&mut self, byte: u8, offset: usize) {
+        warn!("Source {}: a line from {} is not UTF-8 (byte 0x{byte:02X} at {offset}) and is refused", self.out.source(), self.peer);
+        self.out.refuse(1);
+        self.out.counters().event_read_fail.add(1);
+        self.answers.failed(&format_args!("Event is not valid UTF-8 (byte 0x{byte:02X} at offset {offset})"));
+    }
+}
+
+enum Problem {
+    TooLong,
+    Undecodable { byte: u8, offset: usize },
+}
+
+/// The length of a text in Java, in UTF-16 units; bytes that are no UTF-8 count one each.
+fn java_length(text: &[u8]) -> usize {
+    // Continuation bytes add nothing, and a character of four bytes is two units.
+    text.iter().map(|byte| usize::from(!(0x80..0xC0).contains(byte)) + usize::from(*byte >= 0xF0)).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn length_is_javas() {
+        for text in ["", "abc", "é€", "😀a"] {
+            assert_eq!(java_length(text.as_bytes()), text.encode_utf16().count(), "{text}");
+        }
+    }
+
+    #[test]
+    fn answers_keep_their_order() {
+        let mut answers = Answers { oks: 2, ..Answers::default() };
+        answers.failed(&"no");
+        answers.oks = 1;
+        answers.spell_oks();
+        assert_eq!(answers.text, b"OK\nOK\nFAILED: no\nOK\n");
+    }
+
+    #[test]
+    fn many_oks_are_spelt_in_full() {
+        let mut answers = Answers { oks: 3000, ..Answers::default() };
+        answers.spell_oks();
+        assert_eq!(answers.text, b"OK\n".repeat(3000));
+    }
+}
