@@ -23,7 +23,8 @@ impl Charset {
             "iso-8859-1" | "iso8859-1" | "iso8859_1" | "latin1" | "l1" => Some(Self::Latin1),
             "us-ascii" | "ascii" | "iso646-us" => Some(Self::Ascii),
             other => {
-                let other = other.strip_prefix("cp").map_or_else(|| other.to_owned(), |number| format!("windows-{number}"));
+                let other =
+                    other.strip_prefix("cp").map_or_else(|| other.to_owned(), |number| format!("windows-{number}"));
                 let encoding = Encoding::for_label(other.as_bytes())?;
                 let usable = encoding.is_ascii_compatible() && encoding != encoding_rs::REPLACEMENT;
                 usable.then_some(Self::Other(encoding))
@@ -33,7 +34,14 @@ impl Charset {
 
     /// A decoder of a stream.
     pub fn decoder(self) -> TextDecoder {
-        TextDecoder { charset: self, inner: if let Self::Other(encoding) = self { Some(encoding.new_decoder_without_bom_handling()) } else { None } }
+        TextDecoder {
+            charset: self,
+            inner: if let Self::Other(encoding) = self {
+                Some(encoding.new_decoder_without_bom_handling())
+            } else {
+                None
+            },
+        }
     }
 
     /// Text in this charset; what it does not have becomes a question mark, as in Java.

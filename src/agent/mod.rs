@@ -61,7 +61,14 @@ pub struct Agent {
 impl Agent {
     /// An agent without components; [`apply`](Self::apply) gives it some.
     pub fn new(name: impl Into<String>, metrics: Arc<Metrics>) -> Self {
-        Self { name: name.into(), metrics, channels: Vec::new(), sources: Vec::new(), sinks: Vec::new(), events_lost: 0 }
+        Self {
+            name: name.into(),
+            metrics,
+            channels: Vec::new(),
+            sources: Vec::new(),
+            sinks: Vec::new(),
+            events_lost: 0,
+        }
     }
 
     /// Makes the agent what a configuration says. What is the same already is not touched; a channel that keeps its
@@ -122,7 +129,8 @@ impl Agent {
             let sources = next_sources.iter().filter(|s| feeds(&s.channels)).map(|s: &Component| s.plan.name.as_str());
             let new = new_sources.iter().filter(|(_, wired)| feeds(wired)).map(|(s, _)| s.plan.name.as_str());
             let sinks = next_sinks.iter().filter(|s| feeds(&s.channels)).map(|s: &Component| s.plan.name.as_str());
-            let more = new_sinks.iter().filter(|(_, c)| Arc::ptr_eq(c, &running.channel)).map(|(s, _)| s.plan.name.as_str());
+            let more =
+                new_sinks.iter().filter(|(_, c)| Arc::ptr_eq(c, &running.channel)).map(|(s, _)| s.plan.name.as_str());
             let names: Vec<&str> = sources.chain(new).chain(sinks).chain(more).collect();
             info!("Channel {name} connected to [{}]", names.join(", "));
         }

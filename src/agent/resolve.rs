@@ -77,7 +77,9 @@ impl Resolver<'_> {
     fn resolve(mut self) -> ResolvedAgent {
         let mut agent = ResolvedAgent { name: self.plan.name.clone(), ..ResolvedAgent::default() };
         for plan in &self.plan.channels {
-            let read = self.look_up(plan, channel::TYPES).and_then(|(class, build)| Some((class, self.read(plan, &["type"], build)?)));
+            let read = self
+                .look_up(plan, channel::TYPES)
+                .and_then(|(class, build)| Some((class, self.read(plan, &["type"], build)?)));
             match read {
                 Some((class, config)) => agent.channels.push(ResolvedChannel { plan: plan.clone(), class, config }),
                 None => self.removed(plan, "Channel c1 has been removed due to an error during configuration"),
@@ -86,7 +88,9 @@ impl Resolver<'_> {
         for source in &self.plan.sources {
             match self.source(&source.component, &source.channels, &agent.channels) {
                 Some(resolved) => agent.sources.push(resolved),
-                None => self.removed(&source.component, "Source r1 has been removed due to an error during configuration"),
+                None => {
+                    self.removed(&source.component, "Source r1 has been removed due to an error during configuration")
+                }
             }
         }
         for sink in &self.plan.sinks {
@@ -109,7 +113,11 @@ impl Resolver<'_> {
         self.findings.push(finding.missing(key, plan.origin()).as_flume(flume));
     }
 
-    fn look_up<B: Copy>(&mut self, plan: &ComponentPlan, types: &'static [ComponentType<B>]) -> Option<(&'static str, B)> {
+    fn look_up<B: Copy>(
+        &mut self,
+        plan: &ComponentPlan,
+        types: &'static [ComponentType<B>],
+    ) -> Option<(&'static str, B)> {
         if let Some(found) = resolve_type(types, &plan.type_name) {
             return Some((found.class, found.build));
         }
@@ -160,7 +168,8 @@ impl Resolver<'_> {
             "Incompatible {kind} and channel settings defined. {kind}'s batch size is greater than the channels transaction capacity. {label}: {}, batch size = {batch}, channel {name}, transaction capacity = {capacity}",
             plan.name
         );
-        let message = format!("the batch size, {batch}, is greater than the transactionCapacity of channel {name}, {capacity}");
+        let message =
+            format!("the batch size, {batch}, is greater than the transactionCapacity of channel {name}, {capacity}");
         let agent = &self.plan.name;
         let key = format!("{agent}.{}.{}", kind.plural(), plan.name);
         let help = format!("set {agent}.channels.{name}.transactionCapacity = {batch} or more");
@@ -168,7 +177,12 @@ impl Resolver<'_> {
         false
     }
 
-    fn source(&mut self, plan: &ComponentPlan, names: &[String], channels: &[ResolvedChannel]) -> Option<ResolvedSource> {
+    fn source(
+        &mut self,
+        plan: &ComponentPlan,
+        names: &[String],
+        channels: &[ResolvedChannel],
+    ) -> Option<ResolvedSource> {
         let found: Vec<&ResolvedChannel> =
             names.iter().filter_map(|name| channels.iter().find(|channel| channel.plan.name == *name)).collect();
         let names: Vec<String> = found.iter().map(|channel| channel.plan.name.clone()).collect();
@@ -186,7 +200,8 @@ impl Resolver<'_> {
         if found.is_empty() {
             let flume = format!("Source {} is not connected to a channel", plan.name);
             let key = format!("{}.sources.{}.channels", self.plan.name, plan.name);
-            self.findings.push(Finding::error("none of the source's channels runs").missing(key, plan.origin()).as_flume(flume));
+            self.findings
+                .push(Finding::error("none of the source's channels runs").missing(key, plan.origin()).as_flume(flume));
             return None;
         }
         let (class, (config, chain, selector)) = read?;
@@ -203,7 +218,8 @@ impl Resolver<'_> {
         let Some(found) = channels.iter().find(|known| known.plan.name == channel) else {
             let flume = format!("Sink {} is not connected to a channel", plan.name);
             let key = format!("{}.sinks.{}.channel", self.plan.name, plan.name);
-            self.findings.push(Finding::error("the sink's channel does not run").missing(key, plan.origin()).as_flume(flume));
+            self.findings
+                .push(Finding::error("the sink's channel does not run").missing(key, plan.origin()).as_flume(flume));
             return None;
         };
         let (class, config) = read?;
@@ -221,7 +237,10 @@ impl Resolver<'_> {
         let finding = match type_name.to_ascii_lowercase().as_str() {
             "" | "default" | "org.apache.flume.sink.defaultsinkprocessor" if group.sinks.len() == 1 => return,
             // Flume documents `default` for a missing type, and then lets the sinks of the group rest without a word.
-            "" => Finding::error(format!("missing: expected a processor type, as the default one takes a single sink; the sinks {} run on their own", group.sinks.join(", "))),
+            "" => Finding::error(format!(
+                "missing: expected a processor type, as the default one takes a single sink; the sinks {} run on their own",
+                group.sinks.join(", ")
+            )),
             "default" | "org.apache.flume.sink.defaultsinkprocessor" => Finding::error(format!(
                 "the default processor takes a single sink; the sinks {} run on their own",
                 group.sinks.join(", ")
@@ -230,10 +249,15 @@ impl Resolver<'_> {
             other => {
                 let flumes = ["failover", "load_balance"];
                 let known = flumes.contains(&other) || other.starts_with("org.apache.flume.");
-                let message = if known { "this sink processor of Flume is not in this version" } else { "unknown sink processor" };
+                let message = if known {
+                    "this sink processor of Flume is not in this version"
+                } else {
+                    "unknown sink processor"
+                };
                 sinks.retain(|sink| !group.sinks.contains(&sink.plan.name));
                 let finding = Finding::error(format!("{message}; the sinks {} do not run", group.sinks.join(", ")));
-                let finding = if known { finding } else { finding.nearest(type_name, ["default", "failover", "load_balance"]) };
+                let finding =
+                    if known { finding } else { finding.nearest(type_name, ["default", "failover", "load_balance"]) };
                 finding.as_flume(format!("SinkGroup {name} has been removed due to an error during configuration"))
             }
         };
@@ -255,10 +279,14 @@ impl Resolver<'_> {
             let key = format!("{agent}.channels.{name}");
             let finding = match (filled, emptied) {
                 (true, true) => return true,
-                (false, false) => Finding::warning("no source and no sink is connected to the channel; it does not run")
-                    .as_flume(format!("Channel {name} has no components connected and has been removed.")),
+                (false, false) => {
+                    Finding::warning("no source and no sink is connected to the channel; it does not run")
+                        .as_flume(format!("Channel {name} has no components connected and has been removed."))
+                }
                 (false, true) => Finding::warning("no source fills the channel"),
-                (true, false) => Finding::warning("no sink empties the channel; when it is full, its sources are refused"),
+                (true, false) => {
+                    Finding::warning("no sink empties the channel; when it is full, its sources are refused")
+                }
             };
             findings.push(finding.missing(key, channel.plan.origin()));
             filled || emptied

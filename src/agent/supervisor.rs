@@ -171,7 +171,11 @@ impl SinkRunner {
                 Ok(()) => backoff.reset(),
                 Err(error) => {
                     let wait = backoff.next();
-                    error!("Unable to deliver event. Exception follows. Sink {}: {error}; tried again in {} ms", self.name, wait.as_millis());
+                    error!(
+                        "Unable to deliver event. Exception follows. Sink {}: {error}; tried again in {} ms",
+                        self.name,
+                        wait.as_millis()
+                    );
                     stop.run_until_cancelled(sleep(wait)).await;
                 }
             }

@@ -25,8 +25,11 @@ use crate::event::Batch;
 use crate::metrics::{ChannelCounters, Metrics};
 
 /// How the type is registered.
-pub const TYPE: ComponentType<super::ChannelBuilder> =
-    ComponentType { aliases: &["memory"], class: "org.apache.flume.channel.MemoryChannel", build: |props| Some(Box::new(MemoryConfig::from_props(props)?)) };
+pub const TYPE: ComponentType<super::ChannelBuilder> = ComponentType {
+    aliases: &["memory"],
+    class: "org.apache.flume.channel.MemoryChannel",
+    build: |props| Some(Box::new(MemoryConfig::from_props(props)?)),
+};
 
 const CAPACITY: usize = 100;
 const KEEP_ALIVE_SECONDS: u64 = 3;
@@ -70,7 +73,8 @@ fn byte_slots(byte_capacity: i64, buffer_percentage: i64) -> usize {
 impl MemoryConfig {
     /// Reads the keys. Flume starts with the default where a number is wrong, and so does this, with a warning.
     pub fn from_props(props: &mut Props<'_>) -> Option<Self> {
-        let capacity = props.lenient("capacity", CAPACITY as i32, |n: &i32| *n > 0, "a whole number of events, at least 1");
+        let capacity =
+            props.lenient("capacity", CAPACITY as i32, |n: &i32| *n > 0, "a whole number of events, at least 1");
         let transaction_capacity = props.lenient(
             "transactionCapacity",
             CAPACITY as i32,
@@ -81,7 +85,8 @@ impl MemoryConfig {
         let default_bytes = (props.heap_bytes() as f64 * 0.8) as i64;
         let byte_capacity =
             props.lenient("byteCapacity", default_bytes, |_| true, "a whole number of bytes, or 0 for no limit");
-        let percentage = props.lenient("byteCapacityBufferPercentage", BUFFER_PERCENTAGE as i32, |_| true, "a percentage");
+        let percentage =
+            props.lenient("byteCapacityBufferPercentage", BUFFER_PERCENTAGE as i32, |_| true, "a percentage");
         if transaction_capacity > capacity {
             props.error(
                 "transactionCapacity",

@@ -93,14 +93,22 @@ pub fn run(mut args: AgentArgs, java: JavaArgs) -> ExitCode {
         ExitCode::from(2)
     };
     let Some(name) = args.name.clone() else { return usage("Missing required option: n") };
-    if args.zk_conn_string.is_some() || args.zk_base_path.is_some() || args.conf_provider.is_some() || args.auth_provider.is_some() {
-        return usage("Configurations in ZooKeeper and providers by class name are not in this version; use --conf-file or --conf-uri");
+    if args.zk_conn_string.is_some()
+        || args.zk_base_path.is_some()
+        || args.conf_provider.is_some()
+        || args.auth_provider.is_some()
+    {
+        return usage(
+            "Configurations in ZooKeeper and providers by class name are not in this version; use --conf-file or --conf-uri",
+        );
     }
     let Ok(drain) = Duration::try_from_secs_f64(args.drain_timeout) else {
         return usage("--drain-timeout: expected a number of seconds, at least 0");
     };
     let locations = match args.config.locations() {
-        Ok(locations) if locations.is_empty() => return usage("No configuiration was provided: expected --conf-file or --conf-uri"),
+        Ok(locations) if locations.is_empty() => {
+            return usage("No configuiration was provided: expected --conf-file or --conf-uri");
+        }
         Ok(locations) => locations,
         Err(error) => return fail(&error),
     };
@@ -134,7 +142,9 @@ pub fn run(mut args: AgentArgs, java: JavaArgs) -> ExitCode {
             error!("the configuration has {errors} errors, and --strict refuses it");
             return ExitCode::FAILURE;
         }
-        warn!("the configuration has {errors} errors; what is right in it runs, as in Flume; --strict refuses such a configuration");
+        warn!(
+            "the configuration has {errors} errors; what is right in it runs, as in Flume; --strict refuses such a configuration"
+        );
     }
     raise_file_limit();
     let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("flume-worker").build() {
@@ -289,10 +299,13 @@ async fn live(
         let names: Vec<String> = reader.locations.iter().map(Location::name).collect();
         info!("Reloading configuration file:{}", names.join(","));
         let far = Arc::clone(&reader);
-        let read = tokio::task::spawn_blocking(move || far.read().map(|configuration| far.resolve(configuration))).await;
+        let read =
+            tokio::task::spawn_blocking(move || far.read().map(|configuration| far.resolve(configuration))).await;
         match read {
             Ok(Ok((resolved, new))) => {
-                let known = |finding: &Finding| findings.iter().any(|old| old.key == finding.key && old.message == finding.message);
+                let known = |finding: &Finding| {
+                    findings.iter().any(|old| old.key == finding.key && old.message == finding.message)
+                };
                 let fresh: Vec<Finding> = new.iter().filter(|finding| !known(finding)).cloned().collect();
                 report(&fresh);
                 if fresh.iter().any(|finding| finding.severity == Severity::Error) {
@@ -303,7 +316,9 @@ async fn live(
                 findings = new;
                 reader.keep_backup();
             }
-            Ok(Err(text)) => error!("Failed to load configuration data. Exception follows. {text}; the agent goes on as it was"),
+            Ok(Err(text)) => {
+                error!("Failed to load configuration data. Exception follows. {text}; the agent goes on as it was")
+            }
             Err(error) => error!("Failed to load configuration data. Exception follows. {error}"),
         }
     }
@@ -330,10 +345,16 @@ async fn pause(interval: Option<Duration>) {
     }
 }
 
-async fn start_monitoring(system: &std::collections::BTreeMap<String, String>, metrics: Arc<Metrics>, stop: CancellationToken) {
+async fn start_monitoring(
+    system: &std::collections::BTreeMap<String, String>,
+    metrics: Arc<Metrics>,
+    stop: CancellationToken,
+) {
     let Some(kind) = system.get("flume.monitoring.type") else { return };
     if !matches!(kind.to_ascii_lowercase().as_str(), "http" | "prometheus") {
-        return warn!("Error starting monitoring. Monitoring might not be available. Of Flume's types this version has http, not {kind}");
+        return warn!(
+            "Error starting monitoring. Monitoring might not be available. Of Flume's types this version has http, not {kind}"
+        );
     }
     let port = system.get("flume.monitoring.port").map_or(Some(MONITORING_PORT), |text| text.trim().parse().ok());
     let Some(port) = port else {

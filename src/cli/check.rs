@@ -49,7 +49,8 @@ pub fn resolve_agents(configuration: &mut Configuration, name: Option<&str>, hea
         let known = configuration.mentioned.join(", ");
         let known = if known.is_empty() { "no agent".to_owned() } else { known };
         let finding = Finding::error(format!("there is no agent {name} in the configuration; it has {known}"));
-        let near = nearest(name, configuration.mentioned.iter().map(String::as_str)).map(|near| format!("did you mean \"{near}\"?"));
+        let near = nearest(name, configuration.mentioned.iter().map(String::as_str))
+            .map(|near| format!("did you mean \"{near}\"?"));
         let finding = Finding { help: near, ..finding };
         configuration.findings.push(finding.as_flume(format!("No configuration found for this host:{name}")));
     }
@@ -78,7 +79,9 @@ pub fn run(args: &CheckArgs, java: JavaArgs) -> ExitCode {
             eprint!("{}", text_of(findings));
             print!("{}", dot(&agents));
         }
-        Format::Json => println!("{:#}", json!({ "findings": findings, "agents": agents.iter().map(graph).collect::<Vec<_>>() })),
+        Format::Json => {
+            println!("{:#}", json!({ "findings": findings, "agents": agents.iter().map(graph).collect::<Vec<_>>() }))
+        }
     }
     let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
@@ -92,12 +95,12 @@ pub fn run(args: &CheckArgs, java: JavaArgs) -> ExitCode {
 fn text_of(findings: &[Finding]) -> String {
     let mut text = String::new();
     for finding in findings {
-        let _ = writeln!(text, "{finding}");
+        writeln!(text, "{finding}").ok();
         if let Some(help) = &finding.help {
-            let _ = writeln!(text, "    help: {help}");
+            writeln!(text, "    help: {help}").ok();
         }
         if let Some(flume) = &finding.flume {
-            let _ = writeln!(text, "    Flume says: {flume}");
+            writeln!(text, "    Flume says: {flume}").ok();
         }
     }
     text
@@ -115,7 +118,7 @@ fn text(agent: &ResolvedAgent) -> String {
     let types = rows().map(|(_, plan, _)| plan.type_name.chars().count()).max().unwrap_or(0);
     for (kind, plan, wiring) in rows() {
         let line = format!("  {kind:<7} {:<width$}  {:<types$}  {wiring}", plan.name, plan.type_name);
-        let _ = writeln!(text, "{}", line.trim_end());
+        writeln!(text, "{}", line.trim_end()).ok();
     }
     text
 }
@@ -132,11 +135,11 @@ fn graph(agent: &ResolvedAgent) -> Value {
 fn dot(agents: &[ResolvedAgent]) -> String {
     let mut text = "digraph flume {\n  rankdir=LR;\n".to_owned();
     for (number, agent) in agents.iter().enumerate() {
-        let _ = writeln!(text, "  subgraph cluster_{number} {{\n    label={};", quoted(&agent.name));
+        writeln!(text, "  subgraph cluster_{number} {{\n    label={};", quoted(&agent.name)).ok();
         let id = |kind: &str, name: &str| quoted(&format!("{}/{kind}/{name}", agent.name));
         let mut node = |kind: &str, name: &str, type_name: &str, shape: &str| {
             let label = quoted(&format!("{name}\n{type_name}"));
-            let _ = writeln!(text, "    {} [label={label}, shape={shape}];", id(kind, name));
+            writeln!(text, "    {} [label={label}, shape={shape}];", id(kind, name)).ok();
         };
         for source in &agent.sources {
             node("source", &source.plan.name, &source.plan.type_name, "box");
@@ -149,11 +152,11 @@ fn dot(agents: &[ResolvedAgent]) -> String {
         }
         for source in &agent.sources {
             for channel in &source.channels {
-                let _ = writeln!(text, "    {} -> {};", id("source", &source.plan.name), id("channel", channel));
+                writeln!(text, "    {} -> {};", id("source", &source.plan.name), id("channel", channel)).ok();
             }
         }
         for sink in &agent.sinks {
-            let _ = writeln!(text, "    {} -> {};", id("channel", &sink.channel), id("sink", &sink.plan.name));
+            writeln!(text, "    {} -> {};", id("channel", &sink.channel), id("sink", &sink.plan.name)).ok();
         }
         text.push_str("  }\n");
     }

@@ -17,9 +17,28 @@ pub struct JavaArgs {
 
 /// Long options that Flume's parser also takes with a single dash.
 const LONG: [&str; 22] = [
-    "name", "conf", "conf-file", "conf-uri", "user", "conf-user", "pwd", "conf-password", "auth-provider", "prov",
-    "conf-provider", "poll-interval", "backup-directory", "no-reload-conf", "zkConnString", "zkBasePath", "help",
-    "classpath", "dryrun", "plugins-path", "strict", "format",
+    "name",
+    "conf",
+    "conf-file",
+    "conf-uri",
+    "user",
+    "conf-user",
+    "pwd",
+    "conf-password",
+    "auth-provider",
+    "prov",
+    "conf-provider",
+    "poll-interval",
+    "backup-directory",
+    "no-reload-conf",
+    "zkConnString",
+    "zkBasePath",
+    "help",
+    "classpath",
+    "dryrun",
+    "plugins-path",
+    "strict",
+    "format",
 ];
 
 /// Takes the options for Java out of a command line, and spells the others as they are spelt today.
@@ -49,7 +68,8 @@ impl JavaArgs {
         } else if let Some(heap) = text.strip_prefix("-Xmx") {
             self.heap = bytes(heap);
             self.ignored.push(text.to_owned());
-        } else if ["-X", "-agentlib:", "-agentpath:", "-javaagent:", "--add-opens="].iter().any(|p| text.starts_with(p)) {
+        } else if ["-X", "-agentlib:", "-agentpath:", "-javaagent:", "--add-opens="].iter().any(|p| text.starts_with(p))
+        {
             self.ignored.push(text.to_owned());
         } else {
             return false;

@@ -8,6 +8,11 @@ pub fn run() -> ExitCode {
     println!("Compatible with Flume 1.11.0");
     println!("Source code repository: {}", option_env!("FLUME_RS_REPOSITORY").unwrap_or("unknown"));
     println!("Revision: {}", option_env!("FLUME_RS_REVISION").unwrap_or("unknown"));
-    println!("Compiled for {}-{} by rustc {} or later", std::env::consts::ARCH, std::env::consts::OS, env!("CARGO_PKG_RUST_VERSION"));
+    println!(
+        "Compiled for {}-{} by rustc {} or later",
+        std::env::consts::ARCH,
+        std::env::consts::OS,
+        env!("CARGO_PKG_RUST_VERSION")
+    );
     ExitCode::SUCCESS
 }

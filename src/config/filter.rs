@@ -8,7 +8,7 @@ use std::process::{Command, Stdio};
 
 use super::finding::Finding;
 use super::wiring::{AgentSection, Section};
-use super::{Kind, resolve_type, ComponentType};
+use super::{ComponentType, Kind, resolve_type};
 
 type Build = fn(&Section) -> Option<Box<dyn Filter>>;
 
@@ -75,7 +75,11 @@ pub fn apply(agent: &mut AgentSection, findings: &mut Vec<Finding>) {
             continue;
         };
         let Some(kind) = section.get("type") else {
-            findings.push(Finding::error("missing: expected a filter type").missing(format!("{prefix}.type"), section.origin()).as_flume(flume));
+            findings.push(
+                Finding::error("missing: expected a filter type")
+                    .missing(format!("{prefix}.type"), section.origin())
+                    .as_flume(flume),
+            );
             continue;
         };
         let key = format!("{prefix}.type");
@@ -84,11 +88,20 @@ pub fn apply(agent: &mut AgentSection, findings: &mut Vec<Finding>) {
                 filters.insert(name.clone(), filter);
             }
             Some(None) => {
-                findings.push(Finding::error("missing: expected a command").missing(format!("{prefix}.command"), section.origin()).as_flume(flume));
+                findings.push(
+                    Finding::error("missing: expected a command")
+                        .missing(format!("{prefix}.command"), section.origin())
+                        .as_flume(flume),
+                );
             }
             None => {
                 let finding = Finding::error("expected a filter type of this version: env or external");
-                findings.push(finding.at(key, &kind.value, &kind.origin).nearest(&kind.value, ["env", "external"]).as_flume(flume));
+                findings.push(
+                    finding
+                        .at(key, &kind.value, &kind.origin)
+                        .nearest(&kind.value, ["env", "external"])
+                        .as_flume(flume),
+                );
             }
         }
     }

@@ -27,7 +27,9 @@ pub fn parse(file: &str, text: &[u8], findings: &mut Vec<Finding>) -> Vec<Proper
     let decoded = match std::str::from_utf8(text) {
         Ok(utf8) => {
             if let Some(line) = utf8.lines().position(|line| !line.is_ascii()) {
-                let note = Finding::note("the file has characters outside ASCII and is read as UTF-8; Flume 1.10 and later would read it as ISO-8859-1");
+                let note = Finding::note(
+                    "the file has characters outside ASCII and is read as UTF-8; Flume 1.10 and later would read it as ISO-8859-1",
+                );
                 findings.push(Finding { origin: Some(origin(line + 1)), ..note });
             }
             utf8.strip_prefix('\u{feff}').unwrap_or(utf8).to_owned()

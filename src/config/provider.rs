@@ -77,10 +77,9 @@ impl Location {
         let (scheme, rest) = uri.split_once(':').unwrap_or(("file", uri));
         let location = match scheme.to_ascii_lowercase().as_str() {
             "file" => Self::File(rest.strip_prefix("//").unwrap_or(rest).into()),
-            "classpath" => Self::ClassPath {
-                name: rest.trim_start_matches('/').to_owned(),
-                directories: directories.to_vec(),
-            },
+            "classpath" => {
+                Self::ClassPath { name: rest.trim_start_matches('/').to_owned(), directories: directories.to_vec() }
+            }
             "http" | "https" => Self::Http { uri: uri.to_owned(), credentials: credentials.cloned() },
             _ => {
                 let why = "expected a file:, classpath:, http: or https: URI".to_owned();
@@ -90,7 +89,9 @@ impl Location {
         // Flume takes what follows the first dot of the path for the type.
         let name = rest.rsplit('/').next().unwrap_or_default();
         match name.split_once('.') {
-            Some((_, extension @ ("json" | "yaml" | "yml" | "xml"))) => Err(ReadError::Extension { extension: extension.to_owned() }),
+            Some((_, extension @ ("json" | "yaml" | "yml" | "xml"))) => {
+                Err(ReadError::Extension { extension: extension.to_owned() })
+            }
             _ => Ok(location),
         }
     }
@@ -146,7 +147,8 @@ fn read_http(uri: &str, credentials: Option<&Credentials>) -> Result<Vec<u8>, St
         ureq::Agent::config_builder().timeout_global(Some(HTTP_TIMEOUT)).http_status_as_error(false).build().into();
     let mut request = agent.get(uri);
     if let Some(Credentials { user, password }) = credentials {
-        request = request.header("Authorization", format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}"))));
+        request =
+            request.header("Authorization", format!("Basic {}", BASE64_STANDARD.encode(format!("{user}:{password}"))));
     }
     let mut response = request.call().map_err(|error| error.to_string())?;
     match response.status().as_u16() {

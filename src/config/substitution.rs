@@ -76,14 +76,19 @@ fn java(name: &str) -> Option<String> {
 }
 
 /// Resolves the values of all properties. Returns the names of the properties that others refer to.
-pub fn resolve(properties: &mut BTreeMap<String, Property>, lookups: &Lookups, findings: &mut Vec<Finding>) -> BTreeSet<String> {
+pub fn resolve(
+    properties: &mut BTreeMap<String, Property>,
+    lookups: &Lookups,
+    findings: &mut Vec<Finding>,
+) -> BTreeSet<String> {
     let raw: BTreeMap<String, String> = properties.iter().map(|(k, p)| (k.clone(), p.value.clone())).collect();
     let mut used = BTreeSet::new();
     for (key, property) in properties {
         if !property.value.contains("${") {
             continue;
         }
-        let mut resolver = Resolver { raw: &raw, lookups, used: &mut used, path: vec![key.clone()], problems: Vec::new() };
+        let mut resolver =
+            Resolver { raw: &raw, lookups, used: &mut used, path: vec![key.clone()], problems: Vec::new() };
         let value = resolver.expand(&property.value);
         for problem in resolver.problems {
             findings.push(problem.at(key, &property.value, &property.origin));
@@ -149,7 +154,8 @@ impl Resolver<'_> {
         }
         if let Some(value) = self.raw.get(name) {
             if self.path.iter().any(|seen| seen == name) || self.path.len() >= MAX_DEPTH {
-                self.problems.push(Finding::error(format!("refers to itself through ${{{name}}}; the reference stays as text")));
+                self.problems
+                    .push(Finding::error(format!("refers to itself through ${{{name}}}; the reference stays as text")));
                 return None;
             }
             self.used.insert(name.to_owned());

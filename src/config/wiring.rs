@@ -81,7 +81,8 @@ impl ComponentPlan {
 
     /// Whether the two mean the same, wherever they are written.
     pub fn same_as(&self, other: &Self) -> bool {
-        let values = |plan: &Self| plan.properties.iter().map(|(k, p)| (k.clone(), p.value.clone())).collect::<Vec<_>>();
+        let values =
+            |plan: &Self| plan.properties.iter().map(|(k, p)| (k.clone(), p.value.clone())).collect::<Vec<_>>();
         self.kind == other.kind && self.name == other.name && values(self) == values(other)
     }
 }
@@ -177,10 +178,12 @@ impl AgentSection {
     /// The keys of all components but the filters, by their whole names.
     pub fn component_properties_mut(&mut self) -> impl Iterator<Item = (String, &mut Property)> {
         let agent = &self.name;
-        self.sections.iter_mut().filter(|((kind, _), _)| *kind != Kind::ConfigFilter).flat_map(move |((kind, name), section)| {
-            let prefix = format!("{agent}.{}.{name}", kind.plural());
-            section.0.iter_mut().map(move |(key, property)| (format!("{prefix}.{key}"), property))
-        })
+        self.sections.iter_mut().filter(|((kind, _), _)| *kind != Kind::ConfigFilter).flat_map(
+            move |((kind, name), section)| {
+                let prefix = format!("{agent}.{}.{name}", kind.plural());
+                section.0.iter_mut().map(move |(key, property)| (format!("{prefix}.{key}"), property))
+            },
+        )
     }
 }
 
@@ -189,7 +192,11 @@ fn words(text: &str) -> Vec<String> {
 }
 
 /// Applies the rules to all properties. `variables` are the names that values refer to.
-pub fn plan(properties: BTreeMap<String, Property>, variables: &BTreeSet<String>, mut findings: Vec<Finding>) -> Configuration {
+pub fn plan(
+    properties: BTreeMap<String, Property>,
+    variables: &BTreeSet<String>,
+    mut findings: Vec<Finding>,
+) -> Configuration {
     let mut agents: BTreeMap<String, AgentSection> = BTreeMap::new();
     for property in properties.into_values() {
         sort_in(property, variables, &mut agents, &mut findings);
@@ -234,7 +241,8 @@ fn sort_in(
         }
         return;
     };
-    let section = agents.entry(agent.to_owned()).or_insert_with(|| AgentSection { name: agent.to_owned(), ..Default::default() });
+    let section =
+        agents.entry(agent.to_owned()).or_insert_with(|| AgentSection { name: agent.to_owned(), ..Default::default() });
     let (kind_text, component) = rest.split_once('.').map_or((rest, None), |(kind, component)| (kind, Some(component)));
     let kind = Kind::from_plural(kind_text);
     match (kind, component) {
@@ -278,7 +286,8 @@ impl Rules<'_> {
         self.unlisted();
         let mut plan = AgentPlan { name: name.clone(), ..AgentPlan::default() };
         if self.agent.list(Kind::Channel).is_none() {
-            let flume = format!("Agent configuration for '{name}' does not contain any channels. Marking it as invalid.");
+            let flume =
+                format!("Agent configuration for '{name}' does not contain any channels. Marking it as invalid.");
             self.missing_list(Kind::Channel, flume);
             return None;
         }
@@ -295,7 +304,9 @@ impl Rules<'_> {
         plan.groups = self.groups(&plan.sinks);
         if plan.sources.is_empty() && plan.sinks.is_empty() {
             let flume = format!("Agent configuration for '{name}' has no sources or sinks. Will be marked invalid.");
-            self.findings.push(Finding::error(format!("agent {name} has neither a source nor a sink that could run")).as_flume(flume));
+            self.findings.push(
+                Finding::error(format!("agent {name} has neither a source nor a sink that could run")).as_flume(flume),
+            );
             return None;
         }
         Some(plan)
@@ -309,7 +320,8 @@ impl Rules<'_> {
         let key = format!("{}.{}", self.agent.name, kind.plural());
         let names: Vec<&str> =
             self.agent.sections.keys().filter(|(other, _)| *other == kind).map(|(_, name)| name.as_str()).collect();
-        let finding = Finding::error(format!("missing: expected the names of the {}", kind.plural())).missing(&key, None);
+        let finding =
+            Finding::error(format!("missing: expected the names of the {}", kind.plural())).missing(&key, None);
         let finding = if names.is_empty() { finding } else { finding.help(format!("add {key} = {}", names.join(" "))) };
         // Only the lack of channels is fatal to an agent; Flume runs one without sources or without sinks.
         let fatal = kind == Kind::Channel;
@@ -324,16 +336,26 @@ impl Rules<'_> {
             if list.names.contains(name) {
                 continue;
             }
-            let Some((key, property)) = section.0.iter().min_by_key(|(_, property)| property.origin.line) else { continue };
+            let Some((key, property)) = section.0.iter().min_by_key(|(_, property)| property.origin.line) else {
+                continue;
+            };
             let list_key = format!("{}.{}", self.agent.name, kind.plural());
-            let finding = Finding::warning(format!("{kind} {name} is not in {list_key} = {} and does not run", list.value))
-                .at(self.key(*kind, name, key), &property.value, &property.origin);
+            let finding = Finding::warning(format!(
+                "{kind} {name} is not in {list_key} = {} and does not run",
+                list.value
+            ))
+            .at(self.key(*kind, name, key), &property.value, &property.origin);
             self.findings.push(finding.nearest(name, list.names.iter().map(String::as_str)));
         }
     }
 
     /// The components of a kind that have keys and a type.
-    fn typed(&mut self, kind: Kind, no_properties: impl Fn(&str) -> String, failed: impl Fn(&str, &str) -> String) -> Vec<ComponentPlan> {
+    fn typed(
+        &mut self,
+        kind: Kind,
+        no_properties: impl Fn(&str) -> String,
+        failed: impl Fn(&str, &str) -> String,
+    ) -> Vec<ComponentPlan> {
         let Some(list) = self.agent.list(kind) else { return Vec::new() };
         let list_key = format!("{}.{}", self.agent.name, kind.plural());
         let mut plans: Vec<ComponentPlan> = Vec::new();
@@ -348,7 +370,11 @@ impl Rules<'_> {
                 let finding = Finding::error(format!("{kind} {name} has no properties and does not run"))
                     .at(&list_key, &list.value, &list.origin)
                     .as_flume(no_properties(name));
-                let names = self.agent.sections.keys().filter(|(other, other_name)| *other == kind && !list.names.contains(other_name));
+                let names = self
+                    .agent
+                    .sections
+                    .keys()
+                    .filter(|(other, other_name)| *other == kind && !list.names.contains(other_name));
                 let comma = name.contains(',').then(|| "separate names with blanks, not commas".to_owned());
                 let finding = finding.nearest(name, names.map(|(_, name)| name.as_str()));
                 let help = comma.or(finding.help.clone());
@@ -391,7 +417,10 @@ impl Rules<'_> {
             let key = self.key(Kind::Source, &name, "channels");
             let Some(property) = component.properties.get("channels") else {
                 let finding = Finding::error("missing: expected the names of the source's channels");
-                let help = component.properties.contains_key("channel").then_some("a source has \"channels\", a sink has \"channel\"");
+                let help = component
+                    .properties
+                    .contains_key("channel")
+                    .then_some("a source has \"channels\", a sink has \"channel\"");
                 let finding = Finding { help: help.map(str::to_owned), ..finding }
                     .missing(key, component.origin())
                     .as_flume(failed(&name, "Failed to configure component!"));
@@ -401,8 +430,11 @@ impl Rules<'_> {
             let (known, unknown): (Vec<String>, Vec<String>) =
                 words(&property.value).into_iter().partition(|channel| channels.contains(&channel.as_str()));
             for channel in &unknown {
-                let finding = Finding::error(format!("there is no channel {channel} that could run"))
-                    .at(&key, &property.value, &property.origin);
+                let finding = Finding::error(format!("there is no channel {channel} that could run")).at(
+                    &key,
+                    &property.value,
+                    &property.origin,
+                );
                 let comma = channel.contains(',').then(|| "separate names with blanks, not commas".to_owned());
                 let finding = finding.nearest(channel, channels.iter().copied());
                 let help = comma.or(finding.help.clone());
@@ -438,7 +470,10 @@ impl Rules<'_> {
             let key = self.key(Kind::Sink, &name, "channel");
             let Some(property) = component.properties.get("channel") else {
                 let finding = Finding::error("missing: expected the name of the sink's channel");
-                let help = component.properties.contains_key("channels").then_some("a sink has \"channel\", a source has \"channels\"");
+                let help = component
+                    .properties
+                    .contains_key("channels")
+                    .then_some("a sink has \"channel\", a source has \"channels\"");
                 let finding = Finding { help: help.map(str::to_owned), ..finding }
                     .missing(key, component.origin())
                     .as_flume(failed(&name, &format!("No channel configured for sink: {name}")));
@@ -448,7 +483,11 @@ impl Rules<'_> {
             let channel = property.value.clone();
             if !channels.contains(&channel.as_str()) {
                 let several = channel.contains(char::is_whitespace);
-                let expected = if several { "a sink has exactly one channel".to_owned() } else { format!("there is no channel {channel} that could run") };
+                let expected = if several {
+                    "a sink has exactly one channel".to_owned()
+                } else {
+                    format!("there is no channel {channel} that could run")
+                };
                 let finding = Finding::error(expected)
                     .at(key, &channel, &property.origin)
                     .nearest(&channel, channels.iter().copied())
@@ -479,10 +518,14 @@ impl Rules<'_> {
             let mut members = Vec::new();
             for sink in words(&property.value) {
                 let problem = if let Some(other) = used.get(&sink) {
-                    let flume = format!("Agent configuration for '{agent}' sinkgroup '{name}' sink '{sink}' in use by another group: '{other}', sink not added");
+                    let flume = format!(
+                        "Agent configuration for '{agent}' sinkgroup '{name}' sink '{sink}' in use by another group: '{other}', sink not added"
+                    );
                     Some((format!("sink {sink} is in group {other} already"), flume))
                 } else if !sinks.iter().any(|plan| plan.component.name == sink) {
-                    let flume = format!("Agent configuration for '{agent}' sinkgroup '{name}' sink not found: '{sink}',  sink not added");
+                    let flume = format!(
+                        "Agent configuration for '{agent}' sinkgroup '{name}' sink not found: '{sink}',  sink not added"
+                    );
                     Some((format!("there is no sink {sink} that could run"), flume))
                 } else {
                     None
@@ -501,7 +544,8 @@ impl Rules<'_> {
             }
             if members.is_empty() {
                 let why = format!("No available sinks for sinkgroup: {name}. Sinkgroup will be removed");
-                let finding = Finding::error("the group has no sink that could run").at(&key, &property.value, &property.origin);
+                let finding =
+                    Finding::error("the group has no sink that could run").at(&key, &property.value, &property.origin);
                 self.findings.push(finding.as_flume(failed(&name, &why)));
                 continue;
             }
@@ -556,7 +600,10 @@ mod tests {
         assert!(configuration.agents["a1"].sinks.is_empty());
         let dropped = findings.iter().find(|f| f.starts_with("Could not configure sink  k1 due to: No channel configured for sink: k1 (f:7: error: a1.sinks.k1.channel")).expect("the finding");
         assert!(dropped.ends_with("a sink has \"channel\", a source has \"channels\""), "{dropped}");
-        assert!(findings.iter().any(|f| f.starts_with("Configuration property ignored: a1.sinks.k1.channel =  (f:10")), "{findings:?}");
+        assert!(
+            findings.iter().any(|f| f.starts_with("Configuration property ignored: a1.sinks.k1.channel =  (f:10")),
+            "{findings:?}"
+        );
     }
 
     #[test]
@@ -565,23 +612,47 @@ mod tests {
         let plan = &configuration.agents["a1"];
         assert_eq!(plan.sources[0].channels, ["c1"]);
         assert_eq!(names(plan.sinks.iter().map(|s| &s.component)), Vec::<&str>::new());
-        assert!(findings.iter().any(|f| f.contains("there is no channel cc1") && f.contains("did you mean \"c1\"")), "{findings:?}");
-        assert!(findings.iter().any(|f| f.starts_with("Could not configure sink  k1 due to: Channel c2 not in active set.")), "{findings:?}");
+        assert!(
+            findings.iter().any(|f| f.contains("there is no channel cc1") && f.contains("did you mean \"c1\"")),
+            "{findings:?}"
+        );
+        assert!(
+            findings
+                .iter()
+                .any(|f| f.starts_with("Could not configure sink  k1 due to: Channel c2 not in active set.")),
+            "{findings:?}"
+        );
     }
 
     #[test]
     fn an_agent_without_channels_is_removed() {
-        let (configuration, findings) = loaded("a1.sources = r1\na1.sources.r1.type = netcat\na1.channels.c1.type = memory\n");
+        let (configuration, findings) =
+            loaded("a1.sources = r1\na1.sources.r1.type = netcat\na1.channels.c1.type = memory\n");
         assert!(configuration.agents.is_empty());
-        assert!(findings.iter().any(|f| f.starts_with("Agent configuration for 'a1' does not contain any channels. Marking it as invalid.") && f.ends_with("add a1.channels = c1")), "{findings:?}");
-        assert!(findings.iter().any(|f| f.starts_with("Agent configuration invalid for agent 'a1'. It will be removed.")));
+        assert!(
+            findings.iter().any(|f| f
+                .starts_with("Agent configuration for 'a1' does not contain any channels. Marking it as invalid.")
+                && f.ends_with("add a1.channels = c1")),
+            "{findings:?}"
+        );
+        assert!(
+            findings.iter().any(|f| f.starts_with("Agent configuration invalid for agent 'a1'. It will be removed."))
+        );
     }
 
     #[test]
     fn wrong_kinds_and_keys_are_named() {
-        let (_, findings) = with("a1.Sources = r1\na1.source.r1.port = 1\na1.sources.r1 = x\nport = 5\nUSED = 1\na1.sources.r1.max = ${USED}\n");
-        assert!(findings.iter().any(|f| f.contains("a1.Sources") && f.ends_with("did you mean \"a1.sources\"?")), "{findings:?}");
-        assert!(findings.iter().any(|f| f.contains("a1.source.r1.port") && f.ends_with("did you mean \"a1.sources\"?")), "{findings:?}");
+        let (_, findings) = with(
+            "a1.Sources = r1\na1.source.r1.port = 1\na1.sources.r1 = x\nport = 5\nUSED = 1\na1.sources.r1.max = ${USED}\n",
+        );
+        assert!(
+            findings.iter().any(|f| f.contains("a1.Sources") && f.ends_with("did you mean \"a1.sources\"?")),
+            "{findings:?}"
+        );
+        assert!(
+            findings.iter().any(|f| f.contains("a1.source.r1.port") && f.ends_with("did you mean \"a1.sources\"?")),
+            "{findings:?}"
+        );
         assert!(findings.iter().any(|f| f.contains("expected a key after the source's name")), "{findings:?}");
         assert!(findings.iter().any(|f| f.starts_with("Configuration property ignored: port = 5")), "{findings:?}");
         assert!(!findings.iter().any(|f| f.contains("USED")), "{findings:?}");
@@ -590,16 +661,33 @@ mod tests {
     #[test]
     fn commas_do_not_separate() {
         let (_, findings) = with("a1.sources = r1,r2\n");
-        assert!(findings.iter().any(|f| f.starts_with("Configuration empty for: r1,r2.Removed.") && f.ends_with("not commas")), "{findings:?}");
+        assert!(
+            findings
+                .iter()
+                .any(|f| f.starts_with("Configuration empty for: r1,r2.Removed.") && f.ends_with("not commas")),
+            "{findings:?}"
+        );
     }
 
     #[test]
     fn a_sink_is_in_one_group() {
-        let (configuration, findings) = with("a1.sinkgroups = g1 g2\na1.sinkgroups.g1.sinks = k1 k9\na1.sinkgroups.g2.sinks = k1\n");
+        let (configuration, findings) =
+            with("a1.sinkgroups = g1 g2\na1.sinkgroups.g1.sinks = k1 k9\na1.sinkgroups.g2.sinks = k1\n");
         let plan = &configuration.agents["a1"];
         assert_eq!(plan.groups.len(), 1);
-        assert!(findings.iter().any(|f| f.starts_with("Agent configuration for 'a1' sinkgroup 'g1' sink not found: 'k9',  sink not added")), "{findings:?}");
-        assert!(findings.iter().any(|f| f.starts_with("Agent configuration for 'a1' sinkgroup 'g2' sink 'k1' in use by another group: 'g1', sink not added")), "{findings:?}");
+        assert!(
+            findings
+                .iter()
+                .any(|f| f
+                    .starts_with("Agent configuration for 'a1' sinkgroup 'g1' sink not found: 'k9',  sink not added")),
+            "{findings:?}"
+        );
+        assert!(
+            findings.iter().any(|f| f.starts_with(
+                "Agent configuration for 'a1' sinkgroup 'g2' sink 'k1' in use by another group: 'g1', sink not added"
+            )),
+            "{findings:?}"
+        );
     }
 
     #[test]
@@ -607,6 +695,11 @@ mod tests {
         let (_, findings) = with("a1.sinks = k1 k1\na1.sources.r2.type = seq\n");
         assert!(findings.iter().any(|f| f.contains("set twice: the value of line 3")), "{findings:?}");
         assert!(findings.iter().any(|f| f.contains("names sink k1 twice")), "{findings:?}");
-        assert!(findings.iter().any(|f| f.contains("source r2 is not in a1.sources = r1") && f.ends_with("did you mean \"r1\"?")), "{findings:?}");
+        assert!(
+            findings
+                .iter()
+                .any(|f| f.contains("source r2 is not in a1.sources = r1") && f.ends_with("did you mean \"r1\"?")),
+            "{findings:?}"
+        );
     }
 }

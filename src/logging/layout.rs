@@ -43,9 +43,9 @@ impl Visit for Parts {
 
     fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
         // Writing to a string does not fail.
-        let _ = match field.name() {
-            "message" => write!(self.message, "{value:?}"),
-            name => write!(self.others, " {name}={value:?}"),
+        match field.name() {
+            "message" => write!(self.message, "{value:?}").ok(),
+            name => write!(self.others, " {name}={value:?}").ok(),
         };
     }
 }
@@ -89,7 +89,13 @@ where
         let place = Place::of(event.metadata());
         match self.0 {
             Line::Console => {
-                writeln!(writer, "{},{:03} ({thread}) [{level} - {}] {message}", now.strftime("%Y-%m-%d %H:%M:%S"), now.millisecond(), place.long)
+                writeln!(
+                    writer,
+                    "{},{:03} ({thread}) [{level} - {}] {message}",
+                    now.strftime("%Y-%m-%d %H:%M:%S"),
+                    now.millisecond(),
+                    place.long
+                )
             }
             Line::File => {
                 let time = now.strftime("%d %b %Y %H:%M:%S");

@@ -73,8 +73,10 @@ impl LogSettings {
     /// goes to the console at INFO.
     pub fn new(system: &BTreeMap<String, String>, conf: Option<&Path>) -> Self {
         let file = conf.and_then(|conf| std::fs::read(conf.join("log4j.properties")).ok()).unwrap_or_default();
-        let file: BTreeMap<String, String> =
-            crate::config::parse("log4j.properties", &file, &mut Vec::new()).into_iter().map(|p| (p.key, p.value)).collect();
+        let file: BTreeMap<String, String> = crate::config::parse("log4j.properties", &file, &mut Vec::new())
+            .into_iter()
+            .map(|p| (p.key, p.value))
+            .collect();
         let get = |key: &str| system.get(key).or_else(|| file.get(key)).map(String::as_str);
         let mut problems = Vec::new();
         let mut level = LevelFilter::INFO;
@@ -87,7 +89,10 @@ impl LogSettings {
             } else {
                 let known = || LEVELS.iter().map(|(name, _)| *name).chain(APPENDERS);
                 let meant = nearest(word, known()).map_or(String::new(), |near| format!("; did you mean \"{near}\"?"));
-                problems.push(format!("flume.root.logger: {word} is neither a level nor one of {}{meant}", APPENDERS.join(", ")));
+                problems.push(format!(
+                    "flume.root.logger: {word} is neither a level nor one of {}{meant}",
+                    APPENDERS.join(", ")
+                ));
             }
         }
         let directory = get("flume.log.dir").unwrap_or("./logs");
@@ -119,7 +124,13 @@ impl LogSettings {
             Appender::Daily(path) => {
                 make_directory(path)?;
                 let suffix = AppendTimestamp::with_format("%Y-%m-%d", FileLimit::Unlimited, DateFrom::DateYesterday);
-                Box::new(FileRotate::new(path, suffix, ContentLimit::Time(TimeFrequency::Daily), Compression::None, None))
+                Box::new(FileRotate::new(
+                    path,
+                    suffix,
+                    ContentLimit::Time(TimeFrequency::Daily),
+                    Compression::None,
+                    None,
+                ))
             }
         };
         let line = match (&self.appender, self.json) {
@@ -171,7 +182,11 @@ mod tests {
 
     #[test]
     fn flumes_switches() {
-        let log = settings(&[("flume.root.logger", "DEBUG,LOGFILE"), ("flume.log.dir", "/var/log/f"), ("flume.log.file", "a.log")]);
+        let log = settings(&[
+            ("flume.root.logger", "DEBUG,LOGFILE"),
+            ("flume.log.dir", "/var/log/f"),
+            ("flume.log.file", "a.log"),
+        ]);
         assert_eq!(log.level, LevelFilter::DEBUG);
         assert_eq!(log.appender, Appender::File("/var/log/f/a.log".into()));
         assert_eq!(settings(&[("flume.root.logger", "warn, console")]).level, LevelFilter::WARN);

@@ -67,8 +67,11 @@ impl Metrics {
         let groups = self.groups.lock().unwrap_or_else(PoisonError::into_inner);
         let _reading = self.ledger.reading();
         let started = groups.values().filter(|group| group.start_time() != 0);
-        let sample =
-            |group: &Arc<dyn CounterGroup>| Sample { kind: group.kind(), name: group.name().to_owned(), attributes: group.attributes() };
+        let sample = |group: &Arc<dyn CounterGroup>| Sample {
+            kind: group.kind(),
+            name: group.name().to_owned(),
+            attributes: group.attributes(),
+        };
         started.map(sample).collect()
     }
 }

@@ -22,7 +22,12 @@ const GAUGES: [&str; 6] =
 
 /// Prometheus text: `flume_source_event_received_total{name="r1"} 10` and so on, one family per attribute.
 pub fn prometheus(samples: &[Sample]) -> String {
-    let mut families: Vec<(String, &str, Vec<(&str, f64)>)> = Vec::new();
+    struct Family<'a> {
+        name: String,
+        kind: &'a str,
+        values: Vec<(&'a str, f64)>,
+    }
+    let mut families: Vec<Family<'_>> = Vec::new();
     for sample in samples {
         for (attribute, value) in &sample.attributes {
             let Ok(number) = value.parse::<f64>() else { continue };
@@ -31,18 +36,18 @@ pub fn prometheus(samples: &[Sample]) -> String {
             let suffix = if gauge { "" } else { "_total" };
             let name = format!("flume_{}_{}{suffix}", sample.kind.to_lowercase(), snake_case(base));
             let kind = if gauge { "gauge" } else { "counter" };
-            match families.iter_mut().find(|(known, ..)| *known == name) {
-                Some((.., values)) => values.push((&sample.name, number)),
-                None => families.push((name, kind, vec![(&sample.name, number)])),
+            match families.iter_mut().find(|family| family.name == name) {
+                Some(family) => family.values.push((&sample.name, number)),
+                None => families.push(Family { name, kind, values: vec![(&sample.name, number)] }),
             }
         }
     }
     let mut text = String::new();
-    for (name, kind, values) in families {
-        let _ = writeln!(text, "# TYPE {name} {kind}");
+    for Family { name, kind, values } in families {
+        writeln!(text, "# TYPE {name} {kind}").ok();
         for (component, value) in values {
             let component = component.replace('\\', "\\\\").replace('"', "\\\"").replace('\n', "\\n");
-            let _ = writeln!(text, "{name}{{name=\"{component}\"}} {value}");
+            writeln!(text, "{name}{{name=\"{component}\"}} {value}").ok();
         }
     }
     text

@@ -35,9 +35,14 @@ pub fn from_props(props: &mut Props<'_>, channels: &[String]) -> Option<Box<dyn 
     match resolve_type(TYPES, text) {
         Some(found) => (found.build)(props, channels),
         None => {
-            let flumes = OTHERS.iter().any(|other| other.eq_ignore_ascii_case(text)) || text.starts_with("org.apache.flume.");
+            let flumes =
+                OTHERS.iter().any(|other| other.eq_ignore_ascii_case(text)) || text.starts_with("org.apache.flume.");
             if flumes {
-                props.error("selector.type", "a selector of this version: it does not have this one of Flume's yet", "");
+                props.error(
+                    "selector.type",
+                    "a selector of this version: it does not have this one of Flume's yet",
+                    "",
+                );
             } else {
                 props.error_nearest("selector.type", "a selector type: replicating", &["replicating"]);
             }

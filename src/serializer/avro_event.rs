@@ -28,6 +28,8 @@ const CODECS: [&str; 6] = ["null", "deflate", "snappy", "bzip2", "xz", "zstandar
 struct AvroEvent {
     sync_interval: usize,
     codec: Codec,
+    /// Whether the header names the codec: Flume leaves it out when none was chosen.
+    names_codec: bool,
 }
 
 impl AvroEvent {
@@ -38,13 +40,17 @@ impl AvroEvent {
             props.error(&key, "a number of bytes from 32 to 1073741824", "");
         }
         let key = format!("{prefix}.compressionCodec");
-        let name = props.text(&key).unwrap_or("null");
-        let codec = codec(name);
-        if codec.is_none() {
+        let name = props.text(&key);
+        let codec = name.and_then(codec);
+        if let (Some(name), None) = (name, codec) {
             let meant = nearest(name, CODECS).map_or(String::new(), |near| format!("; did you mean \"{near}\"?"));
             props.warning(&key, &format!("expected one of {}; nothing is compressed{meant}", CODECS.join(", ")));
         }
-        Some(Self { sync_interval: sync_interval.max(32) as usize, codec: codec.unwrap_or(Codec::Null) })
+        Some(Self {
+            sync_interval: sync_interval.max(32) as usize,
+            codec: codec.unwrap_or(Codec::Null),
+            names_codec: codec.is_some(),
+        })
     }
 }
 
@@ -85,11 +91,13 @@ impl EventSerializer for Container {
     fn begin(&mut self, out: &mut Vec<u8>) -> io::Result<()> {
         getrandom::fill(&mut self.marker).map_err(io::Error::other)?;
         out.extend_from_slice(MAGIC);
-        put_long(2, out);
+        put_long(1 + usize::from(self.config.names_codec), out);
         put_bytes(b"avro.schema", out);
         put_bytes(SCHEMA.as_bytes(), out);
-        put_bytes(b"avro.codec", out);
-        put_bytes(<&str>::from(self.config.codec).as_bytes(), out);
+        if self.config.names_codec {
+            put_bytes(b"avro.codec", out);
+            put_bytes(<&str>::from(self.config.codec).as_bytes(), out);
+        }
         put_long(0, out);
         out.extend_from_slice(&self.marker);
         Ok(())
@@ -153,7 +161,7 @@ mod tests {
     use crate::event::Event;
 
     fn written(name: &str, batches: &[Batch]) -> Vec<u8> {
-        let config = AvroEvent { sync_interval: 200, codec: codec(name).expect("a codec") };
+        let config = AvroEvent { sync_interval: 200, codec: codec(name).expect("a codec"), names_codec: true };
         let mut container = config.build();
         let mut out = Vec::new();
         container.begin(&mut out).expect("a header");

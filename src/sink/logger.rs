@@ -82,7 +82,7 @@ impl Sink for LoggerSink {
 fn write_event(out: &mut String, event: EventRef<'_>, max_bytes: usize) {
     let body = event.body();
     // Writing to a string does not fail.
-    let _ = write!(out, "Event: {{ headers:{} body:", event.headers());
+    write!(out, "Event: {{ headers:{} body:", event.headers()).ok();
     hex_dump(out, &body[..body.len().min(max_bytes)]);
     out.push_str(" }");
 }
@@ -93,7 +93,7 @@ pub fn hex_dump(out: &mut String, bytes: &[u8]) {
     const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
     for (number, line) in bytes.chunks(LINE_BYTES).enumerate() {
         if number > 0 {
-            let _ = write!(out, "\n{:08X}", number * LINE_BYTES);
+            write!(out, "\n{:08X}", number * LINE_BYTES).ok();
         }
         let mut cells = [b' '; 1 + 3 * LINE_BYTES];
         for (cell, byte) in cells[1..].chunks_exact_mut(3).zip(line) {
@@ -120,14 +120,20 @@ mod tests {
     #[test]
     fn prints_as_flume_does() {
         let line = |body: &'static [u8]| printed(Event::new(body), 16);
-        assert_eq!(line(b"hello\r"), "Event: { headers:{} body: 68 65 6C 6C 6F 0D                               hello. }");
+        assert_eq!(
+            line(b"hello\r"),
+            "Event: { headers:{} body: 68 65 6C 6C 6F 0D                               hello. }"
+        );
         assert_eq!(
             line(b"Hello world!!!!!"),
             "Event: { headers:{} body: 48 65 6C 6C 6F 20 77 6F 72 6C 64 21 21 21 21 21 Hello world!!!!! }"
         );
         assert_eq!(line(b"Hello world!!!!!and more"), line(b"Hello world!!!!!"));
         assert_eq!(line(b""), "Event: { headers:{} body: }");
-        assert_eq!(line(b"\xc3\xa9\x01~\x7f"), "Event: { headers:{} body: C3 A9 01 7E 7F                                  ...~. }");
+        assert_eq!(
+            line(b"\xc3\xa9\x01~\x7f"),
+            "Event: { headers:{} body: C3 A9 01 7E 7F                                  ...~. }"
+        );
     }
 
     #[test]

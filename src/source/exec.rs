@@ -142,7 +142,7 @@ impl Running {
         let group = child.id().and_then(|id| Pid::from_raw(id as i32));
         let stdout = child.stdout.take().ok_or_else(|| io::Error::other("the command has no output"))?;
         // A system that does not allow it keeps its own size.
-        let _ = rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_BYTES);
+        rustix::pipe::fcntl_setpipe_size(&stdout, PIPE_BYTES).ok();
         if let Some(stderr) = child.stderr.take() {
             let log = config.log_stderr;
             // Ends when the command and whoever has its stderr end.
@@ -154,7 +154,7 @@ impl Running {
     /// Ends the whole group, first by SIGTERM, and gives the command's exit code as Java has it.
     async fn end(mut self) -> i32 {
         if let Some(group) = self.group {
-            let _ = kill_process_group(group, Signal::TERM);
+            kill_process_group(group, Signal::TERM).ok();
         }
         let ended = tokio::time::timeout(GRACE, async {
             let status = self.child.wait().await;
@@ -167,7 +167,7 @@ impl Running {
             Ok(status) => status,
             Err(_) => {
                 if let Some(group) = self.group {
-                    let _ = kill_process_group(group, Signal::KILL);
+                    kill_process_group(group, Signal::KILL).ok();
                 }
                 self.child.wait().await
             }
@@ -186,7 +186,7 @@ async fn drain_stderr(mut stderr: impl AsyncRead + Unpin, log: bool) {
     let mut splitter = LineSplitter::new(Terminator::Any);
     let mut pending = BytesMut::with_capacity(8 << 10);
     let mut number = 0u64;
-    while let Ok(read @ 1..) = stderr.read_buf(&mut pending).await {
+    while let Ok(1..) = stderr.read_buf(&mut pending).await {
         if !log {
             pending.clear();
             continue;
@@ -202,7 +202,6 @@ async fn drain_stderr(mut stderr: impl AsyncRead + Unpin, log: bool) {
             number += 1;
             info!("StderrLogger[{number}] = '{}'", String::from_utf8_lossy(&lines[start..end]));
         });
-        let _ = read;
     }
     if log {
         info!("StderrLogger exiting");
@@ -271,7 +270,12 @@ impl<'a> Reader<'a> {
     }
 
     /// Reads until the output ends, or until it is told to stop.
-    async fn pump(&mut self, stdout: &mut ChildStdout, out: &ChannelProcessor, stop: &CancellationToken) -> io::Result<()> {
+    async fn pump(
+        &mut self,
+        stdout: &mut ChildStdout,
+        out: &ChannelProcessor,
+        stop: &CancellationToken,
+    ) -> io::Result<()> {
         loop {
             self.pending.reserve(self.read_bytes);
             let asked = self.pending.capacity() - self.pending.len();
@@ -300,7 +304,10 @@ impl<'a> Reader<'a> {
             if whole > 0 {
                 self.deliver(out, stop, whole).await;
             } else if self.pending.len() >= self.config.max_line_bytes {
-                warn!("Source {}: a line of more than {} bytes is cut into several events", self.source, self.config.max_line_bytes);
+                warn!(
+                    "Source {}: a line of more than {} bytes is cut into several events",
+                    self.source, self.config.max_line_bytes
+                );
                 self.pending.extend_from_slice(b"\n");
                 self.deliver(out, stop, self.pending.len()).await;
             }
@@ -324,7 +331,12 @@ impl<'a> Reader<'a> {
         while !batch.is_empty() {
             let part = batch.split_to(self.config.batch_size);
             if let Err(refused) = out.deliver_patiently(part, stop).await {
-                error!("Source {}: {} events could not be delivered: {}", self.source, refused.batch.len(), refused.error);
+                error!(
+                    "Source {}: {} events could not be delivered: {}",
+                    self.source,
+                    refused.batch.len(),
+                    refused.error
+                );
             }
         }
     }

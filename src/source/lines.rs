@@ -84,7 +84,10 @@ mod tests {
 
     #[test]
     fn java_read_line() {
-        assert_eq!(lines(Terminator::Any, &[b"a\rb\r\nc\n\nd"]), [b"a".to_vec(), b"b".into(), b"c".into(), b"".into(), b"d".into()]);
+        assert_eq!(
+            lines(Terminator::Any, &[b"a\rb\r\nc\n\nd"]),
+            [b"a".to_vec(), b"b".into(), b"c".into(), b"".into(), b"d".into()]
+        );
         // The pair is split by the end of a piece.
         assert_eq!(lines(Terminator::Any, &[b"a\r", b"\nb\n"]), [b"a".to_vec(), b"b".into()]);
         assert_eq!(lines(Terminator::Any, &[b"a\r", b"\rb\n"]), [b"a".to_vec(), b"".into(), b"b".into()]);

@@ -264,7 +264,11 @@ impl Connection {
                 Ok(0) => {
                     if !self.pending.is_empty() {
                         let bytes = self.pending.len();
-                        warn!("Source {}: {bytes} bytes after the last line feed from {} are dropped", self.out.source(), self.peer);
+                        warn!(
+                            "Source {}: {bytes} bytes after the last line feed from {} are dropped",
+                            self.out.source(),
+                            self.peer
+                        );
                         self.out.counters().event_read_fail.add(1);
                     }
                     return Ok(());
@@ -334,7 +338,10 @@ impl Connection {
                 closed = true;
                 problems.push((batch.len(), Problem::TooLong));
             } else if !all_valid && let Err(error) = std::str::from_utf8(line) {
-                problems.push((batch.len(), Problem::Undecodable { byte: line[error.valid_up_to()], offset: error.valid_up_to() }));
+                problems.push((
+                    batch.len(),
+                    Problem::Undecodable { byte: line[error.valid_up_to()], offset: error.valid_up_to() },
+                ));
             } else {
                 batch.push_span(buffer, start, end, NO_HEADERS);
             }
@@ -362,7 +369,10 @@ impl Connection {
             None if config.ack_every_event => answers.oks += events,
             None => {}
             Some(reason) => {
-                error!("Error processing event. Exception follows. Source {}, client {peer}: {events} refused: {reason}", out.source());
+                error!(
+                    "Error processing event. Exception follows. Source {}, client {peer}: {events} refused: {reason}",
+                    out.source()
+                );
                 for _ in 0..events {
                     answers.failed(reason);
                 }
@@ -378,7 +388,11 @@ impl Connection {
 
     fn refuse_long(&mut self) -> Verdict {
         let limit = self.config.max_line_length;
-        warn!("Client sent event exceeding the maximum length ({limit}): source {}, client {}", self.out.source(), self.peer);
+        warn!(
+            "Client sent event exceeding the maximum length ({limit}): source {}, client {}",
+            self.out.source(),
+            self.peer
+        );
         self.out.refuse(1);
         self.out.counters().event_read_fail.add(1);
         self.answers.failed(&format_args!("Event exceeds the maximum length ({limit} chars, including newline)"));
@@ -386,7 +400,11 @@ impl Connection {
     }
 
     fn refuse_undecodable(&mut self, byte: u8, offset: usize) {
-        warn!("Source {}: a line from {} is not UTF-8 (byte 0x{byte:02X} at {offset}) and is refused", self.out.source(), self.peer);
+        warn!(
+            "Source {}: a line from {} is not UTF-8 (byte 0x{byte:02X} at {offset}) and is refused",
+            self.out.source(),
+            self.peer
+        );
         self.out.refuse(1);
         self.out.counters().event_read_fail.add(1);
         self.answers.failed(&format_args!("Event is not valid UTF-8 (byte 0x{byte:02X} at offset {offset})"));

@@ -30,7 +30,11 @@ impl SeqConfig {
     fn from_props(props: &mut Props<'_>) -> Option<Self> {
         let batch_size = props.or("batchSize", 1i32);
         if batch_size < 1 {
-            props.error("batchSize", "a number of events, at least 1", &format!("batchSize was {batch_size} but expected positive"));
+            props.error(
+                "batchSize",
+                "a number of events, at least 1",
+                &format!("batchSize was {batch_size} but expected positive"),
+            );
         }
         let total_events = props.or("totalEvents", i64::MAX);
         props.or("backoffSleepIncrement", 0i64);
@@ -60,7 +64,7 @@ impl SeqSource {
         let mut ends = Vec::with_capacity(events as usize);
         for number in self.next..self.next + events {
             // Writing to memory does not fail.
-            let _ = write!(text, "{number}");
+            write!(text, "{number}").ok();
             ends.push(text.len());
         }
         let mut batch = Batch::with_capacity(ends.len());

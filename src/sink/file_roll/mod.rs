@@ -175,7 +175,7 @@ impl Sink for FileRollSink {
                 }
                 Err(error) => {
                     // The batch comes again; what is there of it goes, if the file allows it.
-                    let _ = open.file.set_len(open.length);
+                    open.file.set_len(open.length).ok();
                     Err(error)
                 }
             }
