@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::task::{JoinHandle, JoinSet};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -56,12 +56,15 @@ pub struct Agent {
     sources: Vec<Component>,
     sinks: Vec<Component>,
     events_lost: u64,
+    drain_limit: Duration,
 }
 
 impl Agent {
-    /// An agent without components; [`apply`](Self::apply) gives it some.
-    pub fn new(name: impl Into<String>, metrics: Arc<Metrics>) -> Self {
+    /// An agent without components; [`apply`](Self::apply) gives it some. Channels that end are drained, for so long
+    /// at most.
+    pub fn new(name: impl Into<String>, metrics: Arc<Metrics>, drain_limit: Duration) -> Self {
         Self {
+            drain_limit,
             name: name.into(),
             metrics,
             channels: Vec::new(),
@@ -135,10 +138,14 @@ impl Agent {
             info!("Channel {name} connected to [{}]", names.join(", "));
         }
 
-        // Whatever is left in the old lists has no place in the new configuration.
-        stop_all("Source", std::mem::take(&mut self.sources)).await;
-        stop_all("Sink", std::mem::take(&mut self.sinks)).await;
-        for gone in std::mem::take(&mut self.channels) {
+        // Whatever is left in the old lists has no place in the new configuration. Channels that go are drained first.
+        let deadline = Instant::now() + self.drain_limit;
+        let never = CancellationToken::new();
+        stop_all("Source", std::mem::take(&mut self.sources), deadline, &never).await;
+        let (gone, old_sinks) = (std::mem::take(&mut self.channels), std::mem::take(&mut self.sinks));
+        drain(&gone, &old_sinks, deadline, &never).await;
+        stop_all("Sink", old_sinks, deadline, &never).await;
+        for gone in gone {
             self.stop_channel(&gone).await;
         }
 
@@ -191,44 +198,28 @@ impl Agent {
         let RunningChannel { plan, class, channel } = running;
         info!("Stopping Channel {}", plan.name);
         info!("Stopping component: {class}{{name: {}}}", plan.name);
-        channel.stop().await;
         let left = channel.counters().size.get();
         if left > 0 && !channel.is_durable() {
+            let _entry = self.metrics.ledger.entry();
+            channel.counters().size.sub(left);
+            channel.counters().lost.add(left);
             self.events_lost += left;
             warn!("Channel {} is gone with {left} events that no sink has delivered", plan.name);
         }
+        channel.stop().await;
     }
 
-    /// Stops sources, drains the channels through the sinks within `limit`, stops the rest. `now` cuts the drain
+    /// Stops sources, drains the channels through the sinks within the limit, stops the rest. `now` cuts the drain
     /// short. Returns how many accepted events were lost with channels that do not outlive the process.
-    pub async fn stop(mut self, limit: Duration, now: CancellationToken) -> u64 {
+    pub async fn stop(mut self, now: &CancellationToken) -> u64 {
         info!("Shutting down configuration: agent {}", self.name);
-        let deadline = Instant::now() + limit;
-        let sources = std::mem::take(&mut self.sources);
-        if now.run_until_cancelled(timeout_at(deadline, stop_all("Source", sources))).await.is_none() {
-            warn!("the stop is cut short");
-        }
-        let mut drains = JoinSet::new();
-        for RunningChannel { channel, .. } in self.channels.iter().filter(|running| !running.channel.is_durable()) {
-            let emptied = self.sinks.iter().any(|sink| sink.channels.iter().any(|other| Arc::ptr_eq(other, channel)));
-            if emptied {
-                let channel = Arc::clone(channel);
-                drains.spawn(async move { channel.drained().await });
-            }
-        }
-        let drained = timeout_at(deadline, async { while drains.join_next().await.is_some() {} });
-        match now.run_until_cancelled(drained).await {
-            Some(Ok(())) => {}
-            Some(Err(_)) => warn!("the channels could not be drained within {} ms", limit.as_millis()),
-            None => warn!("the drain is cut short"),
-        }
-        let sinks = std::mem::take(&mut self.sinks);
-        let last = deadline.max(Instant::now() + LAST_BATCH);
-        if !matches!(now.run_until_cancelled(timeout_at(last, stop_all("Sink", sinks))).await, Some(Ok(()))) {
-            warn!("a sink did not finish its batch in time and was cut off");
-        }
-        for running in std::mem::take(&mut self.channels) {
-            self.stop_channel(&running).await;
+        let deadline = Instant::now() + self.drain_limit;
+        stop_all("Source", std::mem::take(&mut self.sources), deadline, now).await;
+        let (channels, sinks) = (std::mem::take(&mut self.channels), std::mem::take(&mut self.sinks));
+        drain(&channels, &sinks, deadline, now).await;
+        stop_all("Sink", sinks, deadline.max(Instant::now() + LAST_BATCH), now).await;
+        for running in &channels {
+            self.stop_channel(running).await;
         }
         let samples = self.metrics.sample();
         let sum = |kind: &str, attribute: &str| -> u64 {
@@ -252,13 +243,38 @@ impl Agent {
     }
 }
 
-/// Tells all to stop, then waits for all. Dropped early, it cuts them off.
-async fn stop_all(kind: &str, components: Vec<Component>) {
+/// Waits until the channels whose events would be lost are empty, as far as a sink empties them.
+async fn drain(channels: &[RunningChannel], sinks: &[Component], deadline: Instant, now: &CancellationToken) {
+    let mut drains = JoinSet::new();
+    for RunningChannel { channel, .. } in channels.iter().filter(|running| !running.channel.is_durable()) {
+        if sinks.iter().any(|sink| sink.channels.iter().any(|other| Arc::ptr_eq(other, channel))) {
+            let channel = Arc::clone(channel);
+            drains.spawn(async move { channel.drained().await });
+        }
+    }
+    let drained = timeout_at(deadline, async { while drains.join_next().await.is_some() {} });
+    match now.run_until_cancelled(drained).await {
+        Some(Ok(())) => {}
+        Some(Err(_)) => warn!("the channels could not be drained in time"),
+        None => warn!("the drain is cut short"),
+    }
+}
+
+/// Tells all to stop and waits for them; what has not ended by then, or when `now` comes, is cut off.
+async fn stop_all(kind: &str, components: Vec<Component>, deadline: Instant, now: &CancellationToken) {
     let mut tasks = JoinSet::new();
     for Component { plan, stop, task, .. } in components {
         info!("Stopping {kind} {}", plan.name);
         stop.cancel();
-        tasks.spawn(OwnedTask(task).wait());
+        tasks.spawn(async move {
+            // A panic of the task has been logged by the panic hook.
+            OwnedTask(task).wait().await.ok();
+        });
     }
-    while tasks.join_next().await.is_some() {}
+    let ended = timeout_at(deadline, async { while tasks.join_next().await.is_some() {} });
+    if !matches!(now.run_until_cancelled(ended).await, Some(Ok(()))) && !tasks.is_empty() {
+        warn!("{} did not end in time and is cut off: {kind}", tasks.len());
+        // The tasks are gone when this returns, so that nothing of theirs is accepted afterwards.
+        timeout(LAST_BATCH, tasks.shutdown()).await.ok();
+    }
 }

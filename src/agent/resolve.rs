@@ -82,21 +82,19 @@ impl Resolver<'_> {
                 .and_then(|(class, build)| Some((class, self.read(plan, &["type"], build)?)));
             match read {
                 Some((class, config)) => agent.channels.push(ResolvedChannel { plan: plan.clone(), class, config }),
-                None => self.removed(plan, "Channel c1 has been removed due to an error during configuration"),
+                None => self.removed(plan, "Channel"),
             }
         }
         for source in &self.plan.sources {
             match self.source(&source.component, &source.channels, &agent.channels) {
                 Some(resolved) => agent.sources.push(resolved),
-                None => {
-                    self.removed(&source.component, "Source r1 has been removed due to an error during configuration")
-                }
+                None => self.removed(&source.component, "Source"),
             }
         }
         for sink in &self.plan.sinks {
             match self.sink(&sink.component, &sink.channel, &agent.channels) {
                 Some(resolved) => agent.sinks.push(resolved),
-                None => self.removed(&sink.component, "Sink k1 has been removed due to an error during configuration"),
+                None => self.removed(&sink.component, "Sink"),
             }
         }
         for group in &self.plan.groups {
@@ -106,8 +104,8 @@ impl Resolver<'_> {
         agent
     }
 
-    fn removed(&mut self, plan: &ComponentPlan, flume: &str) {
-        let flume = flume.replace("c1", &plan.name).replace("r1", &plan.name).replace("k1", &plan.name);
+    fn removed(&mut self, plan: &ComponentPlan, kind: &str) {
+        let flume = format!("{kind} {} has been removed due to an error during configuration", plan.name);
         let finding = Finding::error(format!("{} {} does not run", plan.kind, plan.name));
         let key = format!("{}.{}.{}", self.plan.name, plan.kind.plural(), plan.name);
         self.findings.push(finding.missing(key, plan.origin()).as_flume(flume));

@@ -167,6 +167,8 @@ impl SinkRunner {
                     Err(error.to_string())
                 }
             };
+            // A channel that always has something must not keep the thread from everybody else.
+            tokio::task::consume_budget().await;
             match outcome {
                 Ok(()) => backoff.reset(),
                 Err(error) => {

@@ -18,6 +18,8 @@ pub enum ChannelError {
     BytesFull {
         /// The usable bytes.
         capacity: f64,
+        /// Whether the batch is larger than the channel will ever have room for.
+        never: bool,
     },
     /// The batch has more events than a transaction may.
     #[error(
@@ -38,6 +40,6 @@ pub enum ChannelError {
 impl ChannelError {
     /// Whether the same batch may succeed later with nobody's help.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Full | Self::BytesFull { .. })
+        matches!(self, Self::Full | Self::BytesFull { never: false, .. })
     }
 }

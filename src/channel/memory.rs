@@ -10,7 +10,7 @@
 use std::any::Any;
 use std::collections::VecDeque;
 use std::future::Future;
-use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +19,7 @@ use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::{Channel, ChannelConfig, ChannelError, Put, PutTransaction, Take, TakeTransaction};
+use super::{Channel, ChannelConfig, ChannelError, Patience, Put, PutTransaction, Take, TakeTransaction};
 use crate::config::{ComponentType, Props};
 use crate::event::Batch;
 use crate::metrics::{ChannelCounters, Metrics};
@@ -73,20 +73,21 @@ fn byte_slots(byte_capacity: i64, buffer_percentage: i64) -> usize {
 impl MemoryConfig {
     /// Reads the keys. Flume starts with the default where a number is wrong, and so does this, with a warning.
     pub fn from_props(props: &mut Props<'_>) -> Option<Self> {
-        let capacity =
-            props.lenient("capacity", CAPACITY as i32, |n: &i32| *n > 0, "a whole number of events, at least 1");
-        let transaction_capacity = props.lenient(
-            "transactionCapacity",
-            CAPACITY as i32,
-            |n: &i32| *n > 0,
-            "a whole number of events, at least 1",
-        );
-        let keep_alive = props.lenient("keep-alive", KEEP_ALIVE_SECONDS as i32, |_| true, "a whole number of seconds");
+        let events = "a whole number of events, at least 1";
+        let positive = |n: &i32| *n > 0;
+        let default = CAPACITY as i32;
+        let flume = "Invalid capacity specified, initializing channel to default capacity of 100";
+        let capacity = props.lenient("capacity", default, positive, events, flume);
+        // Flume's spelling.
+        let flume = "Invalid transation capacity specified, initializing channel to default capacity of 100";
+        let transaction_capacity = props.lenient("transactionCapacity", default, positive, events, flume);
+        let seconds = "a whole number of seconds, at least 0";
+        let keep_alive = props.lenient("keep-alive", KEEP_ALIVE_SECONDS as i32, |n| *n >= 0, seconds, "");
         let default_bytes = (props.heap_bytes() as f64 * 0.8) as i64;
-        let byte_capacity =
-            props.lenient("byteCapacity", default_bytes, |_| true, "a whole number of bytes, or 0 for no limit");
+        let bytes = "a whole number of bytes, or 0 for no limit";
+        let byte_capacity = props.lenient("byteCapacity", default_bytes, |_| true, bytes, "");
         let percentage =
-            props.lenient("byteCapacityBufferPercentage", BUFFER_PERCENTAGE as i32, |_| true, "a percentage");
+            props.lenient("byteCapacityBufferPercentage", BUFFER_PERCENTAGE as i32, |_| true, "a percentage", "");
         if transaction_capacity > capacity {
             props.error(
                 "transactionCapacity",
@@ -133,7 +134,9 @@ impl MemoryChannel {
             slots: Semaphore::new(config.byte_slots),
             limits: Mutex::new(config.clone()),
             transaction_capacity: AtomicUsize::new(config.transaction_capacity),
+            byte_slots: AtomicUsize::new(config.byte_slots),
             keep_alive_ms: AtomicU64::new(config.keep_alive.as_millis() as u64),
+            stopped: AtomicBool::new(false),
             queue: Mutex::default(),
             filled: Notify::new(),
             emptied: Notify::new(),
@@ -152,7 +155,9 @@ struct Shared {
     slots: Semaphore,
     limits: Mutex<MemoryConfig>,
     transaction_capacity: AtomicUsize,
+    byte_slots: AtomicUsize,
     keep_alive_ms: AtomicU64,
+    stopped: AtomicBool,
     queue: Mutex<Queue>,
     /// Wakes one sink when there is something to take.
     filled: Notify,
@@ -165,7 +170,6 @@ struct Queue {
     batches: VecDeque<Batch>,
     /// Events that sinks hold.
     taken: usize,
-    stopped: bool,
 }
 
 fn slots_of(batch: &Batch) -> usize {
@@ -179,17 +183,23 @@ impl Shared {
 
     /// What a batch needs, in events and slots.
     fn need(&self, batch: &Batch) -> Result<(u32, u32), ChannelError> {
+        if self.stopped.load(Ordering::Acquire) {
+            return Err(self.stopped());
+        }
         let capacity = self.transaction_capacity.load(Ordering::Relaxed);
         if batch.len() > capacity {
             return Err(ChannelError::TransactionTooLarge { capacity });
         }
-        let slots = u32::try_from(slots_of(batch)).map_err(|_| self.bytes_full())?;
-        Ok((batch.len() as u32, slots))
+        let slots = slots_of(batch);
+        if slots > self.byte_slots.load(Ordering::Relaxed) {
+            return Err(self.bytes_full(true));
+        }
+        Ok((batch.len() as u32, slots as u32))
     }
 
-    fn bytes_full(&self) -> ChannelError {
-        let limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
-        ChannelError::BytesFull { capacity: limits.byte_slots as f64 * SLOT_BYTES as f64 }
+    fn bytes_full(&self, never: bool) -> ChannelError {
+        let slots = self.byte_slots.load(Ordering::Relaxed);
+        ChannelError::BytesFull { capacity: (slots * SLOT_BYTES) as f64, never }
     }
 
     fn stopped(&self) -> ChannelError {
@@ -213,6 +223,7 @@ impl Shared {
         change(&self.slots, &mut limits.byte_slots, new.byte_slots);
         limits.transaction_capacity = new.transaction_capacity;
         limits.keep_alive = new.keep_alive;
+        self.byte_slots.store(limits.byte_slots, Ordering::Relaxed);
         self.transaction_capacity.store(new.transaction_capacity.min(limits.capacity), Ordering::Relaxed);
         self.keep_alive_ms.store(new.keep_alive.as_millis() as u64, Ordering::Relaxed);
         self.counters.capacity.set(limits.capacity as u64);
@@ -222,7 +233,7 @@ impl Shared {
     /// What is there, at most `max` events; `None` when nothing is.
     fn try_take(&self, max: usize) -> Result<Option<Batch>, ChannelError> {
         let mut queue = self.queue();
-        if queue.stopped {
+        if self.stopped.load(Ordering::Acquire) {
             return Err(self.stopped());
         }
         let mut taken = Batch::new();
@@ -266,35 +277,38 @@ impl Channel for Handle {
     }
 
     async fn start(&self) -> Result<(), ChannelError> {
-        self.0.queue().stopped = false;
+        self.0.stopped.store(false, Ordering::Release);
         self.0.counters.started();
         Ok(())
     }
 
     async fn stop(&self) {
-        self.0.queue().stopped = true;
+        self.0.stopped.store(true, Ordering::Release);
         self.0.filled.notify_waiters();
         self.0.counters.stopped();
     }
 
     fn try_reserve(&self, batch: &Batch) -> Result<Put, ChannelError> {
         let (events, slots) = self.0.need(batch)?;
-        self.0.counters.put_attempt.add(batch.len() as u64);
-        let free_slots = self.0.slots.try_acquire_many(slots).map_err(|_| self.0.bytes_full())?;
+        let free_slots = self.0.slots.try_acquire_many(slots).map_err(|_| self.0.bytes_full(false))?;
         let free_events = self.0.events.try_acquire_many(events).map_err(|_| ChannelError::Full)?;
         free_slots.forget();
         free_events.forget();
         Ok(Put::new(Reserved { channel: Arc::clone(&self.0), events, slots }))
     }
 
-    async fn reserve(&self, batch: &Batch) -> Result<Put, ChannelError> {
+    async fn reserve(&self, batch: &Batch, patience: Patience) -> Result<Put, ChannelError> {
         match self.try_reserve(batch) {
             Err(error) if error.is_transient() => {}
             other => return other,
         }
         let (events, slots) = self.0.need(batch)?;
-        let keep_alive = Duration::from_millis(self.0.keep_alive_ms.load(Ordering::Relaxed));
-        wait(keep_alive, self.0.slots.acquire_many(slots)).await.ok_or_else(|| self.0.bytes_full())?.forget();
+        let keep_alive = match patience {
+            Patience::KeepAlive => Some(Duration::from_millis(self.0.keep_alive_ms.load(Ordering::Relaxed))),
+            Patience::Endless => None,
+        };
+        let free = wait(keep_alive, self.0.slots.acquire_many(slots)).await;
+        free.ok_or_else(|| self.0.bytes_full(false))?.forget();
         let mut reserved = Reserved { channel: Arc::clone(&self.0), events: 0, slots };
         wait(keep_alive, self.0.events.acquire_many(events)).await.ok_or(ChannelError::Full)?.forget();
         reserved.events = events;
@@ -328,10 +342,13 @@ impl Channel for Handle {
 }
 
 async fn wait<'a, E>(
-    keep_alive: Duration,
+    limit: Option<Duration>,
     permit: impl Future<Output = Result<SemaphorePermit<'a>, E>>,
 ) -> Option<SemaphorePermit<'a>> {
-    timeout(keep_alive, permit).await.ok()?.ok()
+    match limit {
+        Some(limit) => timeout(limit, permit).await.ok()?.ok(),
+        None => permit.await.ok(),
+    }
 }
 
 /// Room that was taken out of the semaphores, and goes back when it is not used.

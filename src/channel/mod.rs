@@ -38,6 +38,15 @@ pub trait ChannelConfig: Send {
     fn apply(&self, running: &dyn Channel) -> bool;
 }
 
+/// How long to wait for room.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Patience {
+    /// As long as the channel is configured to.
+    KeepAlive,
+    /// Until there is some.
+    Endless,
+}
+
 /// A buffer of events with transactions.
 #[async_trait]
 pub trait Channel: Send + Sync {
@@ -65,8 +74,8 @@ pub trait Channel: Send + Sync {
     /// Reserves room for a batch without waiting.
     fn try_reserve(&self, batch: &Batch) -> Result<Put, ChannelError>;
 
-    /// Reserves room for a batch and waits for it as long as the channel is configured to.
-    async fn reserve(&self, batch: &Batch) -> Result<Put, ChannelError>;
+    /// Reserves room for a batch and waits for it.
+    async fn reserve(&self, batch: &Batch, patience: Patience) -> Result<Put, ChannelError>;
 
     /// Waits for at least one event and takes what is there, at most `max` and the transaction capacity.
     async fn take(&self, max: usize) -> Result<Take, ChannelError>;

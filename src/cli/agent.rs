@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use clap::Args;
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal, SignalKind, signal};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -20,6 +20,10 @@ use crate::metrics::{Metrics, MetricsServer};
 const POLL_SECONDS: u64 = 30;
 const HTTP_POLL_SECONDS: u64 = 300;
 const DRAIN_SECONDS: f64 = 10.0;
+/// A month is as good as no limit.
+const MAX_DRAIN_SECONDS: f64 = 30.0 * 24.0 * 3600.0;
+/// How long tasks that were cut off may take to go.
+const LAST_MOMENT: Duration = Duration::from_millis(500);
 const MONITORING_PORT: u16 = 41414;
 
 /// Options of `agent`.
@@ -102,7 +106,7 @@ pub fn run(mut args: AgentArgs, java: JavaArgs) -> ExitCode {
             "Configurations in ZooKeeper and providers by class name are not in this version; use --conf-file or --conf-uri",
         );
     }
-    let Ok(drain) = Duration::try_from_secs_f64(args.drain_timeout) else {
+    let Ok(drain) = Duration::try_from_secs_f64(args.drain_timeout.min(MAX_DRAIN_SECONDS)) else {
         return usage("--drain-timeout: expected a number of seconds, at least 0");
     };
     let locations = match args.config.locations() {
@@ -123,6 +127,7 @@ pub fn run(mut args: AgentArgs, java: JavaArgs) -> ExitCode {
         info!("Options for Java have no effect here: {}", java.ignored.join(" "));
     }
     let reader = Reader { name, locations, java, backup: args.backup_directory.clone() };
+    let stamp = reader.stamp();
     let configuration = match reader.read_or_backup() {
         Ok(configuration) => configuration,
         Err(text) => {
@@ -155,9 +160,9 @@ pub fn run(mut args: AgentArgs, java: JavaArgs) -> ExitCode {
         let http = reader.locations.iter().any(|location| matches!(location, Location::Http { .. }));
         Duration::from_secs(args.poll_interval.unwrap_or(if http { HTTP_POLL_SECONDS } else { POLL_SECONDS }).max(1))
     });
-    let code = runtime.block_on(live(reader, resolved, findings, reload, drain));
-    // What a cut-off sink or command still does must not hold the process.
-    runtime.shutdown_background();
+    let code = runtime.block_on(live(reader, resolved, findings, stamp, reload, drain));
+    // What a cut-off sink or command still does must not hold the process, but its group of processes must go.
+    runtime.shutdown_timeout(LAST_MOMENT);
     code
 }
 
@@ -241,15 +246,25 @@ impl Reader {
         (agents.into_iter().next().unwrap_or_default(), configuration.findings)
     }
 
-    /// What changes when a configuration does: the times of files, the texts of what has none.
-    fn stamp(&self) -> Vec<(Option<SystemTime>, Option<Vec<u8>>)> {
+    fn stamp(&self) -> Stamp {
         let stamp = |location: &Location| match location {
             Location::Http { .. } => (None, location.read().ok()),
             _ => (location.modified(), None),
         };
         self.locations.iter().map(stamp).collect()
     }
+
+    /// Whether a finding is about this agent, or about the text as a whole.
+    fn concerns(&self, finding: &Finding) -> bool {
+        finding
+            .key
+            .as_ref()
+            .is_none_or(|key| key.strip_prefix(self.name.as_str()).is_some_and(|rest| rest.starts_with('.')))
+    }
 }
+
+/// What changes when a configuration does: times and texts by location.
+type Stamp = Vec<(Option<SystemTime>, Option<Vec<u8>>)>;
 
 fn replace_file(path: &Path, text: &[u8]) -> std::io::Result<()> {
     let beside = path.with_extension("properties.tmp");
@@ -257,85 +272,117 @@ fn replace_file(path: &Path, text: &[u8]) -> std::io::Result<()> {
     std::fs::rename(&beside, path)
 }
 
+/// The signals that end an agent.
+struct Signals {
+    terminate: Signal,
+    interrupt: Signal,
+}
+
+impl Signals {
+    fn listen() -> std::io::Result<Self> {
+        Ok(Self { terminate: signal(SignalKind::terminate())?, interrupt: signal(SignalKind::interrupt())? })
+    }
+
+    async fn stop(&mut self) -> &'static str {
+        tokio::select! {
+            _ = self.terminate.recv() => "SIGTERM",
+            _ = self.interrupt.recv() => "SIGINT",
+        }
+    }
+}
+
 /// The agent's life, from the first start to the last line of the log.
 async fn live(
     reader: Reader,
     resolved: ResolvedAgent,
     mut findings: Vec<Finding>,
+    mut stamp: Stamp,
     reload: Option<Duration>,
     drain: Duration,
 ) -> ExitCode {
-    let (Ok(mut terminate), Ok(mut interrupt), Ok(mut hangup)) =
-        (signal(SignalKind::terminate()), signal(SignalKind::interrupt()), signal(SignalKind::hangup()))
-    else {
-        error!("could not listen for signals");
-        return ExitCode::FAILURE;
+    let (mut signals, mut hangup) = match (Signals::listen(), signal(SignalKind::hangup())) {
+        (Ok(signals), Ok(hangup)) => (signals, hangup),
+        (Err(error), _) | (_, Err(error)) => {
+            error!("could not listen for signals: {error}");
+            return ExitCode::FAILURE;
+        }
     };
     let metrics = Arc::new(Metrics::default());
-    let mut agent = Agent::new(&reader.name, Arc::clone(&metrics));
+    let mut agent = Agent::new(&reader.name, Arc::clone(&metrics), drain);
     let system = reader.java.system.clone();
     let reader = Arc::new(reader);
     agent.apply(resolved).await;
     let monitoring = CancellationToken::new();
     start_monitoring(&system, metrics, monitoring.clone()).await;
 
-    let mut stamp = reader.stamp();
-    loop {
-        tokio::select! {
-            _ = terminate.recv() => break info!("SIGTERM: stopping"),
-            _ = interrupt.recv() => break info!("SIGINT: stopping"),
-            _ = hangup.recv() => info!("SIGHUP: reading the configuration again"),
-            () = pause(reload) => {
-                // Reading may take long where the configuration is far away.
-                let far = Arc::clone(&reader);
-                let Ok(now) = tokio::task::spawn_blocking(move || far.stamp()).await else { continue };
-                // A file that is gone for a moment is no change.
-                if now == stamp || now.iter().any(|(time, text)| time.is_none() && text.is_none()) {
-                    continue;
-                }
-                stamp = now;
+    let stopped_by = loop {
+        let asked = tokio::select! {
+            signal = signals.stop() => break signal,
+            _ = hangup.recv() => true,
+            () = pause(reload) => false,
+        };
+        // Reading may take long where the configuration is far away; a signal does not wait for it.
+        let next = tokio::select! {
+            signal = signals.stop() => break signal,
+            next = next_configuration(&reader, &mut stamp, asked) => next,
+        };
+        if let Some((resolved, new)) = next {
+            let known =
+                |finding: &Finding| findings.iter().any(|old| old.key == finding.key && old.message == finding.message);
+            let fresh: Vec<Finding> = new.iter().filter(|finding| !known(finding)).cloned().collect();
+            report(&fresh);
+            if fresh.iter().any(|finding| finding.severity == Severity::Error && reader.concerns(finding)) {
+                error!("the changed configuration has new errors and is not applied; the agent goes on as it was");
+                continue;
             }
+            agent.apply(resolved).await;
+            findings = new;
+            let reader = Arc::clone(&reader);
+            tokio::task::spawn_blocking(move || reader.keep_backup());
         }
-        let names: Vec<String> = reader.locations.iter().map(Location::name).collect();
-        info!("Reloading configuration file:{}", names.join(","));
-        let far = Arc::clone(&reader);
-        let read =
-            tokio::task::spawn_blocking(move || far.read().map(|configuration| far.resolve(configuration))).await;
-        match read {
-            Ok(Ok((resolved, new))) => {
-                let known = |finding: &Finding| {
-                    findings.iter().any(|old| old.key == finding.key && old.message == finding.message)
-                };
-                let fresh: Vec<Finding> = new.iter().filter(|finding| !known(finding)).cloned().collect();
-                report(&fresh);
-                if fresh.iter().any(|finding| finding.severity == Severity::Error) {
-                    error!("the changed configuration has new errors and is not applied; the agent goes on as it was");
-                    continue;
-                }
-                agent.apply(resolved).await;
-                findings = new;
-                reader.keep_backup();
-            }
-            Ok(Err(text)) => {
-                error!("Failed to load configuration data. Exception follows. {text}; the agent goes on as it was")
-            }
-            Err(error) => error!("Failed to load configuration data. Exception follows. {error}"),
-        }
-    }
+    };
 
+    info!("{stopped_by}: stopping");
     let now = CancellationToken::new();
-    let second = now.clone();
-    tokio::spawn(async move {
-        tokio::select! {
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+    let cut_short = tokio::spawn({
+        let now = now.clone();
+        async move {
+            let signal = signals.stop().await;
+            warn!("{signal} again: ending at once");
+            now.cancel();
         }
-        warn!("second signal: ending at once");
-        second.cancel();
     });
-    let lost = agent.stop(drain, now).await;
+    let lost = agent.stop(&now).await;
+    cut_short.abort();
     monitoring.cancel();
     if lost == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+}
+
+/// The configuration when it has changed, or when it is asked for. Nothing when it cannot be read: a file that is gone
+/// for a moment is no change.
+async fn next_configuration(
+    reader: &Arc<Reader>,
+    stamp: &mut Stamp,
+    asked: bool,
+) -> Option<(ResolvedAgent, Vec<Finding>)> {
+    let far = Arc::clone(reader);
+    let now = tokio::task::spawn_blocking(move || far.stamp()).await.ok()?;
+    let gone = now.iter().any(|(time, text)| time.is_none() && text.is_none());
+    if !asked && (now == *stamp || gone) {
+        return None;
+    }
+    *stamp = now;
+    let names: Vec<String> = reader.locations.iter().map(Location::name).collect();
+    info!("Reloading configuration file:{}", names.join(","));
+    let far = Arc::clone(reader);
+    let read = tokio::task::spawn_blocking(move || far.read().map(|configuration| far.resolve(configuration))).await;
+    let text = match read {
+        Ok(Ok(next)) => return Some(next),
+        Ok(Err(text)) => text,
+        Err(error) => error.to_string(),
+    };
+    error!("Failed to load configuration data. Exception follows. {text}; the agent goes on as it was");
+    None
 }
 
 async fn pause(interval: Option<Duration>) {

@@ -4,11 +4,19 @@
 //! `hadoop` filter reads Java credential stores and is not available.
 
 use std::collections::BTreeMap;
+use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Command, Stdio};
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use super::finding::Finding;
 use super::wiring::{AgentSection, Section};
 use super::{ComponentType, Kind, resolve_type};
+
+/// How long a command may take to print a value.
+const COMMAND_TIMEOUT: Duration = Duration::from_secs(10);
+const MAX_VALUE_BYTES: u64 = 64 << 10;
 
 type Build = fn(&Section) -> Option<Box<dyn Filter>>;
 
@@ -48,17 +56,34 @@ struct External {
 impl Filter for External {
     fn value(&self, key: &str) -> Result<String, String> {
         let (program, arguments) = self.command.split_first().ok_or("the command is empty")?;
-        let output = Command::new(program)
+        let mut child = Command::new(program)
             .args(arguments)
             .arg(key)
             .stdin(Stdio::null())
-            .output()
+            .stdout(Stdio::piped())
+            .spawn()
             .map_err(|error| format!("could not run {program}: {error}"))?;
-        if !output.status.success() {
-            return Err(format!("{program} ended with {}", output.status));
+        let Some(stdout) = child.stdout.take() else { return Err(format!("{program} has no output")) };
+        // A thread reads, so that a command that never ends can be given up.
+        let (sender, receiver) = mpsc::channel();
+        thread::spawn(move || {
+            let mut line = String::new();
+            let read = BufReader::new(stdout.take(MAX_VALUE_BYTES)).read_line(&mut line).map(|_| line);
+            // Nobody waits any more when the command was given up.
+            sender.send(read).ok();
+        });
+        let read = receiver.recv_timeout(COMMAND_TIMEOUT);
+        if read.is_err() {
+            child.kill().ok();
         }
-        let text = String::from_utf8_lossy(&output.stdout);
-        text.lines().next().map(str::to_owned).ok_or_else(|| format!("{program} printed nothing"))
+        let status = child.wait().map_err(|error| error.to_string())?;
+        let line = read.map_err(|_| format!("{program} printed nothing within {} s", COMMAND_TIMEOUT.as_secs()))?;
+        let line = line.map_err(|error| format!("could not read what {program} prints: {error}"))?;
+        if !status.success() {
+            return Err(format!("{program} ended with {status}"));
+        }
+        let value = line.trim_end_matches(['\n', '\r']);
+        if line.is_empty() { Err(format!("{program} printed nothing")) } else { Ok(value.to_owned()) }
     }
 }
 

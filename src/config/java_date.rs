@@ -2,6 +2,9 @@
 
 use jiff::Zoned;
 
+/// Longer runs of a letter are padded to this width.
+const MAX_WIDTH: usize = 100;
+
 /// The present moment in a Java pattern; `None` when the pattern has letters that are not known here.
 pub fn now(pattern: &str) -> Option<String> {
     format(&Zoned::now(), pattern)
@@ -28,7 +31,7 @@ fn format(time: &Zoned, pattern: &str) -> Option<String> {
         }
         let mut width = 1;
         while chars.next_if_eq(&c).is_some() {
-            width += 1;
+            width = (width + 1).min(MAX_WIDTH);
         }
         let number = |n: i64| format!("{n:0width$}");
         let strftime = |spec: &str| time.strftime(spec).to_string();

@@ -124,19 +124,22 @@ impl<'a> Props<'a> {
         self.optional(key).unwrap_or_default()
     }
 
-    /// The value of a key whose wrong values Flume replaces with the default.
+    /// The value of a key whose wrong values Flume replaces with the default; `flume` is what it says, or nothing.
     pub fn lenient<T: FromText + Clone + std::fmt::Display>(
         &self,
         key: &str,
         default: T,
         valid: impl Fn(&T) -> bool,
         expected: &str,
+        flume: &str,
     ) -> T {
         let Some(text) = self.text(key) else { return default };
         match T::from_text(text).filter(valid) {
             Some(value) => value,
             None => {
-                self.warning(key, &format!("expected {expected}; the default, {default}, is used"));
+                let finding = Finding::warning(format!("expected {expected}; the default, {default}, is used"));
+                let finding = self.at(key, finding);
+                self.findings.borrow_mut().push(if flume.is_empty() { finding } else { finding.as_flume(flume) });
                 default
             }
         }

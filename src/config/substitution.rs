@@ -12,6 +12,8 @@ use super::properties::Property;
 
 /// How deep references may lead to references.
 const MAX_DEPTH: usize = 32;
+/// How many references one value may lead to in all.
+const MAX_REFERENCES: usize = 10_000;
 /// No value grows beyond this by substitution.
 const MAX_BYTES: usize = 1 << 20;
 
@@ -87,8 +89,15 @@ pub fn resolve(
         if !property.value.contains("${") {
             continue;
         }
-        let mut resolver =
-            Resolver { raw: &raw, lookups, used: &mut used, path: vec![key.clone()], problems: Vec::new() };
+        let mut resolver = Resolver {
+            raw: &raw,
+            lookups,
+            used: &mut used,
+            path: vec![key.clone()],
+            depth: 0,
+            references: 0,
+            problems: Vec::new(),
+        };
         let value = resolver.expand(&property.value);
         for problem in resolver.problems {
             findings.push(problem.at(key, &property.value, &property.origin));
@@ -104,6 +113,9 @@ struct Resolver<'a> {
     used: &'a mut BTreeSet<String>,
     /// The properties whose values are being expanded, to see loops.
     path: Vec<String>,
+    /// How deep names are nested in names.
+    depth: usize,
+    references: usize,
     problems: Vec<Finding>,
 }
 
@@ -144,7 +156,21 @@ impl Resolver<'_> {
     }
 
     fn reference(&mut self, reference: &str) -> Option<String> {
-        let expanded = if reference.contains("${") { self.expand(reference) } else { reference.to_owned() };
+        self.references += 1;
+        if self.references > MAX_REFERENCES {
+            if self.references == MAX_REFERENCES + 1 {
+                self.problems.push(Finding::error("leads to more than 10000 references; the rest stays as text"));
+            }
+            return None;
+        }
+        let expanded = if reference.contains("${") && self.depth < MAX_DEPTH {
+            self.depth += 1;
+            let expanded = self.expand(reference);
+            self.depth -= 1;
+            expanded
+        } else {
+            reference.to_owned()
+        };
         let (name, default) = match expanded.split_once(":-") {
             Some((name, default)) => (name, Some(default.to_owned())),
             None => (expanded.as_str(), None),

@@ -35,7 +35,9 @@ struct Span {
 #[derive(Clone, Debug, Default)]
 pub struct Batch {
     buffers: Vec<Bytes>,
+    /// The events are those from `head` on; those before it have been split off.
     spans: Vec<Span>,
+    head: usize,
     headers: Vec<Headers>,
     body_bytes: usize,
 }
@@ -53,12 +55,16 @@ impl Batch {
 
     /// How many events.
     pub fn len(&self) -> usize {
-        self.spans.len()
+        self.spans.len() - self.head
     }
 
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
-        self.spans.is_empty()
+        self.len() == 0
+    }
+
+    fn live(&self) -> &[Span] {
+        &self.spans[self.head..]
     }
 
     /// The sum of the lengths of all bodies.
@@ -108,17 +114,17 @@ impl Batch {
     /// # Panics
     /// When there is none.
     pub fn get(&self, index: usize) -> EventRef<'_> {
-        EventRef { batch: self, span: self.spans[index] }
+        EventRef { batch: self, span: self.live()[index] }
     }
 
     /// All events in order.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = EventRef<'_>> {
-        self.spans.iter().map(|span| EventRef { batch: self, span: *span })
+        self.live().iter().map(|span| EventRef { batch: self, span: *span })
     }
 
     /// The lengths of all bodies, in order.
     pub fn body_lengths(&self) -> impl ExactSizeIterator<Item = usize> {
-        self.spans.iter().map(|span| span.len as usize)
+        self.live().iter().map(|span| span.len as usize)
     }
 
     /// Takes the first `count` events (all, when there are fewer) off the front.
@@ -127,12 +133,74 @@ impl Batch {
         if count >= self.len() {
             return std::mem::take(self);
         }
-        let front: Vec<Span> = self.spans[..count].to_vec();
-        self.spans.drain(..count);
-        // Both halves keep all buffers and headers: reference counts a split, nothing an event.
-        let body_bytes = front.iter().map(|span| span.len as usize).sum();
-        self.body_bytes -= body_bytes;
-        Self { buffers: self.buffers.clone(), spans: front, headers: self.headers.clone(), body_bytes }
+        let front = self.front(count);
+        self.advance(count);
+        front
+    }
+
+    /// A copy of the first `count` events: their places are copied, their bytes shared.
+    #[must_use]
+    pub fn front(&self, count: usize) -> Self {
+        self.gather(&self.live()[..count.min(self.len())])
+    }
+
+    /// Drops the first `count` events.
+    pub fn advance(&mut self, count: usize) {
+        let count = count.min(self.len());
+        self.body_bytes -= self.live()[..count].iter().map(|span| span.len as usize).sum::<usize>();
+        self.head += count;
+        // Room and buffers of events that are gone are given back once they are the larger part.
+        if self.head >= self.len() {
+            *self = self.gather(self.live());
+        }
+    }
+
+    /// Just these events, with only the buffers and headers that they use.
+    fn gather(&self, spans: &[Span]) -> Self {
+        let body_bytes = spans.iter().map(|span| span.len as usize).sum();
+        if spans.is_empty() {
+            return Self::default();
+        }
+        if self.buffers.len() == 1 && self.headers.len() <= 1 {
+            let (buffers, headers) = (self.buffers.clone(), self.headers.clone());
+            return Self { buffers, spans: spans.to_vec(), head: 0, headers, body_bytes };
+        }
+        const UNUSED: u32 = u32::MAX;
+        let mut gathered = Self { spans: Vec::with_capacity(spans.len()), body_bytes, ..Self::default() };
+        let mut new_buffers = vec![UNUSED; self.buffers.len()];
+        let mut new_headers = vec![UNUSED; self.headers.len()];
+        for span in spans {
+            let buffer = &mut new_buffers[span.buffer as usize];
+            if *buffer == UNUSED {
+                *buffer = gathered.buffers.len() as u32;
+                gathered.buffers.push(self.buffers[span.buffer as usize].clone());
+            }
+            let mut headers = span.headers;
+            if headers != NO_HEADERS {
+                let id = headers.0 as usize;
+                let new = &mut new_headers[id];
+                if *new == UNUSED {
+                    *new = gathered.headers.len() as u32;
+                    gathered.headers.push(self.headers[id].clone());
+                }
+                headers = HeadersId(*new);
+            }
+            gathered.spans.push(Span { buffer: *buffer, headers, ..*span });
+        }
+        gathered
+    }
+
+    /// Copies all bodies into one buffer of just their size. Worth it when the events use little of theirs.
+    pub fn repack(&mut self) {
+        let mut packed = Vec::with_capacity(self.body_bytes);
+        let mut spans = Vec::with_capacity(self.len());
+        for (event, span) in self.iter().zip(self.live()) {
+            spans.push(Span { buffer: 0, start: packed.len() as u32, ..*span });
+            packed.extend_from_slice(event.body());
+        }
+        self.spans = spans;
+        self.head = 0;
+        self.buffers = vec![packed.into()];
     }
 
     /// Adds the events of another batch at the end.
@@ -148,7 +216,7 @@ impl Batch {
             _ => None,
         };
         let headers = self.headers.len() as u32;
-        self.spans.extend(other.spans.iter().map(|span| Span {
+        self.spans.extend(other.live().iter().map(|span| Span {
             buffer: span.buffer + buffers,
             headers: match (span.headers, same) {
                 (NO_HEADERS, _) => NO_HEADERS,
@@ -162,6 +230,10 @@ impl Batch {
             self.headers.extend(other.headers);
         }
         self.body_bytes += other.body_bytes;
+        // Splitting and joining over and over must not pile up buffers that no event uses.
+        if self.buffers.len() > self.len() || self.headers.len() > self.len() {
+            *self = self.gather(self.live());
+        }
     }
 
     /// Changes the headers of every event: `change` is called once for each set of headers, however many events
@@ -170,7 +242,7 @@ impl Batch {
         for headers in &mut self.headers {
             change(headers);
         }
-        if self.spans.iter().any(|span| span.headers == NO_HEADERS) {
+        if self.live().iter().any(|span| span.headers == NO_HEADERS) {
             let mut headers = Headers::new();
             change(&mut headers);
             let id = self.push_headers(headers);
@@ -301,6 +373,29 @@ mod tests {
         let event =
             event.prop_map(|(headers, body)| Event { headers: headers.into_iter().collect(), body: body.into() });
         prop::collection::vec(event, 0..20)
+    }
+
+    #[test]
+    fn splitting_and_joining_over_and_over_piles_nothing_up() {
+        let mut batch: Batch = (0..20).map(|i| Event::new(format!("{i}")).with("n", &i.to_string())).collect();
+        let whole = batch.clone();
+        for round in 0..200 {
+            let mut front = batch.split_to(1 + round % 19);
+            front.append(batch);
+            batch = front;
+            assert!(batch.buffers.len() <= 40 && batch.headers.len() <= 40, "{} buffers", batch.buffers.len());
+        }
+        assert_eq!(batch, whole);
+    }
+
+    #[test]
+    fn repacking_keeps_the_events() {
+        let mut batch = Batch::from_iter([Event::new("one"), Event::new(""), Event::new("two").with("k", "v")]);
+        let whole = batch.clone();
+        batch.repack();
+        assert_eq!(batch, whole);
+        assert_eq!(batch.buffers.len(), 1);
+        assert_eq!(batch.buffers[0].len(), 6);
     }
 
     proptest! {

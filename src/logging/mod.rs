@@ -5,6 +5,7 @@ mod layout;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
@@ -146,7 +147,10 @@ impl LogSettings {
 
 fn make_directory(file: &Path) -> Result<(), LogError> {
     let directory = file.parent().unwrap_or(Path::new("."));
-    std::fs::create_dir_all(directory).map_err(|error| LogError::Directory(directory.to_owned(), error))
+    let failed = |error| LogError::Directory(directory.to_owned(), error);
+    std::fs::create_dir_all(directory).map_err(failed)?;
+    // The rotating writer would swallow this failure.
+    std::fs::OpenOptions::new().create(true).append(true).open(file).map(drop).map_err(failed)
 }
 
 /// One writer for all threads; a line is written in one piece.
@@ -164,7 +168,12 @@ struct Held<'a>(MutexGuard<'a, Box<dyn Write + Send>>);
 
 impl Write for Held<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.write(bytes)
+        let writer = &mut self.0;
+        // The rotating writer asserts that it alone makes its files; when somebody else does, the line goes to stderr.
+        match catch_unwind(AssertUnwindSafe(|| writer.write(bytes))) {
+            Ok(written) => written,
+            Err(_) => io::stderr().write(bytes),
+        }
     }
 
     fn flush(&mut self) -> io::Result<()> {

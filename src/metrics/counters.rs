@@ -175,6 +175,8 @@ group! {
         take_attempt: "EventTakeAttemptCount", "channel.event.take.attempt";
         /// Events whose take was committed.
         take_success: "EventTakeSuccessCount", "channel.event.take.success";
+        /// Events that went with the channel, when it ended before a sink took them; Flume has no such counter.
+        lost: "EventLostCount", "channel.event.lost";
         /// Events in the channel, those included that a sink has taken but not committed.
         size: "ChannelSize", "channel.current.size";
     }

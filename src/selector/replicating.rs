@@ -1,7 +1,7 @@
 //! The replicating selector: every event goes to every channel.
 //!
 //! Key: `selector.optional`, the channels whose failures do not matter. A name there that is not a channel of the
-//! source is an error here; Flume fails at run time with a null pointer.
+//! source is named and ignored here; Flume fails at run time with a null pointer, after delivering.
 
 use super::{Routes, Selector, SelectorBuilder};
 use crate::config::{ComponentType, Props, nearest};

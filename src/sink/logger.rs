@@ -34,7 +34,10 @@ struct LoggerConfig {
 
 impl LoggerConfig {
     fn from_props(props: &mut Props<'_>) -> Option<Self> {
-        let max_bytes = props.lenient("maxBytesToLog", MAX_BYTES_TO_LOG, |n: &i32| *n >= 0, "a number of bytes");
+        let text = props.text("maxBytesToLog").unwrap_or_default();
+        let flume = format!("Unable to convert {text} to integer, using default value(16) for maxByteToDump");
+        let max_bytes =
+            props.lenient("maxBytesToLog", MAX_BYTES_TO_LOG, |n: &i32| *n >= 0, "a number of bytes", &flume);
         props.finish(Self { max_bytes: max_bytes as usize })
     }
 }

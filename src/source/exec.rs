@@ -120,11 +120,20 @@ struct ExecSource {
     running: Option<Running>,
 }
 
-/// A command that has been started.
+/// A command that has been started. Dropped before it has ended, it is killed with its whole group.
 struct Running {
     child: Child,
     group: Option<Pid>,
     stdout: ChildStdout,
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if let Some(group) = self.group.take() {
+            // A group that is gone already is what this is for.
+            kill_process_group(group, Signal::KILL).ok();
+        }
+    }
 }
 
 impl Running {
@@ -172,6 +181,7 @@ impl Running {
                 self.child.wait().await
             }
         };
+        self.group = None;
         status.map_or(i32::MIN, exit_code)
     }
 }
@@ -324,19 +334,17 @@ impl<'a> Reader<'a> {
             self.pending.split_to(whole).freeze()
         };
         let lines = clean(self.config.charset, lines);
-        let mut batch = Batch::with_capacity(self.config.batch_size.min(lines.len()));
-        let text = lines.clone();
-        let buffer = batch.push_buffer(lines);
-        self.splitter.split(&text, |start, end| batch.push_span(buffer, start, end, NO_HEADERS));
-        while !batch.is_empty() {
-            let part = batch.split_to(self.config.batch_size);
-            if let Err(refused) = out.deliver_patiently(part, stop).await {
-                error!(
-                    "Source {}: {} events could not be delivered: {}",
-                    self.source,
-                    refused.batch.len(),
-                    refused.error
-                );
+        let mut rest = 0;
+        // A transaction at a time, so that a read of very many short lines stays within bounds.
+        while rest < lines.len() {
+            let text = &lines[rest..];
+            let mut batch = Batch::with_capacity(self.config.batch_size.min(text.len()));
+            let buffer = batch.push_buffer(lines.clone());
+            rest += self.splitter.split_some(text, self.config.batch_size, |start, end| {
+                batch.push_span(buffer, rest + start, rest + end, NO_HEADERS);
+            });
+            if !batch.is_empty() {
+                out.deliver_patiently(batch, stop).await;
             }
         }
     }

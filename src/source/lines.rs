@@ -33,29 +33,43 @@ impl LineSplitter {
     }
 
     /// Calls `line` with the start and end of every line in `data`, which ends with a terminator.
-    pub fn split(&mut self, data: &[u8], mut line: impl FnMut(usize, usize)) {
+    pub fn split(&mut self, data: &[u8], line: impl FnMut(usize, usize)) {
+        self.split_some(data, usize::MAX, line);
+    }
+
+    /// The same for the first `limit` lines. Returns how many bytes they are, terminators included.
+    pub fn split_some(&mut self, data: &[u8], limit: usize, mut line: impl FnMut(usize, usize)) -> usize {
+        let mut start = 0;
+        let mut lines = 0;
         match self.terminator {
             Terminator::Lf => {
-                let mut start = 0;
                 for end in memchr::memchr_iter(b'\n', data) {
                     line(start, end);
                     start = end + 1;
+                    lines += 1;
+                    if lines == limit {
+                        break;
+                    }
                 }
             }
             Terminator::Any => {
-                let mut start = 0;
                 for end in memchr::memchr2_iter(b'\n', b'\r', data) {
                     let follows_cr = if end == 0 { self.after_cr } else { data[end - 1] == b'\r' };
                     if !(data[end] == b'\n' && follows_cr) {
                         line(start, end);
+                        lines += 1;
                     }
                     start = end + 1;
+                    if lines == limit {
+                        break;
+                    }
                 }
-                if let Some(last) = data.last() {
+                if let Some(last) = data[..start].last() {
                     self.after_cr = *last == b'\r';
                 }
             }
         }
+        start
     }
 }
 

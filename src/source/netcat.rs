@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use tokio::io::AsyncWriteExt as _;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -41,6 +41,8 @@ const MAX_CONNECTIONS: i32 = 20_000;
 /// A connection reads in pieces of this size at first, and of up to the second when its client sends a lot.
 const READ_BYTES: usize = 4 << 10;
 const MAX_READ_BYTES: usize = 128 << 10;
+/// So many lines are taken in before their answers are sent.
+const LINES_AT_ONCE: usize = 4096;
 /// How long answers that are due may take when the agent stops.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
 /// Pause after a failure to accept, which is mostly a lack of file descriptors.
@@ -151,27 +153,27 @@ impl Source for NetcatSource {
     }
 }
 
-/// `OK` for many lines, to be written from at any length.
-static OKS: [u8; 3 * 1024] = {
-    let mut oks = [b'\n'; 3 * 1024];
-    let mut i = 0;
-    while i < oks.len() {
-        oks[i] = b'O';
-        oks[i + 1] = b'K';
-        i += 3;
-    }
-    oks
-};
-
-/// Answers in the order of the lines: runs of `OK` are kept as a number.
+/// Answers in the order of the lines: runs of `OK` are kept as a number until they are sent.
 #[derive(Default)]
 struct Answers {
-    text: Vec<u8>,
+    text: BytesMut,
     oks: usize,
 }
 
 impl Answers {
     fn spell_oks(&mut self) {
+        /// `OK` for many lines.
+        static OKS: [u8; 3 * 1024] = {
+            let mut oks = [b'\n'; 3 * 1024];
+            let mut i = 0;
+            while i < oks.len() {
+                oks[i] = b'O';
+                oks[i + 1] = b'K';
+                i += 3;
+            }
+            oks
+        };
+        self.text.reserve(self.oks * 3);
         while self.oks > 0 {
             let some = self.oks.min(OKS.len() / 3);
             self.text.extend_from_slice(&OKS[..some * 3]);
@@ -184,17 +186,14 @@ impl Answers {
         self.text.extend_from_slice(format!("FAILED: {reason}\n").as_bytes());
     }
 
+    /// Sends what is there. Cut off, it has noted what is sent, and goes on from there.
     async fn send(&mut self, stream: &mut TcpStream) -> io::Result<()> {
-        if self.text.is_empty() && self.oks * 3 <= OKS.len() {
-            if self.oks > 0 {
-                stream.write_all(&OKS[..self.oks * 3]).await?;
+        self.spell_oks();
+        while !self.text.is_empty() {
+            if stream.write_buf(&mut self.text).await? == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
             }
-        } else {
-            self.spell_oks();
-            stream.write_all(&self.text).await?;
-            self.text.clear();
         }
-        self.oks = 0;
         Ok(())
     }
 }
@@ -214,6 +213,8 @@ struct Connection {
     /// What has been read and not yet made into events; between reads, less than one line.
     pending: BytesMut,
     answers: Answers,
+    /// Lines of the last read, as a guess for the next.
+    usual_lines: usize,
 }
 
 impl Drop for Connection {
@@ -233,30 +234,35 @@ impl Connection {
             splitter: LineSplitter::new(Terminator::Lf),
             pending: BytesMut::new(),
             answers: Answers::default(),
+            usual_lines: 1,
         }
     }
 
     async fn serve(mut self, mut stream: TcpStream, stop: &CancellationToken) {
-        let ended = stop.run_until_cancelled(self.converse(&mut stream)).await;
-        match ended {
+        match self.converse(&mut stream, stop).await {
             // Lines that are in the channel get their answers even now; a client that does not read gets none.
-            None => drop(tokio::time::timeout(LAST_ANSWERS, self.answers.send(&mut stream)).await),
-            Some(Err(error)) => {
+            Ok(()) if stop.is_cancelled() => {
+                tokio::time::timeout(LAST_ANSWERS, self.answers.send(&mut stream)).await.ok();
+            }
+            Ok(()) => {}
+            Err(error) => {
                 warn!("Source {}: lost the connection from {}: {error}", self.out.source(), self.peer);
                 self.out.counters().event_read_fail.add(1);
             }
-            Some(Ok(())) => {}
         }
     }
 
-    async fn converse(&mut self, stream: &mut TcpStream) -> io::Result<()> {
+    async fn converse(&mut self, stream: &mut TcpStream, stop: &CancellationToken) -> io::Result<()> {
         let mut read_bytes = READ_BYTES;
         loop {
             // An idle connection holds no buffer.
             if self.pending.is_empty() {
                 self.pending = BytesMut::new();
             }
-            stream.readable().await?;
+            match stop.run_until_cancelled(stream.readable()).await {
+                Some(ready) => ready?,
+                None => return Ok(()),
+            }
             tokio::task::consume_budget().await;
             self.pending.reserve(read_bytes);
             let asked = self.pending.capacity() - self.pending.len();
@@ -264,11 +270,8 @@ impl Connection {
                 Ok(0) => {
                     if !self.pending.is_empty() {
                         let bytes = self.pending.len();
-                        warn!(
-                            "Source {}: {bytes} bytes after the last line feed from {} are dropped",
-                            self.out.source(),
-                            self.peer
-                        );
+                        let source = self.out.source();
+                        warn!("Source {source}: {bytes} bytes after the last line feed from {} are dropped", self.peer);
                         self.out.counters().event_read_fail.add(1);
                     }
                     return Ok(());
@@ -281,27 +284,25 @@ impl Connection {
             if read < read_bytes / 4 {
                 read_bytes = (read_bytes / 2).max(READ_BYTES);
             }
-            let verdict = self.take_in().await;
-            self.answers.send(stream).await?;
+            let whole = self.splitter.whole(&self.pending);
+            let mut lines = if whole > 0 { self.lines(whole) } else { Bytes::new() };
+            let mut verdict = Verdict::GoOn;
+            // Some lines at a time, so that the answers to very many short ones stay within bounds.
+            while !lines.is_empty() && matches!(verdict, Verdict::GoOn) {
+                verdict = self.take_in(&mut lines, stop).await;
+                match stop.run_until_cancelled(self.answers.send(stream)).await {
+                    Some(sent) => sent?,
+                    None => return Ok(()),
+                }
+            }
+            if matches!(verdict, Verdict::GoOn) && self.pending_is_too_long() {
+                verdict = self.refuse_long();
+                self.answers.send(stream).await?;
+            }
             if matches!(verdict, Verdict::Close) {
-                // What the client still sends is not read; closing at once could take the answer along.
-                return stream.shutdown().await;
+                return close_gently(stream).await;
             }
         }
-    }
-
-    /// Makes events of all whole lines that are there.
-    async fn take_in(&mut self) -> Verdict {
-        let whole = self.splitter.whole(&self.pending);
-        let mut verdict = Verdict::GoOn;
-        if whole > 0 {
-            let lines = self.lines(whole);
-            verdict = self.deliver(lines).await;
-        }
-        if matches!(verdict, Verdict::GoOn) && self.too_long(&self.pending) {
-            verdict = self.refuse_long();
-        }
-        verdict
     }
 
     /// The first `whole` bytes as UTF-8, as far as they are valid.
@@ -320,95 +321,136 @@ impl Connection {
         self.pending.split_to(whole).freeze()
     }
 
-    async fn deliver(&mut self, lines: Bytes) -> Verdict {
+    /// Makes events of the first lines, as many as are taken in at once, and delivers them.
+    async fn take_in(&mut self, lines: &mut Bytes, stop: &CancellationToken) -> Verdict {
         let limit = self.config.max_line_length;
-        let all_valid = std::str::from_utf8(&lines).is_ok();
-        let text = lines.clone();
-        let mut batch = Batch::new();
-        let buffer = batch.push_buffer(lines);
-        // Lines that are refused interrupt the batch: answers keep the order of the lines.
-        let mut problems: Vec<(usize, Problem)> = Vec::new();
+        let mut pieces: Vec<Piece> = Vec::new();
+        let mut batch = Batch::with_capacity(self.usual_lines);
+        let mut buffer = batch.push_buffer(lines.clone());
+        let all_valid = std::str::from_utf8(lines).is_ok();
         let mut closed = false;
-        self.splitter.split(&text, |start, end| {
+        let taken = self.splitter.split_some(lines, LINES_AT_ONCE, |start, end| {
             if closed {
                 return;
             }
-            let line = &text[start..end];
-            if end - start >= limit && java_length(line) >= limit {
+            let line = &lines[start..end];
+            let problem = if end - start >= limit && is_too_long(line, limit) {
                 closed = true;
-                problems.push((batch.len(), Problem::TooLong));
+                Problem::TooLong
             } else if !all_valid && let Err(error) = std::str::from_utf8(line) {
-                problems.push((
-                    batch.len(),
-                    Problem::Undecodable { byte: line[error.valid_up_to()], offset: error.valid_up_to() },
-                ));
+                let offset = error.valid_up_to();
+                Problem::Undecodable { byte: line[offset], offset }
             } else {
                 batch.push_span(buffer, start, end, NO_HEADERS);
+                return;
+            };
+            // A refused line ends the batch: answers keep the order of the lines.
+            if !batch.is_empty() {
+                pieces.push(Piece::Events(std::mem::take(&mut batch)));
+                buffer = batch.push_buffer(lines.clone());
             }
+            pieces.push(Piece::Refused(problem));
         });
-        let mut delivered = 0;
-        for (position, problem) in problems {
-            let part = batch.split_to(position - delivered);
-            self.deliver_part(part).await;
-            delivered = position;
-            match problem {
-                Problem::TooLong => return self.refuse_long(),
-                Problem::Undecodable { byte, offset } => self.refuse_undecodable(byte, offset),
+        let used = taken;
+        bytes::Buf::advance(lines, used);
+        if pieces.is_empty() {
+            self.usual_lines = batch.len().max(1);
+            self.deliver(batch, used, stop).await;
+            return Verdict::GoOn;
+        }
+        if !batch.is_empty() {
+            pieces.push(Piece::Events(batch));
+        }
+        let mut undecodable = 0;
+        for piece in pieces {
+            match piece {
+                Piece::Events(batch) => self.deliver(batch, used, stop).await,
+                Piece::Refused(Problem::TooLong) => return self.refuse_long(),
+                Piece::Refused(Problem::Undecodable { byte, offset }) => {
+                    undecodable += 1;
+                    self.refuse_undecodable(byte, offset, undecodable == 1);
+                }
             }
         }
-        self.deliver_part(batch).await;
+        if undecodable > 1 {
+            warn!("Source {}: {undecodable} such lines from {} were refused", self.out.source(), self.peer);
+        }
         Verdict::GoOn
     }
 
-    async fn deliver_part(&mut self, part: Batch) {
-        if part.is_empty() {
-            return;
+    async fn deliver(&mut self, mut batch: Batch, buffer_bytes: usize, stop: &CancellationToken) {
+        // Events that are little of what came must not keep all of it.
+        if batch.body_bytes() < buffer_bytes / 4 {
+            batch.repack();
         }
         let Self { out, answers, config, peer, .. } = self;
-        out.deliver_each(part, |events, refused| match refused {
+        let mut refusals = 0;
+        out.deliver_each(batch, stop, |events, refused| match refused {
             None if config.ack_every_event => answers.oks += events,
             None => {}
             Some(reason) => {
-                error!(
-                    "Error processing event. Exception follows. Source {}, client {peer}: {events} refused: {reason}",
-                    out.source()
-                );
+                refusals += events;
+                if refusals == events {
+                    let source = out.source();
+                    error!("Error processing event. Exception follows. Source {source}, client {peer}: {reason}");
+                }
                 for _ in 0..events {
                     answers.failed(reason);
                 }
             }
         })
         .await;
+        if refusals > 1 {
+            error!("Source {}: {refusals} events from {peer} were refused", out.source());
+        }
     }
 
     /// Whether a line that is not at its end yet has reached the limit.
-    fn too_long(&self, line: &[u8]) -> bool {
-        line.len() >= self.config.max_line_length && java_length(line) >= self.config.max_line_length
+    fn pending_is_too_long(&self) -> bool {
+        let limit = self.config.max_line_length;
+        match self.decoder {
+            None => self.pending.len() >= limit && is_too_long(&self.pending, limit),
+            // How many characters these bytes are shows when the line is whole.
+            Some(_) => self.pending.len() >= limit.saturating_mul(4),
+        }
     }
 
     fn refuse_long(&mut self) -> Verdict {
         let limit = self.config.max_line_length;
-        warn!(
-            "Client sent event exceeding the maximum length ({limit}): source {}, client {}",
-            self.out.source(),
-            self.peer
-        );
+        let source = self.out.source();
+        warn!("Client sent event exceeding the maximum length ({limit}): source {source}, client {}", self.peer);
         self.out.refuse(1);
         self.out.counters().event_read_fail.add(1);
         self.answers.failed(&format_args!("Event exceeds the maximum length ({limit} chars, including newline)"));
         Verdict::Close
     }
 
-    fn refuse_undecodable(&mut self, byte: u8, offset: usize) {
-        warn!(
-            "Source {}: a line from {} is not UTF-8 (byte 0x{byte:02X} at {offset}) and is refused",
-            self.out.source(),
-            self.peer
-        );
+    fn refuse_undecodable(&mut self, byte: u8, offset: usize, log: bool) {
+        if log {
+            let source = self.out.source();
+            warn!("Source {source}: a line from {} is not UTF-8 (byte 0x{byte:02X} at {offset}), refused", self.peer);
+        }
         self.out.refuse(1);
         self.out.counters().event_read_fail.add(1);
         self.answers.failed(&format_args!("Event is not valid UTF-8 (byte 0x{byte:02X} at offset {offset})"));
     }
+}
+
+/// Closes a connection whose client may still be sending: with unread input in the socket the kernel would reset the
+/// connection and could take the last answer along. What comes is read and dropped for a moment.
+async fn close_gently(stream: &mut TcpStream) -> io::Result<()> {
+    stream.shutdown().await?;
+    let mut dropped = [0; 4 << 10];
+    let drain = async { while matches!(stream.read(&mut dropped).await, Ok(1..)) {} };
+    // Whether the client closes in time makes no difference.
+    tokio::time::timeout(LAST_ANSWERS, drain).await.ok();
+    Ok(())
+}
+
+/// A run of events, or a line that is none.
+enum Piece {
+    Events(Batch),
+    Refused(Problem),
 }
 
 enum Problem {
@@ -416,7 +458,13 @@ enum Problem {
     Undecodable { byte: u8, offset: usize },
 }
 
-/// The length of a text in Java, in UTF-16 units; bytes that are no UTF-8 count one each.
+/// Whether a line has at least `limit` characters, as Java counts them: UTF-16 units.
+fn is_too_long(line: &[u8], limit: usize) -> bool {
+    // A unit takes three bytes of UTF-8 at most, so that more bytes are too long whatever they are.
+    line.len() >= limit.saturating_mul(3) || java_length(line) >= limit
+}
+
+/// The length of a text in UTF-16 units.
 fn java_length(text: &[u8]) -> usize {
     // Continuation bytes add nothing, and a character of four bytes is two units.
     text.iter().map(|byte| usize::from(!(0x80..0xC0).contains(byte)) + usize::from(*byte >= 0xF0)).sum()
@@ -439,7 +487,7 @@ mod tests {
         answers.failed(&"no");
         answers.oks = 1;
         answers.spell_oks();
-        assert_eq!(answers.text, b"OK\nOK\nFAILED: no\nOK\n");
+        assert_eq!(&answers.text[..], b"OK\nOK\nFAILED: no\nOK\n");
     }
 
     #[test]

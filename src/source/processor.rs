@@ -5,7 +5,7 @@ use std::sync::Arc;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
-use crate::channel::{Channel, ChannelError, Put};
+use crate::channel::{Channel, ChannelError, Patience, Put};
 use crate::event::Batch;
 use crate::interceptor::Chain;
 use crate::metrics::{Ledger, SourceCounters};
@@ -18,27 +18,17 @@ pub struct Refused {
     pub batch: Batch,
     /// Why.
     pub error: ChannelError,
+    /// The number of the channel that refused.
+    channel: usize,
 }
 
 /// How long a put may wait for room.
+#[derive(Clone, Copy)]
 enum Wait<'a> {
     /// Not at all.
     No,
-    /// As long as the channel is configured to.
-    KeepAlive,
-    /// The same, but no longer than until this is told to stop.
-    Until(&'a CancellationToken),
-}
-
-async fn reserve(channel: &dyn Channel, batch: &Batch, wait: &Wait<'_>) -> Result<Put, ChannelError> {
-    match channel.try_reserve(batch) {
-        Err(error) if error.is_transient() => match wait {
-            Wait::No => Err(error),
-            Wait::KeepAlive => channel.reserve(batch).await,
-            Wait::Until(stop) => stop.run_until_cancelled(channel.reserve(batch)).await.unwrap_or(Err(error)),
-        },
-        other => other,
-    }
+    /// As the channel is configured or without end, but no longer than until this is told to stop.
+    Until(Patience, &'a CancellationToken),
 }
 
 /// Hands batches to all channels that they belong in. Clones share everything.
@@ -86,73 +76,78 @@ impl ChannelProcessor {
     }
 
     /// Delivers a batch as one transaction, with one wait for room.
-    pub async fn deliver(&self, mut batch: Batch) -> Result<(), Refused> {
+    pub async fn deliver(&self, mut batch: Batch, stop: &CancellationToken) -> Result<(), Refused> {
         self.shared.chain.intercept(&mut batch);
-        self.put(batch, Wait::KeepAlive).await.inspect_err(|refused| self.refuse(refused.batch.len()))
+        let attempt = self.put(batch, Wait::Until(Patience::KeepAlive, stop)).await;
+        attempt.inspect_err(|refused| self.refuse_by_channel(refused.batch.len(), refused.channel))
     }
 
-    /// Delivers a batch and waits for room as long as it takes, for sources that answer to nobody. Gives the batch
-    /// back when it is told to stop before there was room.
-    pub async fn deliver_patiently(&self, mut batch: Batch, stop: &CancellationToken) -> Result<(), Refused> {
+    /// Delivers a batch and waits for room as long as it takes, for sources that answer to nobody. What can never
+    /// fit, or finds no room before the stop, is refused, counted and logged. Returns whether all was delivered.
+    pub async fn deliver_patiently(&self, mut batch: Batch, stop: &CancellationToken) -> bool {
         self.shared.chain.intercept(&mut batch);
-        let mut warned = false;
-        loop {
-            let attempt = self.put(batch, Wait::Until(stop)).await;
-            let refused = match attempt {
-                Ok(()) => return Ok(()),
-                Err(refused) => refused,
-            };
-            if stop.is_cancelled() || !refused.error.is_transient() {
-                self.refuse(refused.batch.len());
-                return Err(refused);
+        let mut patience = Patience::KeepAlive;
+        let mut all = true;
+        let mut size = batch.len();
+        while !batch.is_empty() {
+            let part = batch.front(size);
+            size = part.len();
+            match self.put(part, Wait::Until(patience, stop)).await {
+                Ok(()) => {
+                    batch.advance(size);
+                    size = batch.len();
+                }
+                Err(Refused { error, .. }) if error.is_transient() && !stop.is_cancelled() => {
+                    self.counters().channel_write_fail.add(1);
+                    warn!("Source {}: {error}; waiting, nothing is lost", self.shared.source);
+                    patience = Patience::Endless;
+                }
+                // Too large for the channel as a whole: its parts may fit.
+                Err(Refused { error, .. }) if size > 1 && !error.is_transient() && !stop.is_cancelled() => size /= 2,
+                Err(Refused { error, channel, .. }) => {
+                    all = false;
+                    self.refuse_by_channel(size, channel);
+                    error!("Source {}: {size} events could not be delivered: {error}", self.shared.source);
+                    batch.advance(size);
+                    size = batch.len();
+                }
             }
-            if !warned {
-                warned = true;
-                warn!("Source {}: {}; waiting, nothing is lost", self.shared.source, refused.error);
-            }
-            batch = refused.batch;
         }
+        all
     }
 
     /// Delivers events that are transactions of their own, as many at once as fit, and calls `outcome` for each
     /// run of events in order: how many, and why they were refused if they were.
     ///
     /// Each event waits for room as long as if it had come alone.
-    pub async fn deliver_each(&self, mut batch: Batch, mut outcome: impl FnMut(usize, Option<&ChannelError>)) {
+    pub async fn deliver_each(
+        &self,
+        mut batch: Batch,
+        stop: &CancellationToken,
+        mut outcome: impl FnMut(usize, Option<&ChannelError>),
+    ) {
         self.shared.chain.intercept(&mut batch);
+        let mut size = self.transaction_capacity();
         while !batch.is_empty() {
-            let part = batch.split_to(self.transaction_capacity());
-            let count = part.len();
-            let Err(Refused { batch: mut rest, error }) = self.put(part, Wait::KeepAlive).await else {
-                outcome(count, None);
-                continue;
-            };
-            if !error.is_transient() {
-                self.refuse(rest.len());
-                outcome(rest.len(), Some(&error));
-                continue;
-            }
-            // There was no room for all: the front goes in as far as it fits, the first that does not is refused.
-            let mut size = rest.len() / 2;
-            while size > 0 {
-                let front = rest.split_to(size);
-                match self.put(front, Wait::No).await {
-                    Ok(()) => outcome(size, None),
-                    Err(Refused { batch: mut front, .. }) => {
-                        front.append(rest);
-                        rest = front;
-                        size /= 2;
-                        continue;
-                    }
+            let part = batch.front(size);
+            size = part.len();
+            // Only the last resort waits: one event.
+            let wait = if size == 1 { Wait::Until(Patience::KeepAlive, stop) } else { Wait::No };
+            match self.put(part, wait).await {
+                Ok(()) => {
+                    outcome(size, None);
+                    batch.advance(size);
+                    size = self.transaction_capacity();
                 }
-                size = size.min(rest.len());
-            }
-            if !rest.is_empty() {
-                let refused = rest.split_to(1);
-                self.refuse(refused.len());
-                outcome(1, Some(&error));
-                rest.append(std::mem::take(&mut batch));
-                batch = rest;
+                Err(_) if size > 1 => size /= 2,
+                Err(Refused { error, channel, .. }) => {
+                    // At the stop nothing more will fit, and nothing more is waited for.
+                    let refused = if stop.is_cancelled() { batch.len() } else { 1 };
+                    self.refuse_by_channel(refused, channel);
+                    outcome(refused, Some(&error));
+                    batch.advance(refused);
+                    size = self.transaction_capacity();
+                }
             }
         }
     }
@@ -164,6 +159,12 @@ impl ChannelProcessor {
         self.shared.counters.event_refused.add(events as u64);
     }
 
+    fn refuse_by_channel(&self, events: usize, channel: usize) {
+        self.refuse(events);
+        self.shared.counters.channel_write_fail.add(1);
+        self.shared.channels[channel].counters().put_attempt.add(events as u64);
+    }
+
     /// Selects, reserves everywhere, and commits; gives the batch back when a required channel refuses.
     async fn put(&self, batch: Batch, wait: Wait<'_>) -> Result<(), Refused> {
         let events = batch.len() as u64;
@@ -173,40 +174,32 @@ impl ChannelProcessor {
         let Routes { mut required, optional } = selector.select(batch);
         // In one order everywhere, so that two sources never wait for each other's room.
         required.sort_by(|(a, _), (b, _)| channels[*a].name().cmp(channels[*b].name()));
-        let mut puts: Vec<Put> = Vec::with_capacity(required.len());
-        let mut failure = None;
-        for (channel, part) in &required {
-            match reserve(&*channels[*channel], part, &wait).await {
-                Ok(put) => puts.push(put),
-                Err(error) => {
-                    failure = Some(error);
-                    break;
-                }
+        let mut puts = match self.reserve_all(&required, wait).await {
+            Ok(puts) => puts,
+            Err((error, channel)) => {
+                let batch = kept.or_else(|| required.pop().map(|(_, batch)| batch)).unwrap_or_default();
+                return Err(Refused { batch, error, channel });
             }
-        }
-        if failure.is_none() {
-            for (put, (_, part)) in puts.iter_mut().zip(&required) {
-                if let Err(error) = put.prepare(part).await {
-                    failure = Some(error);
-                    break;
-                }
+        };
+        for (put, (channel, part)) in puts.iter_mut().zip(&required) {
+            if let Err(error) = put.prepare(part).await {
+                let channel = *channel;
+                let batch = kept.or_else(|| required.pop().map(|(_, batch)| batch)).unwrap_or_default();
+                return Err(Refused { batch, error, channel });
             }
-        }
-        if let Some(error) = failure {
-            counters.channel_write_fail.add(1);
-            let batch = kept.or_else(|| required.pop().map(|(_, batch)| batch)).unwrap_or_default();
-            return Err(Refused { batch, error });
         }
         {
             let _entry = ledger.entry();
             counters.event_received.add(events);
             counters.event_accepted.add(events);
-            for (put, (_, part)) in puts.into_iter().zip(required) {
+            for (put, (channel, part)) in puts.into_iter().zip(required) {
+                channels[channel].counters().put_attempt.add(part.len() as u64);
                 put.commit(part);
             }
         }
         for (channel, part) in optional {
             let channel = &channels[channel];
+            channel.counters().put_attempt.add(part.len() as u64);
             let outcome = match channel.try_reserve(&part) {
                 Ok(mut put) => put.prepare(&part).await.map(|()| put),
                 Err(error) => Err(error),
@@ -220,5 +213,44 @@ impl ChannelProcessor {
             }
         }
         Ok(())
+    }
+
+    /// Reserves in all channels or in none. While it waits for one it holds no room in the others, so that a channel
+    /// that is stuck keeps nobody out of the rest.
+    async fn reserve_all(&self, parts: &[(usize, Batch)], wait: Wait<'_>) -> Result<Vec<Put>, (ChannelError, usize)> {
+        let channels = &self.shared.channels;
+        let mut waited: Option<(usize, Put)> = None;
+        // Each channel can be the full one, and has then been waited for as long as it is configured to.
+        for _ in 0..=parts.len() {
+            let mut puts = Vec::with_capacity(parts.len());
+            let mut full = None;
+            for (position, (channel, part)) in parts.iter().enumerate() {
+                match waited.take_if(|(held, _)| *held == position) {
+                    Some((_, put)) => puts.push(put),
+                    None => match channels[*channel].try_reserve(part) {
+                        Ok(put) => puts.push(put),
+                        Err(error) => {
+                            full = Some((error, position));
+                            break;
+                        }
+                    },
+                }
+            }
+            let Some((error, position)) = full else { return Ok(puts) };
+            drop(puts);
+            drop(waited.take());
+            let (channel, part) = &parts[position];
+            let Wait::Until(patience, stop) = wait else { return Err((error, *channel)) };
+            if !error.is_transient() {
+                return Err((error, *channel));
+            }
+            match stop.run_until_cancelled(channels[*channel].reserve(part, patience)).await {
+                Some(Ok(put)) => waited = Some((position, put)),
+                Some(Err(error)) => return Err((error, *channel)),
+                None => return Err((error, *channel)),
+            }
+        }
+        let channel = waited.and_then(|(position, _)| parts.get(position)).map_or(0, |(channel, _)| *channel);
+        Err((ChannelError::Full, channel))
     }
 }

@@ -87,7 +87,7 @@ impl Source for SeqSource {
     async fn run(&mut self, out: &ChannelProcessor, stop: &CancellationToken) -> Result<(), SourceError> {
         while self.next < self.config.total_events && !stop.is_cancelled() {
             let events = (self.config.total_events - self.next).min(self.config.batch_size as u64);
-            if out.deliver_patiently(self.batch(events), stop).await.is_ok() {
+            if out.deliver_patiently(self.batch(events), stop).await {
                 self.next += events;
                 if self.config.batch_size > 1 {
                     out.counters().append_batch_accepted.add(1);

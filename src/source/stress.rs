@@ -96,7 +96,7 @@ impl Source for StressSource {
             for _ in 0..events {
                 batch.push_span(buffer, 0, size, NO_HEADERS);
             }
-            if out.deliver_patiently(batch, stop).await.is_ok() {
+            if out.deliver_patiently(batch, stop).await {
                 self.sent += events as u64;
             }
             if max_events_per_second > 0 {

@@ -10,7 +10,7 @@
 mod path_manager;
 
 use std::fs::File;
-use std::io::Write as _;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +35,8 @@ pub const TYPE: ComponentType<SinkBuilder> = ComponentType {
 
 const ROLL_INTERVAL_SECONDS: i64 = 30;
 const BATCH_SIZE: i32 = 100;
+/// Thirty years: longer than any clock needs to look ahead.
+const MAX_INTERVAL_SECONDS: u64 = 30 * 365 * 24 * 3600;
 
 struct FileRollConfig {
     directory: PathBuf,
@@ -57,7 +59,10 @@ impl FileRollConfig {
         let paths = path_manager::Config::from_props(props);
         props.finish(Self {
             directory,
-            roll_interval: u64::try_from(interval).ok().filter(|seconds| *seconds > 0).map(Duration::from_secs),
+            roll_interval: u64::try_from(interval)
+                .ok()
+                .filter(|seconds| *seconds > 0)
+                .map(|seconds| Duration::from_secs(seconds.min(MAX_INTERVAL_SECONDS))),
             batch_size: batch_size.max(1) as usize,
             serializer: serializer?,
             paths: paths?,
@@ -109,26 +114,31 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) 
 
 impl FileRollSink {
     async fn open(&mut self) -> Result<Open, SinkError> {
-        let path = self.paths.next_path();
-        let serializer = self.config.serializer.build();
-        let opening = path.clone();
-        let opened = blocking(move || {
-            let mut file = File::create(&opening)?;
-            let mut serializer = serializer;
-            let mut buffer = Vec::new();
-            serializer.begin(&mut buffer)?;
-            file.write_all(&buffer)?;
-            let length = buffer.len() as u64;
-            Ok(Open { file, path: opening, length, serializer, buffer })
-        });
-        match opened.await? {
-            Ok(open) => {
-                self.counters.connection_created.add(1);
-                Ok(open)
-            }
-            Err(error) => {
-                self.counters.connection_failed.add(1);
-                Err(SinkError::io(format!("Failed to open file {} while delivering event", path.display()), error))
+        loop {
+            let path = self.paths.next_path();
+            let serializer = self.config.serializer.build();
+            let opening = path.clone();
+            let opened = blocking(move || {
+                let mut file = File::create_new(&opening)?;
+                let mut serializer = serializer;
+                let mut buffer = Vec::new();
+                serializer.begin(&mut buffer)?;
+                file.write_all(&buffer)?;
+                let length = buffer.len() as u64;
+                Ok(Open { file, path: opening, length, serializer, buffer })
+            });
+            match opened.await? {
+                Ok(open) => {
+                    self.counters.connection_created.add(1);
+                    return Ok(open);
+                }
+                // Another sink, or an earlier run, has the name: files are never overwritten.
+                Err(error) if io::Error::kind(&error) == io::ErrorKind::AlreadyExists => {}
+                Err(error) => {
+                    self.counters.connection_failed.add(1);
+                    let what = format!("Failed to open file {} while delivering event", path.display());
+                    return Err(SinkError::io(what, error));
+                }
             }
         }
     }
