@@ -425,3 +425,143 @@ impl TakeTransaction for Taken {
         self.channel.filled.notify_one();
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Event;
+
+    fn channel(capacity: usize, transaction_capacity: usize, slots: usize) -> Arc<dyn Channel> {
+        let config = MemoryConfig { capacity, transaction_capacity, keep_alive: Duration::ZERO, byte_slots: slots };
+        MemoryChannel::new("c1", config, &Metrics::default())
+    }
+
+    fn batch(bodies: &[&'static str]) -> Batch {
+        bodies.iter().map(|body| Event::new(*body)).collect()
+    }
+
+    fn put(channel: &dyn Channel, bodies: &[&'static str]) -> Result<(), ChannelError> {
+        let batch = batch(bodies);
+        channel.try_reserve(&batch).map(|put| put.commit(batch))
+    }
+
+    async fn take(channel: &dyn Channel, max: usize) -> Take {
+        channel.take(max).await.expect("events")
+    }
+
+    #[tokio::test]
+    async fn a_take_joins_and_splits_batches_in_order() {
+        let channel = channel(10, 10, 100);
+        put(&*channel, &["a", "b", "c"]).expect("room");
+        put(&*channel, &["d"]).expect("room");
+        let first = take(&*channel, 2).await;
+        assert_eq!(*first.batch(), batch(&["a", "b"]));
+        let second = take(&*channel, 5).await;
+        assert_eq!(*second.batch(), batch(&["c", "d"]));
+        second.commit();
+        first.commit();
+        assert_eq!(channel.counters().size.get(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_dropped_take_returns_to_the_head_in_order() {
+        let channel = channel(10, 10, 100);
+        put(&*channel, &["a", "b", "c", "d"]).expect("room");
+        drop(take(&*channel, 3).await);
+        assert_eq!(*take(&*channel, 10).await.batch(), batch(&["a", "b", "c", "d"]));
+    }
+
+    #[tokio::test]
+    async fn taken_events_count_until_they_are_committed() {
+        let channel = channel(2, 2, 100);
+        put(&*channel, &["a", "b"]).expect("room");
+        let taken = take(&*channel, 2).await;
+        assert_eq!(put(&*channel, &["c"]), Err(ChannelError::Full));
+        taken.commit();
+        put(&*channel, &["c"]).expect("room again");
+    }
+
+    #[tokio::test]
+    async fn a_put_that_is_dropped_gives_its_room_back() {
+        let channel = channel(1, 1, 1);
+        let one = batch(&["a"]);
+        drop(channel.try_reserve(&one).expect("room"));
+        put(&*channel, &["a"]).expect("room");
+    }
+
+    #[tokio::test]
+    async fn bytes_are_counted_in_slots_and_what_never_fits_is_said_so() {
+        let channel = channel(10, 10, 2);
+        let large: Batch = [Event::new(vec![0; 101])].into_iter().collect();
+        channel.try_reserve(&large).map(|put| put.commit(large.clone())).expect("two slots");
+        let error = put(&*channel, &[""]).expect_err("no slot for an empty body");
+        assert!(error.is_transient());
+        assert_eq!(
+            error.to_string(),
+            "Cannot commit transaction. Byte capacity allocated to store event body 200.0reached. Please increase heap space/byte capacity allocated to the channel as the sinks may not be keeping up with the sources"
+        );
+        let too_large: Batch = [Event::new(vec![0; 201])].into_iter().collect();
+        let error = channel.try_reserve(&too_large).map(drop).expect_err("three slots never fit");
+        assert!(!error.is_transient());
+    }
+
+    #[tokio::test]
+    async fn a_transaction_has_its_limit() {
+        let channel = channel(10, 2, 100);
+        let error = put(&*channel, &["a", "b", "c"]).expect_err("three events");
+        assert!(
+            error.to_string().starts_with("Put queue for MemoryTransaction of capacity 2 full, consider"),
+            "{error}"
+        );
+        put(&*channel, &["a", "b"]).expect("room");
+        put(&*channel, &["c"]).expect("room");
+        assert_eq!(take(&*channel, 100).await.batch().len(), 2);
+    }
+
+    #[tokio::test]
+    async fn two_sinks_share_what_one_source_puts() {
+        let channel = channel(1000, 10, 10_000);
+        let sinks: Vec<_> = (0..2)
+            .map(|_| {
+                let channel = Arc::clone(&channel);
+                tokio::spawn(async move {
+                    let mut seen = 0;
+                    while let Ok(Ok(taken)) = timeout(Duration::from_millis(500), channel.take(7)).await {
+                        seen += taken.batch().len();
+                        taken.commit();
+                        tokio::task::yield_now().await;
+                    }
+                    seen
+                })
+            })
+            .collect();
+        for _ in 0..300 {
+            let one = batch(&["x"]);
+            channel.reserve(&one, Patience::Endless).await.expect("room").commit(one);
+        }
+        channel.drained().await;
+        let mut seen = 0;
+        for sink in sinks {
+            seen += sink.await.expect("a sink");
+        }
+        assert_eq!(seen, 300);
+    }
+
+    #[tokio::test]
+    async fn a_new_configuration_keeps_the_events() {
+        let channel = channel(2, 2, 100);
+        put(&*channel, &["a", "b"]).expect("room");
+        let larger = MemoryConfig { capacity: 4, transaction_capacity: 4, keep_alive: Duration::ZERO, byte_slots: 100 };
+        assert!(larger.apply(&*channel));
+        put(&*channel, &["c", "d"]).expect("room");
+        assert_eq!(put(&*channel, &["e"]), Err(ChannelError::Full));
+        assert_eq!(*take(&*channel, 4).await.batch(), batch(&["a", "b", "c", "d"]));
+    }
+
+    #[tokio::test]
+    async fn a_stopped_channel_takes_nothing_in() {
+        let channel = channel(2, 2, 100);
+        channel.stop().await;
+        assert_eq!(put(&*channel, &["a"]), Err(ChannelError::Stopped { channel: "c1".to_owned() }));
+    }
+}

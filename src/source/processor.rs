@@ -254,3 +254,118 @@ impl ChannelProcessor {
         Err((ChannelError::Full, channel))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::channel::memory::{MemoryChannel, MemoryConfig};
+    use crate::event::Event;
+    use crate::metrics::Metrics;
+
+    struct ToAll;
+
+    impl Selector for ToAll {
+        fn select(&self, batch: Batch) -> Routes {
+            Routes { required: vec![(0, batch.clone()), (1, batch)], optional: Vec::new() }
+        }
+    }
+
+    struct ToFirst;
+
+    impl Selector for ToFirst {
+        fn select(&self, batch: Batch) -> Routes {
+            Routes { required: vec![(0, batch)], optional: Vec::new() }
+        }
+    }
+
+    fn channel(name: &str, capacity: usize) -> Arc<dyn Channel> {
+        let config = MemoryConfig {
+            capacity,
+            transaction_capacity: capacity,
+            keep_alive: Duration::from_millis(20),
+            ..MemoryConfig::default()
+        };
+        MemoryChannel::new(name, config, &Metrics::default())
+    }
+
+    fn processor(selector: impl Selector + 'static, channels: &[&Arc<dyn Channel>]) -> ChannelProcessor {
+        let channels = channels.iter().map(|channel| Arc::clone(channel)).collect();
+        let counters = Arc::new(SourceCounters::new("r1"));
+        ChannelProcessor::new("r1", Chain::default(), Box::new(selector), channels, counters, Arc::default())
+    }
+
+    fn batch(events: usize) -> Batch {
+        (0..events).map(|n| Event::new(n.to_string())).collect()
+    }
+
+    #[tokio::test]
+    async fn a_full_second_channel_leaves_nothing_in_the_first() {
+        let (first, second) = (channel("c1", 10), channel("c2", 3));
+        let out = processor(ToAll, &[&first, &second]);
+        let stop = CancellationToken::new();
+        out.deliver(batch(2), &stop).await.expect("room in both");
+        let refused = out.deliver(batch(2), &stop).await.expect_err("no room in the second");
+        assert_eq!(refused.batch, batch(2));
+        assert_eq!(refused.error, ChannelError::Full);
+        assert_eq!(first.counters().size.get(), 2);
+        assert_eq!(second.counters().size.get(), 2);
+        // The room in the first came back too.
+        assert!(first.try_reserve(&batch(8)).is_ok());
+        let counters = out.counters();
+        assert_eq!(
+            [counters.event_received.get(), counters.event_accepted.get(), counters.event_refused.get()],
+            [4, 2, 2]
+        );
+    }
+
+    #[tokio::test]
+    async fn what_waits_for_one_channel_keeps_nobody_out_of_another() {
+        let (first, second) = (channel("c1", 2), channel("c2", 2));
+        let both = processor(ToAll, &[&first, &second]);
+        let one = processor(ToFirst, &[&first]);
+        let full = batch(2);
+        second.try_reserve(&full).expect("room").commit(full.clone());
+        let stop = CancellationToken::new();
+        let stuck = tokio::spawn({
+            let stop = stop.clone();
+            async move { both.deliver_patiently(batch(2), &stop).await }
+        });
+        tokio::task::yield_now().await;
+        one.deliver(batch(2), &stop).await.expect("the first channel is free");
+        second.take(2).await.expect("events").commit();
+        first.take(2).await.expect("events").commit();
+        assert!(stuck.await.expect("delivered in the end"));
+    }
+
+    #[tokio::test]
+    async fn events_of_their_own_fill_the_room_there_is_and_the_first_without_is_refused() {
+        let only = channel("c1", 5);
+        let out = processor(ToFirst, &[&only]);
+        let mut outcomes = Vec::new();
+        let stop = CancellationToken::new();
+        out.deliver_each(batch(7), &stop, |events, refused| outcomes.push((events, refused.is_some()))).await;
+        let accepted: usize = outcomes.iter().filter(|(_, refused)| !refused).map(|(events, _)| events).sum();
+        assert_eq!(accepted, 5, "{outcomes:?}");
+        assert_eq!(outcomes.iter().filter(|(_, refused)| *refused).count(), 2, "{outcomes:?}");
+        assert_eq!(*only.take(5).await.expect("events").batch(), batch(5));
+        assert_eq!(out.counters().event_refused.get(), 2);
+    }
+
+    #[tokio::test]
+    async fn patience_ends_with_the_stop_and_with_what_can_never_fit() {
+        let config = MemoryConfig { byte_slots: 2, ..MemoryConfig::default() };
+        let small = MemoryChannel::new("c1", config, &Metrics::default());
+        let out = processor(ToFirst, &[&small]);
+        let stop = CancellationToken::new();
+        let mut events = batch(1);
+        events.push(Event::new(vec![b'x'; 1000]));
+        assert!(!out.deliver_patiently(events, &stop).await);
+        assert_eq!(small.counters().size.get(), 1);
+        assert_eq!(out.counters().event_refused.get(), 1);
+        assert!(out.deliver_patiently(batch(1), &stop).await);
+        stop.cancel();
+        assert!(!out.deliver_patiently(batch(1), &stop).await, "no room, and no time to wait for it");
+    }
+}
