@@ -89,11 +89,10 @@ impl MemoryConfig {
         let percentage =
             props.lenient("byteCapacityBufferPercentage", BUFFER_PERCENTAGE as i32, |_| true, "a percentage", "");
         if transaction_capacity > capacity {
-            props.error(
-                "transactionCapacity",
-                &format!("at most the channel's capacity, which is {capacity}"),
-                "Transaction Capacity of Memory Channel cannot be higher than the capacity.",
-            );
+            let flume = "Transaction Capacity of Memory Channel cannot be higher than the capacity.";
+            let default = if props.text("transactionCapacity").is_none() { "; the default is 100" } else { "" };
+            let expected = format!("at most the channel's capacity, which is {capacity}{default}");
+            props.error("transactionCapacity", &expected, flume);
         }
         props.finish(Self {
             capacity: capacity as usize,

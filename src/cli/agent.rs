@@ -15,7 +15,7 @@ use super::{ConfigArgs, JavaArgs, fail, read};
 use crate::agent::{Agent, ResolvedAgent};
 use crate::config::{Configuration, Finding, Location, Severity};
 use crate::logging::LogSettings;
-use crate::metrics::{Metrics, MetricsServer};
+use crate::metrics::{Metrics, MetricsServer, Page};
 
 const POLL_SECONDS: u64 = 30;
 const HTTP_POLL_SECONDS: u64 = 300;
@@ -240,7 +240,7 @@ impl Reader {
 
     /// The agent's part, and all findings.
     fn resolve(&self, mut configuration: Configuration) -> (ResolvedAgent, Vec<Finding>) {
-        let agents = resolve_agents(&mut configuration, Some(&self.name), self.java.heap_bytes());
+        let agents = resolve_agents(&mut configuration, &self.locations, Some(&self.name), self.java.heap_bytes());
         let names: Vec<&str> = configuration.agents.keys().map(String::as_str).collect();
         info!("Post-validation flume configuration contains configuration for agents: [{}]", names.join(", "));
         (agents.into_iter().next().unwrap_or_default(), configuration.findings)
@@ -398,16 +398,19 @@ async fn start_monitoring(
     stop: CancellationToken,
 ) {
     let Some(kind) = system.get("flume.monitoring.type") else { return };
-    if !matches!(kind.to_ascii_lowercase().as_str(), "http" | "prometheus") {
-        return warn!(
-            "Error starting monitoring. Monitoring might not be available. Of Flume's types this version has http, not {kind}"
-        );
-    }
+    let page = match kind.to_ascii_lowercase().as_str() {
+        "http" => Page::Json,
+        "prometheus" => Page::Prometheus,
+        _ => {
+            let known = "of Flume's types this version has http and prometheus";
+            return warn!("Error starting monitoring. Monitoring might not be available. {known}, not {kind}");
+        }
+    };
     let port = system.get("flume.monitoring.port").map_or(Some(MONITORING_PORT), |text| text.trim().parse().ok());
     let Some(port) = port else {
         return error!("flume.monitoring.port: expected a port between 0 and 65535");
     };
-    match MetricsServer::bind(port, metrics).await {
+    match MetricsServer::bind(port, page, metrics).await {
         Ok(server) => {
             if let Ok(address) = server.local_addr() {
                 info!("Metrics at http://localhost:{}/metrics", address.port());

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{ConfigArgs, JavaArgs, fail, read};
 use crate::agent::{ResolvedAgent, resolve};
-use crate::config::{Configuration, Finding, Severity, nearest};
+use crate::config::{Configuration, Finding, Location, Severity, nearest};
 
 /// Options of `check`.
 #[derive(Args, Debug)]
@@ -35,7 +35,12 @@ enum Format {
 
 /// Looks up and reads everything in the agents of a configuration, all or one. Findings end up in the
 /// configuration's, those of other agents included, as Flume validates these too.
-pub fn resolve_agents(configuration: &mut Configuration, name: Option<&str>, heap_bytes: u64) -> Vec<ResolvedAgent> {
+pub fn resolve_agents(
+    configuration: &mut Configuration,
+    locations: &[Location],
+    name: Option<&str>,
+    heap_bytes: u64,
+) -> Vec<ResolvedAgent> {
     let mut agents = Vec::new();
     for (agent, plan) in &configuration.agents {
         if name.is_none_or(|name| name == agent) {
@@ -54,6 +59,8 @@ pub fn resolve_agents(configuration: &mut Configuration, name: Option<&str>, hea
         let finding = Finding { help: near, ..finding };
         configuration.findings.push(finding.as_flume(format!("No configuration found for this host:{name}")));
     }
+    let files: Vec<String> = locations.iter().map(Location::name).collect();
+    configuration.sort_findings(&files);
     agents
 }
 
@@ -71,7 +78,7 @@ pub fn run(args: &CheckArgs, java: JavaArgs) -> ExitCode {
         Ok(configuration) => configuration,
         Err(error) => return fail(&error),
     };
-    let agents = resolve_agents(&mut configuration, args.name.as_deref(), java.heap_bytes());
+    let agents = resolve_agents(&mut configuration, &locations, args.name.as_deref(), java.heap_bytes());
     let findings = &configuration.findings;
     match args.format {
         Format::Text => print!("{}{}", text_of(findings), agents.iter().map(text).collect::<String>()),

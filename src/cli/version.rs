@@ -1,18 +1,17 @@
-//! `version`: five lines, as Flume prints them.
+//! `version`: five lines in the places of Flume's five.
 
 use std::process::ExitCode;
 
-/// Prints the version of flume-rs, in the place of Flume's.
+/// The Flume whose configurations, protocols and files this agent follows.
+const FLUME: &str = "1.11.0";
+
+/// Prints the version. Scripts that read the first line find Flume's there.
 pub fn run() -> ExitCode {
-    println!("flume-rs {}", env!("CARGO_PKG_VERSION"));
-    println!("Compatible with Flume 1.11.0");
-    println!("Source code repository: {}", option_env!("FLUME_RS_REPOSITORY").unwrap_or("unknown"));
-    println!("Revision: {}", option_env!("FLUME_RS_REVISION").unwrap_or("unknown"));
-    println!(
-        "Compiled for {}-{} by rustc {} or later",
-        std::env::consts::ARCH,
-        std::env::consts::OS,
-        env!("CARGO_PKG_RUST_VERSION")
-    );
+    println!("Flume {FLUME} (by flume-rs {})", env!("CARGO_PKG_VERSION"));
+    let repository = env!("CARGO_PKG_REPOSITORY");
+    println!("Source code repository: {}", if repository.is_empty() { "unknown" } else { repository });
+    println!("Revision: {}", env!("FLUME_RS_REVISION"));
+    println!("Compiled by {}", env!("FLUME_RS_COMPILER"));
+    println!("For {} on {}", std::env::consts::ARCH, std::env::consts::OS);
     ExitCode::SUCCESS
 }

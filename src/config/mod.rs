@@ -48,8 +48,18 @@ pub struct Configuration {
     pub agents: BTreeMap<String, AgentPlan>,
     /// The names of all agents that the text mentions.
     pub mentioned: Vec<String>,
-    /// What is wrong or worth knowing, in the order of the text as far as it has one.
+    /// What is wrong or worth knowing.
     pub findings: Vec<Finding>,
+}
+
+impl Configuration {
+    /// Puts the findings in the order of the texts, whose names these are; what has no place in them comes last.
+    pub fn sort_findings(&mut self, files: &[String]) {
+        self.findings.sort_by_key(|finding| {
+            let file = |origin: &Origin| files.iter().position(|file| **file == *origin.file).unwrap_or(usize::MAX);
+            finding.origin.as_ref().map_or((usize::MAX, 0), |origin| (file(origin), origin.line))
+        });
+    }
 }
 
 /// Reads all texts, later ones overriding earlier ones, and applies substitution, filters and wiring rules.
@@ -67,10 +77,5 @@ pub fn load(texts: &[(String, Vec<u8>)], lookups: &Lookups) -> Configuration {
         }
     }
     let variables = substitution::resolve(&mut merged, lookups, &mut findings);
-    let mut configuration = wiring::plan(merged, &variables, findings);
-    configuration.findings.sort_by_key(|finding| {
-        let file = |origin: &Origin| texts.iter().position(|(file, _)| **file == *origin.file).unwrap_or(usize::MAX);
-        finding.origin.as_ref().map_or((usize::MAX, 0), |origin| (file(origin), origin.line))
-    });
-    configuration
+    wiring::plan(merged, &variables, findings)
 }

@@ -110,9 +110,9 @@ impl<'a> Props<'a> {
 
     /// The value of a key that must be there. Where it is not, that is noted and a placeholder returned:
     /// [`finish`](Self::finish) then gives nothing.
-    pub fn required<T: FromText + Default>(&self, key: &str, flume: &str) -> T {
+    pub fn required<T: FromText + Default>(&self, key: &str, expected: &str, flume: &str) -> T {
         if self.text(key).is_none() {
-            let finding = Finding::error(format!("missing: expected {}", T::EXPECTED));
+            let finding = Finding::error(format!("missing: expected {expected}"));
             let unknown = self.entries.keys().map(String::as_str).filter(|other| !self.known.borrow().contains(*other));
             let near = super::finding::nearest(key, unknown);
             let finding = match near {

@@ -31,11 +31,21 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
 pub struct MetricsServer {
     listener: TcpListener,
     metrics: Arc<Metrics>,
+    page: Page,
+}
+
+/// What `/metrics` shows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Page {
+    /// Flume's JSON, for `flume.monitoring.type=http`.
+    Json,
+    /// Prometheus text, for `flume.monitoring.type=prometheus`.
+    Prometheus,
 }
 
 impl MetricsServer {
     /// Listens on all interfaces, as Flume does.
-    pub async fn bind(port: u16, metrics: Arc<Metrics>) -> io::Result<Self> {
+    pub async fn bind(port: u16, page: Page, metrics: Arc<Metrics>) -> io::Result<Self> {
         // Both families where there are both.
         let listener = match TcpListener::bind((std::net::Ipv6Addr::UNSPECIFIED, port)).await {
             Err(error) if error.kind() != io::ErrorKind::AddrInUse => {
@@ -43,7 +53,7 @@ impl MetricsServer {
             }
             other => other?,
         };
-        Ok(Self { listener, metrics })
+        Ok(Self { listener, metrics, page })
     }
 
     /// The address that it listens on.
@@ -73,11 +83,11 @@ impl MetricsServer {
                 }
                 (Err(_closed), _) => break,
             };
-            let metrics = Arc::clone(&self.metrics);
+            let (metrics, page) = (Arc::clone(&self.metrics), self.page);
             connections.spawn(async move {
                 let _room = room;
                 let service = hyper::service::service_fn(move |request| {
-                    let response = respond(&metrics, &request);
+                    let response = respond(&metrics, page, &request);
                     async move { Ok::<_, Infallible>(response) }
                 });
                 let mut http = hyper::server::conn::http1::Builder::new();
@@ -90,14 +100,16 @@ impl MetricsServer {
     }
 }
 
-fn respond<B>(metrics: &Metrics, request: &Request<B>) -> Response<Full<Bytes>> {
+fn respond<B>(metrics: &Metrics, page: Page, request: &Request<B>) -> Response<Full<Bytes>> {
     const HTML: &str = "text/html;charset=utf-8";
     if matches!(*request.method(), Method::TRACE | Method::OPTIONS) {
         return response(StatusCode::FORBIDDEN, HTML, String::new());
     }
     match request.uri().path().to_ascii_lowercase().as_str() {
-        "/metrics" => response(StatusCode::OK, "application/json;charset=utf-8", json(&metrics.sample())),
-        "/metrics/prometheus" => {
+        "/metrics" if page == Page::Json => {
+            response(StatusCode::OK, "application/json;charset=utf-8", json(&metrics.sample()))
+        }
+        "/metrics" | "/metrics/prometheus" => {
             response(StatusCode::OK, "text/plain; version=0.0.4; charset=utf-8", prometheus(&metrics.sample()))
         }
         "/" => response(

@@ -12,7 +12,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 pub use counters::{ChannelCounters, Counter, CounterGroup, SinkCounters, SourceCounters};
-pub use http::MetricsServer;
+pub use http::{MetricsServer, Page};
 pub use render::{json, prometheus};
 
 /// Keeps changes that belong together apart from scrapes: any number of entries at a time, or one reading.

@@ -83,7 +83,7 @@ impl ExecConfig {
             props.error("charset", "a charset in which a line feed is one byte, such as UTF-8 or ISO-8859-1", "");
         }
         let config = Self {
-            command: props.required("command", "The parameter command must be specified"),
+            command: props.required("command", "a command to run", "The parameter command must be specified"),
             shell: props.optional("shell"),
             restart: props.or("restart", false),
             restart_throttle: Duration::from_millis(throttle.max(0) as u64),

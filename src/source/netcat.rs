@@ -77,8 +77,8 @@ impl NetcatConfig {
             props.error("encoding", "a charset in which a line feed is one byte, such as utf-8 or iso-8859-1", "");
         }
         let config = Self {
-            bind: props.required("bind", &required("bind")),
-            port: props.required("port", &required("port")),
+            bind: props.required("bind", "a host name or address to listen on", &required("bind")),
+            port: props.required("port", "a port to listen on", &required("port")),
             ack_every_event: props.or("ack-every-event", true),
             max_line_length: max_line_length.max(1) as usize,
             encoding: charset.unwrap_or(Charset::Utf8),

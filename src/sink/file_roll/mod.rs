@@ -49,7 +49,7 @@ struct FileRollConfig {
 
 impl FileRollConfig {
     fn from_props(props: &mut Props<'_>) -> Option<Self> {
-        let directory = props.required("sink.directory", "Directory may not be null");
+        let directory = props.required("sink.directory", "a directory to write files in", "Directory may not be null");
         let interval = props.or("sink.rollInterval", ROLL_INTERVAL_SECONDS);
         let batch_size = props.or("sink.batchSize", BATCH_SIZE);
         if batch_size < 1 {
