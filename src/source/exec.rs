@@ -4,7 +4,7 @@
 //! delivered at once, in transactions of at most `batchSize`; nothing waits for a batch to fill, so `batchTimeout`
 //! has nothing to do. A full channel holds the command back through its pipe: nothing is lost there, where Flume
 //! kills the command and drops its buffer. The command runs in a process group of its own, which ends with the
-//! source. A command that cannot be started is tried again with back-off.
+//! source, and with the agent even when that is killed. A command that cannot be started is tried again with back-off.
 //!
 //! Keys: `command`, `shell`, `restart` (false), `restartThrottle` (10000 ms), `logStdErr` (false), `batchSize` (20),
 //! `batchTimeout` (3000 ms), `charset` (UTF-8); not Flume's: `max-line-bytes` (16777216; a longer line is cut into
@@ -21,7 +21,7 @@ use rustix::process::{Pid, Signal, kill_process_group, test_kill_process_group};
 use tokio::io::{AsyncRead, AsyncReadExt as _};
 use tokio::process::{Child, ChildStdout, Command};
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use super::{ChannelProcessor, LineSplitter, Source, SourceBuilder, SourceConfig, SourceError, Terminator};
 use crate::charset::Charset;
@@ -124,6 +124,8 @@ struct ExecSource {
 struct Running {
     child: Child,
     group: Option<Pid>,
+    /// Ends the group when the agent is gone without having done so.
+    guard: Option<Child>,
     stdout: ChildStdout,
 }
 
@@ -157,7 +159,14 @@ impl Running {
             // Ends when the command and whoever has its stderr end.
             tokio::spawn(drain_stderr(stderr, log));
         }
-        Ok(Self { child, group, stdout })
+        let guard = group.and_then(|group| match guard(group) {
+            Ok(guard) => Some(guard),
+            Err(error) => {
+                debug!("the command has no guard, or has ended already: {error}");
+                None
+            }
+        });
+        Ok(Self { child, group, guard, stdout })
     }
 
     /// Ends the whole group, first by SIGTERM, and gives the command's exit code as Java has it.
@@ -167,7 +176,10 @@ impl Running {
         }
         let ended = tokio::time::timeout(GRACE, async {
             let status = self.child.wait().await;
-            while self.group.is_some_and(|group| test_kill_process_group(group).is_ok()) {
+            if let Some(guard) = &mut self.guard {
+                guard.wait().await.ok();
+            }
+            while self.group.is_some_and(lives) {
                 tokio::time::sleep(GRACE_POLL).await;
             }
             status
@@ -184,6 +196,35 @@ impl Running {
         self.group = None;
         status.map_or(i32::MIN, exit_code)
     }
+}
+
+/// Whether a process of the group still runs. Those that have ended and wait for somebody to ask for their status do
+/// not count: that may take init a while.
+fn lives(group: Pid) -> bool {
+    if test_kill_process_group(group).is_err() {
+        return false;
+    }
+    let Ok(processes) = std::fs::read_dir("/proc") else { return true };
+    processes.flatten().any(|process| {
+        let stat = std::fs::read_to_string(process.path().join("stat")).unwrap_or_default();
+        // PID (NAME) STATE PARENT GROUP …, where the name may hold anything.
+        let mut fields = stat.rsplit(')').next().unwrap_or_default().split_ascii_whitespace();
+        let (state, group_of) = (fields.next(), fields.nth(1));
+        group_of.and_then(|id| id.parse().ok()) == Some(group.as_raw_nonzero().get()) && state != Some("Z")
+    })
+}
+
+/// A shell in the command's group that reads from the agent, which never writes: its read ends when the agent is gone,
+/// however that came, and then it ends the group.
+fn guard(group: Pid) -> io::Result<Child> {
+    Command::new("/bin/sh")
+        .args(["-c", "read -r _; kill -s KILL 0"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .process_group(group.as_raw_nonzero().get())
+        .kill_on_drop(true)
+        .spawn()
 }
 
 /// The exit code as Java gives it: 128 and the signal for a command that a signal ended.

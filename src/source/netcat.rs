@@ -440,7 +440,7 @@ impl Connection {
 /// connection and could take the last answer along. What comes is read and dropped for a moment.
 async fn close_gently(stream: &mut TcpStream) -> io::Result<()> {
     stream.shutdown().await?;
-    let mut dropped = [0; 4 << 10];
+    let mut dropped = vec![0; READ_BYTES];
     let drain = async { while matches!(stream.read(&mut dropped).await, Ok(1..)) {} };
     // Whether the client closes in time makes no difference.
     tokio::time::timeout(LAST_ANSWERS, drain).await.ok();
