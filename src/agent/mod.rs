@@ -16,7 +16,6 @@ use tracing::{error, info, warn};
 
 pub use resolve::{ResolvedAgent, ResolvedChannel, ResolvedSink, ResolvedSource, resolve};
 
-use self::supervisor::OwnedTask;
 use crate::channel::Channel;
 use crate::config::ComponentPlan;
 use crate::metrics::{Metrics, SinkCounters, SourceCounters};
@@ -262,19 +261,19 @@ async fn drain(channels: &[RunningChannel], sinks: &[Component], deadline: Insta
 
 /// Tells all to stop and waits for them; what has not ended by then, or when `now` comes, is cut off.
 async fn stop_all(kind: &str, components: Vec<Component>, deadline: Instant, now: &CancellationToken) {
-    let mut tasks = JoinSet::new();
+    let mut running = Vec::new();
     for Component { plan, stop, task, .. } in components {
         info!("Stopping {kind} {}", plan.name);
         stop.cancel();
-        tasks.spawn(async move {
-            // A panic of the task has been logged by the panic hook.
-            OwnedTask(task).wait().await.ok();
-        });
+        running.push((plan.name, task));
     }
-    let ended = timeout_at(deadline, async { while tasks.join_next().await.is_some() {} });
-    if !matches!(now.run_until_cancelled(ended).await, Some(Ok(()))) && !tasks.is_empty() {
-        warn!("{} did not end in time and is cut off: {kind}", tasks.len());
-        // The tasks are gone when this returns, so that nothing of theirs is accepted afterwards.
-        timeout(LAST_BATCH, tasks.shutdown()).await.ok();
+    for (name, task) in &mut running {
+        let ended = now.run_until_cancelled(timeout_at(deadline, &mut *task)).await;
+        if !matches!(ended, Some(Ok(_))) {
+            warn!("{kind} {name} did not end in time and is cut off");
+            task.abort();
+            // Once it is gone, nothing of it is accepted or printed any more.
+            timeout(LAST_BATCH, task).await.ok();
+        }
     }
 }

@@ -1,10 +1,12 @@
 //! Keeps one component running: starts it, and starts it anew with back-off when it fails.
 
 use std::error::Error;
+use std::future::Future;
+use std::panic::AssertUnwindSafe;
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::task::{JoinError, JoinHandle};
+use futures_util::FutureExt as _;
 use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
@@ -67,8 +69,7 @@ pub async fn run_source(
         let mut source = config.build(&name);
         let out = out.clone();
         let run_stop = stop.clone();
-        // A task of its own, so that a panic ends this attempt and nothing else.
-        let attempt = tokio::spawn(async move {
+        let attempt = contained(async move {
             match run_stop.run_until_cancelled(source.start()).await {
                 None => return Ok(()),
                 Some(started) => started.map_err(|error| (false, error))?,
@@ -77,7 +78,7 @@ pub async fn run_source(
             source.run(&out, &run_stop).await.map_err(|error| (true, error))
         });
         let component = format!("EventDrivenSourceRunner: {{ source:{class}{{name:{name},state:IDLE}} }}");
-        match OwnedTask(attempt).wait().await {
+        match attempt.await {
             Ok(Ok(())) => {
                 // Whether it is told to stop or has no more to do.
                 stop.cancelled().await;
@@ -112,14 +113,9 @@ pub struct SinkRunner {
 
 /// Runs a sink until it is told to stop.
 pub async fn run_sink(runner: SinkRunner, stop: CancellationToken) {
-    let runner = Arc::new(runner);
     let mut backoff = Backoff::to_start();
     while !stop.is_cancelled() {
-        let attempt = tokio::spawn({
-            let (runner, stop) = (Arc::clone(&runner), stop.clone());
-            async move { runner.start_and_run(&stop).await }
-        });
-        match OwnedTask(attempt).wait().await {
+        match contained(runner.start_and_run(&stop)).await {
             Ok(Ok(())) => break,
             Ok(Err(error)) => error!(
                 "Unable to start SinkRunner: {{ policy:org.apache.flume.sink.DefaultSinkProcessor, sink:{}{{name:{}}} }} - Exception follows. {}",
@@ -214,20 +210,12 @@ async fn due(moment: Option<Instant>) {
     }
 }
 
-/// A task that ends when nobody waits for it any more.
-pub struct OwnedTask<T>(pub JoinHandle<T>);
-
-impl<T> OwnedTask<T> {
-    /// Waits for its end.
-    pub async fn wait(mut self) -> Result<T, JoinError> {
-        (&mut self.0).await
-    }
-}
-
-impl<T> Drop for OwnedTask<T> {
-    fn drop(&mut self) {
-        self.0.abort();
-    }
+/// Runs a future to its end or to its panic, of which it gives the text: a panic ends this attempt and nothing else.
+async fn contained<T>(attempt: impl Future<Output = T>) -> Result<T, String> {
+    AssertUnwindSafe(attempt).catch_unwind().await.map_err(|panic| {
+        let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
+        text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a text".to_owned())
+    })
 }
 
 #[cfg(test)]
@@ -241,6 +229,18 @@ mod tests {
         assert_eq!(waits, [1, 2, 3, 4, 5, 5, 5]);
         backoff.reset();
         assert_eq!(backoff.next().as_secs(), 1);
+    }
+
+    #[tokio::test]
+    async fn a_panic_is_contained_and_told() {
+        let attempt = contained(async {
+            tokio::task::yield_now().await;
+            if true {
+                panic!("slipped");
+            }
+        });
+        assert_eq!(attempt.await, Err("slipped".to_owned()));
+        assert_eq!(contained(async { 1 }).await, Ok(1));
     }
 
     #[test]

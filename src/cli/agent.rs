@@ -249,7 +249,7 @@ impl Reader {
     fn stamp(&self) -> Stamp {
         let stamp = |location: &Location| match location {
             Location::Http { .. } => (None, location.read().ok()),
-            _ => (location.modified(), None),
+            _ => (location.version(), None),
         };
         self.locations.iter().map(stamp).collect()
     }
@@ -263,8 +263,8 @@ impl Reader {
     }
 }
 
-/// What changes when a configuration does: times and texts by location.
-type Stamp = Vec<(Option<SystemTime>, Option<Vec<u8>>)>;
+/// What changes when a configuration does: versions of files, and the texts of what has none.
+type Stamp = Vec<(Option<(SystemTime, u64, u64)>, Option<Vec<u8>>)>;
 
 fn replace_file(path: &Path, text: &[u8]) -> std::io::Result<()> {
     let beside = path.with_extension("properties.tmp");
@@ -367,7 +367,7 @@ async fn next_configuration(
 ) -> Option<(ResolvedAgent, Vec<Finding>)> {
     let far = Arc::clone(reader);
     let now = tokio::task::spawn_blocking(move || far.stamp()).await.ok()?;
-    let gone = now.iter().any(|(time, text)| time.is_none() && text.is_none());
+    let gone = now.iter().any(|(version, text)| version.is_none() && text.is_none());
     if !asked && (now == *stamp || gone) {
         return None;
     }

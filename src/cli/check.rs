@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use super::{ConfigArgs, JavaArgs, fail, read};
+use super::{ConfigArgs, JavaArgs, fail, read, say};
 use crate::agent::{ResolvedAgent, resolve};
 use crate::config::{Configuration, Finding, Location, Severity, nearest};
 
@@ -80,21 +80,26 @@ pub fn run(args: &CheckArgs, java: JavaArgs) -> ExitCode {
     };
     let agents = resolve_agents(&mut configuration, &locations, args.name.as_deref(), java.heap_bytes());
     let findings = &configuration.findings;
-    match args.format {
-        Format::Text => print!("{}{}", text_of(findings), agents.iter().map(text).collect::<String>()),
-        Format::Dot => {
-            eprint!("{}", text_of(findings));
-            print!("{}", dot(&agents));
-        }
-        Format::Json => {
-            println!("{:#}", json!({ "findings": findings, "agents": agents.iter().map(graph).collect::<Vec<_>>() }))
-        }
-    }
     let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));
-    if args.format == Format::Text {
-        let plural = |n: usize, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
-        println!("{}, {}", plural(errors, "error"), plural(warnings, "warning"));
+    let printed = match args.format {
+        Format::Text => {
+            let plural = |n: usize, word: &str| format!("{n} {word}{}", if n == 1 { "" } else { "s" });
+            let graphs: String = agents.iter().map(text).collect();
+            format!("{}{graphs}{}, {}\n", text_of(findings), plural(errors, "error"), plural(warnings, "warning"))
+        }
+        Format::Dot => {
+            eprint!("{}", text_of(findings));
+            dot(&agents)
+        }
+        Format::Json => {
+            let agents: Vec<Value> = agents.iter().map(graph).collect();
+            format!("{:#}\n", json!({ "findings": findings, "agents": agents }))
+        }
+    };
+    let said = say(&printed);
+    if said != ExitCode::SUCCESS {
+        return said;
     }
     if errors > 0 || (args.strict && warnings > 0) { ExitCode::FAILURE } else { ExitCode::SUCCESS }
 }

@@ -7,7 +7,7 @@ mod usage;
 mod version;
 
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, Write as _};
 use std::path::PathBuf;
 use std::process::ExitCode;
 
@@ -96,6 +96,15 @@ fn read(locations: &[Location], lookups: &Lookups) -> Result<Configuration, Read
     Ok(load(&texts, lookups))
 }
 
+/// Prints what a command was asked for. A reader that has seen enough is no failure.
+fn say(text: &str) -> ExitCode {
+    let mut out = io::stdout().lock();
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Err(error) if error.kind() != io::ErrorKind::BrokenPipe => fail(&error),
+        _ => ExitCode::SUCCESS,
+    }
+}
+
 /// Prints an error with its causes, as the last word of a command.
 fn fail(error: &dyn std::error::Error) -> ExitCode {
     eprint!("flume-rs: {error}");
@@ -129,13 +138,17 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Version => version::run(),
         Command::Help => usage::print(),
         Command::Completions { shell } => {
-            clap_complete::generate(shell, &mut Cli::command(), "flume-rs", &mut io::stdout());
-            ExitCode::SUCCESS
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut Cli::command(), "flume-rs", &mut script);
+            say(&String::from_utf8_lossy(&script))
         }
-        Command::Man => match clap_mangen::Man::new(Cli::command()).render(&mut io::stdout()) {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => fail(&error),
-        },
+        Command::Man => {
+            let mut page = Vec::new();
+            match clap_mangen::Man::new(Cli::command()).render(&mut page) {
+                Ok(()) => say(&String::from_utf8_lossy(&page)),
+                Err(error) => fail(&error),
+            }
+        }
     }
 }
 

@@ -44,8 +44,7 @@ properties:
 
 /// Prints the usage text.
 pub fn print() -> ExitCode {
-    print!("{USAGE}");
-    ExitCode::SUCCESS
+    super::say(USAGE)
 }
 
 /// Answers what Flume's wrapper answers before it starts anything.

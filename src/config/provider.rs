@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::{self, Read as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, SystemTime};
 
@@ -127,9 +128,11 @@ impl Location {
         }
     }
 
-    /// When the file was last changed; `None` for what has to be read to be compared.
-    pub fn modified(&self) -> Option<SystemTime> {
-        fs::metadata(self.path()?).and_then(|meta| meta.modified()).ok()
+    /// What tells one version of a file from another: its time, length and inode. `None` for what has to be read to be
+    /// compared, and for a file that is not there.
+    pub fn version(&self) -> Option<(SystemTime, u64, u64)> {
+        let meta = fs::metadata(self.path()?).ok()?;
+        Some((meta.modified().ok()?, meta.len(), meta.ino()))
     }
 }
 

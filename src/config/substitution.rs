@@ -38,7 +38,7 @@ impl Lookups {
 
     fn prefixed(&self, name: &str) -> Option<String> {
         let (prefix, name) = name.split_once(':')?;
-        match prefix {
+        match prefix.to_ascii_lowercase().as_str() {
             "env" => std::env::var(name).ok(),
             "sys" => self.system.get(name).cloned().or_else(|| builtin(name)),
             "java" => java(name),

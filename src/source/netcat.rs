@@ -334,7 +334,7 @@ impl Connection {
                 return;
             }
             let line = &lines[start..end];
-            let problem = if end - start >= limit && is_too_long(line, limit) {
+            let problem = if is_too_long(line, limit) {
                 closed = true;
                 Problem::TooLong
             } else if !all_valid && let Err(error) = std::str::from_utf8(line) {
@@ -409,7 +409,8 @@ impl Connection {
     fn pending_is_too_long(&self) -> bool {
         let limit = self.config.max_line_length;
         match self.decoder {
-            None => self.pending.len() >= limit && is_too_long(&self.pending, limit),
+            None => is_too_long(&self.pending, limit),
+            Some(_) if matches!(self.config.encoding, Charset::Latin1 | Charset::Ascii) => self.pending.len() >= limit,
             // How many characters these bytes are shows when the line is whole.
             Some(_) => self.pending.len() >= limit.saturating_mul(4),
         }
@@ -460,8 +461,8 @@ enum Problem {
 
 /// Whether a line has at least `limit` characters, as Java counts them: UTF-16 units.
 fn is_too_long(line: &[u8], limit: usize) -> bool {
-    // A unit takes three bytes of UTF-8 at most, so that more bytes are too long whatever they are.
-    line.len() >= limit.saturating_mul(3) || java_length(line) >= limit
+    // A unit takes one to three bytes of UTF-8, so that few or many bytes need no counting, whatever they are.
+    line.len() >= limit && (line.len() >= limit.saturating_mul(3) || java_length(line) >= limit)
 }
 
 /// The length of a text in UTF-16 units.

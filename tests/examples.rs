@@ -1,0 +1,151 @@
+//! Every file of `examples/`, run as its head says, with a second file that moves ports and paths.
+
+use std::fs;
+use std::io::Write as _;
+use std::path::{Path, PathBuf};
+
+use crate::support::{
+    Conversation, Launch, TestAgent, contents, directory, eventually, files, message, run, shape, stdout, write,
+};
+
+fn repository() -> &'static Path {
+    Path::new(env!("CARGO_MANIFEST_DIR"))
+}
+
+fn example(name: &str) -> PathBuf {
+    repository().join("examples").join(name)
+}
+
+/// Starts an agent of an example; what `overrides` says comes last.
+fn start(agent: &str, example_file: &Path, overrides: &str, env: &[(&str, &Path)]) -> TestAgent {
+    let mut launch = Launch::bare().args(["agent", "--name", agent]);
+    launch = launch.args(["--conf".as_ref(), repository().join("conf").as_os_str()]);
+    launch = launch.args(["--conf-file".as_ref(), example_file.as_os_str()]);
+    for (key, value) in env {
+        launch = launch.env(key, value);
+    }
+    launch.config(overrides)
+}
+
+fn append(file: &Path, text: &str) {
+    let opened = fs::File::options().create(true).append(true).open(file);
+    let mut file = opened.expect("the temporary directory can be written to");
+    file.write_all(text.as_bytes()).expect("the file can be written to");
+}
+
+#[test]
+fn all_of_them_are_right() {
+    let paths = files(&repository().join("examples"));
+    let examples: Vec<&PathBuf> = paths.iter().filter(|path| path.extension().is_some_and(|e| e == "conf")).collect();
+    assert!(examples.len() >= 6, "{examples:?}");
+    for path in examples.into_iter().chain([&repository().join("conf/example.conf")]) {
+        let output = run(&["check", "--strict", "--conf-file", &path.display().to_string()]);
+        assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
+        assert!(stdout(&output).ends_with("0 errors, 0 warnings\n"), "{}", stdout(&output));
+        let text = fs::read_to_string(path).expect("an example can be read");
+        assert!(text.starts_with("# ") && text.contains("flume-rs agent --name"), "{} has no head", path.display());
+    }
+}
+
+#[test]
+fn netcat_memory_logger() {
+    for file in [example("netcat-memory-logger.conf"), repository().join("conf/example.conf")] {
+        let agent = start("a1", &file, "a1.sources.r1.port = 0\n", &[]);
+        let mut nc = Conversation::with(agent.port());
+        assert_eq!(nc.ask("Hello world!\r"), "OK");
+        let event = "Event: { headers:{} body: 48 65 6C 6C 6F 20 77 6F 72 6C 64 21 0D          Hello world!. }";
+        assert_eq!(agent.wait_for_events(1), [event]);
+    }
+}
+
+#[test]
+fn exec_memory_logger() {
+    let home = directory();
+    let log = write(home.path(), "example.log", "first\n");
+    let mut agent = start("a1", &example("exec-memory-logger.conf"), "", &[("EXAMPLE_LOG", &log)]);
+    assert!(agent.wait_for_events(1)[0].ends_with("first }"));
+    append(&log, "second\r\n");
+    assert!(agent.wait_for_events(2)[1].ends_with("second }"), "a shell's tail goes on");
+    assert!(agent.terminate().success());
+}
+
+#[test]
+fn exec_memory_logger_follows_the_default_without_a_variable() {
+    let agent = start("a1", &example("exec-memory-logger.conf"), "", &[]);
+    let line = agent.wait_for_line("Exec source starting with command");
+    assert_eq!(message(&line), "Exec source starting with command: tail -F /tmp/example.log");
+}
+
+#[test]
+fn streaming_project() {
+    let home = directory();
+    let log = home.path().join("access.log");
+    let file = example("streaming_project.conf");
+    let agent = start("exec-memory-logger", &file, "", &[("ACCESS_LOG", &log)]);
+    agent.wait_for_line("Component type: SOURCE, name: exec-source started");
+    append(&log, "93.184.216.34 - - [31/Jan/2030:12:00:00 +0000] \"GET /product/1\" 200\n");
+    let events = agent.wait_for_events(1);
+    assert_eq!(
+        events,
+        ["Event: { headers:{} body: 39 33 2E 31 38 34 2E 32 31 36 2E 33 34 20 2D 20 93.184.216.34 -  }"]
+    );
+    assert!(agent.log().contains("Channel memory-channel connected to [exec-source, logger-sink]"));
+}
+
+#[test]
+fn netcat_memory_file_roll() {
+    let out = directory();
+    let file = example("netcat-memory-file_roll.conf");
+    let mut agent = start("a1", &file, "a1.sources.r1.port = 0\n", &[("LINES_DIR", out.path())]);
+    let mut nc = Conversation::with(agent.port());
+    let lines: String = (1..=1000).map(|number| format!("{number}\n")).collect();
+    nc.send(&lines);
+    assert_eq!(nc.lines(1000), vec!["OK"; 1000]);
+    assert!(agent.terminate().success());
+    assert!(contents(out.path()) == lines.as_bytes(), "every line is in the files");
+    let name = files(out.path()).remove(0);
+    let name = name.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
+    assert_eq!(shape(&name), "lines-99999999999999-9.txt");
+}
+
+#[test]
+fn two_agents_one_file() {
+    let file = example("two-agents-one-file.conf");
+    let numbers = start("numbers", &file, "PORT = 0\n", &[]);
+    assert!(numbers.wait_for_events(10)[9].ends_with("9 }"));
+    let shop = start("shop", &file, "PORT = 0\n", &[]);
+    assert_eq!(Conversation::with(shop.port()).ask("hello"), "OK");
+    assert!(shop.wait_for_events(1)[0].starts_with("Event: { headers:{origin=shop} body: 68 65"));
+    assert_eq!(numbers.messages("Created serverSocket").len(), 0);
+}
+
+#[test]
+fn replicating_optional() {
+    let out = directory();
+    let overrides = format!("a1.sources.r1.port = 0\na1.sinks.files.sink.directory = {}\n", out.path().display());
+    let agent = start("a1", &example("replicating-optional.conf"), &overrides, &[]);
+    let mut nc = Conversation::with(agent.port());
+    assert_eq!(nc.ask("hello"), "OK");
+    assert!(agent.wait_for_events(1)[0].ends_with("hello }"));
+    let seen = eventually(|| (contents(out.path()) == b"hello\n").then_some(()));
+    assert!(seen.is_some());
+}
+
+#[test]
+fn a_full_optional_channel_is_the_clients_least_worry() {
+    let out = directory();
+    // Nobody prints, so that the optional channel fills up; the required one flows.
+    let overrides = format!(
+        "a1.sources.r1.port = 0\na1.sinks = files\na1.sinks.files.sink.directory = {}\n\
+         a1.channels.best-effort.capacity = 2\na1.channels.best-effort.transactionCapacity = 2\n",
+        out.path().display()
+    );
+    let agent = start("a1", &example("replicating-optional.conf"), &overrides, &[]);
+    let mut nc = Conversation::with(agent.port());
+    for _ in 0..5 {
+        assert_eq!(nc.ask("hello"), "OK");
+    }
+    let seen = eventually(|| (contents(out.path()) == b"hello\n".repeat(5)).then_some(()));
+    assert!(seen.is_some());
+    agent.wait_for_line("Unable to put batch on optional channel: best-effort");
+}

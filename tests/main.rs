@@ -1,0 +1,18 @@
+//! Integration tests: the built program, spoken to as its users and their programs speak to it.
+//!
+//! Every test starts agents of its own on ports that the system chooses, waits for conditions with a deadline, and
+//! prints the agent's whole log when it fails.
+
+mod support;
+
+mod cli;
+mod config;
+mod examples;
+mod exec;
+mod file_roll;
+mod generators;
+mod lifecycle;
+mod logging;
+mod metrics;
+mod netcat;
+mod real_flume;
