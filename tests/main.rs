@@ -15,4 +15,5 @@ mod lifecycle;
 mod logging;
 mod metrics;
 mod netcat;
+mod packaging;
 mod real_flume;

@@ -9,6 +9,7 @@ mod supervisor;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::runtime::Handle;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
@@ -179,6 +180,7 @@ impl Agent {
 
     fn start_sink(&mut self, resolved: ResolvedSink, channel: Arc<dyn Channel>) {
         let ResolvedSink { plan, class, config, .. } = resolved;
+        let blocks = config.blocks();
         let counters = self.metrics.register(Arc::new(SinkCounters::new(&plan.name)));
         let stop = CancellationToken::new();
         let runner = supervisor::SinkRunner {
@@ -189,7 +191,13 @@ impl Agent {
             counters,
             ledger: Arc::clone(&self.metrics.ledger),
         };
-        let task = tokio::spawn(supervisor::run_sink(runner, stop.clone()));
+        let run = supervisor::run_sink(runner, stop.clone());
+        let task = if blocks {
+            let runtime = Handle::current();
+            tokio::task::spawn_blocking(move || runtime.block_on(run))
+        } else {
+            tokio::spawn(run)
+        };
         self.sinks.push(Component { plan, channels: vec![channel], stop, task });
     }
 

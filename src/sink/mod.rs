@@ -28,6 +28,11 @@ pub type SinkBuilder = fn(&mut Props<'_>) -> Option<Box<dyn SinkConfig>>;
 pub trait SinkConfig: Send + Sync {
     /// The batch size that the sink declares, to be compared with its channel's transaction capacity.
     fn batch_size(&self) -> Option<usize>;
+    /// Whether the sink waits for a disk or the like. Such a sink gets a thread of its own, so that it holds up nobody
+    /// else; it must hear the stop between batches, as it cannot be cut off within one.
+    fn blocks(&self) -> bool {
+        false
+    }
     /// Makes the sink. Called again when the sink has failed and is to start anew.
     fn build(&self, name: &str, counters: Arc<SinkCounters>) -> Box<dyn Sink>;
 }

@@ -11,7 +11,7 @@ mod path_manager;
 
 use std::fs::File;
 use std::io::{self, Write as _};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -75,6 +75,10 @@ impl SinkConfig for Arc<FileRollConfig> {
         Some(self.batch_size)
     }
 
+    fn blocks(&self) -> bool {
+        true
+    }
+
     fn build(&self, name: &str, counters: Arc<SinkCounters>) -> Box<dyn Sink> {
         Box::new(FileRollSink {
             name: name.to_owned(),
@@ -107,33 +111,44 @@ struct FileRollSink {
     next_roll: Option<Instant>,
 }
 
-/// Runs what blocks off the event loop.
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> T + Send + 'static) -> Result<T, SinkError> {
-    tokio::task::spawn_blocking(work).await.map_err(|error| SinkError::new(format!("the work was cut off: {error}")))
+impl Open {
+    fn create(path: &Path, mut serializer: Box<dyn EventSerializer>) -> io::Result<Self> {
+        let mut file = File::create_new(path)?;
+        let mut buffer = Vec::new();
+        serializer.begin(&mut buffer)?;
+        file.write_all(&buffer)?;
+        let length = buffer.len() as u64;
+        Ok(Self { file, path: path.to_owned(), length, serializer, buffer })
+    }
+
+    /// Writes a batch. After an error, what is there of it is gone, if the file allows that: the batch comes again.
+    fn write(&mut self, batch: &Batch) -> io::Result<()> {
+        self.buffer.clear();
+        self.serializer.write(batch, &mut self.buffer)?;
+        match self.file.write_all(&self.buffer) {
+            Ok(()) => {
+                self.length += self.buffer.len() as u64;
+                Ok(())
+            }
+            Err(error) => {
+                self.file.set_len(self.length).ok();
+                Err(error)
+            }
+        }
+    }
 }
 
 impl FileRollSink {
-    async fn open(&mut self) -> Result<Open, SinkError> {
+    fn open(&mut self) -> Result<Open, SinkError> {
         loop {
             let path = self.paths.next_path();
-            let serializer = self.config.serializer.build();
-            let opening = path.clone();
-            let opened = blocking(move || {
-                let mut file = File::create_new(&opening)?;
-                let mut serializer = serializer;
-                let mut buffer = Vec::new();
-                serializer.begin(&mut buffer)?;
-                file.write_all(&buffer)?;
-                let length = buffer.len() as u64;
-                Ok(Open { file, path: opening, length, serializer, buffer })
-            });
-            match opened.await? {
+            match Open::create(&path, self.config.serializer.build()) {
                 Ok(open) => {
                     self.counters.connection_created.add(1);
                     return Ok(open);
                 }
                 // Another sink, or an earlier run, has the name: files are never overwritten.
-                Err(error) if io::Error::kind(&error) == io::ErrorKind::AlreadyExists => {}
+                Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => {
                     self.counters.connection_failed.add(1);
                     let what = format!("Failed to open file {} while delivering event", path.display());
@@ -162,7 +177,7 @@ impl Sink for FileRollSink {
             Some(interval) => self.next_roll = Some(Instant::now() + interval),
             None => info!("RollInterval is not valid, file rolling will not happen."),
         }
-        let open = self.open().await?;
+        let open = self.open()?;
         self.open = Some(open);
         info!("RollingFileSink {} started.", self.name);
         Ok(())
@@ -171,33 +186,17 @@ impl Sink for FileRollSink {
     async fn deliver(&mut self, batch: &Batch) -> Result<(), SinkError> {
         let mut open = match self.open.take() {
             Some(open) => open,
-            None => self.open().await?,
+            None => self.open()?,
         };
-        let events = batch.clone();
-        let path = open.path.clone();
-        let written = blocking(move || {
-            open.buffer.clear();
-            open.serializer.write(&events, &mut open.buffer)?;
-            match open.file.write_all(&open.buffer) {
-                Ok(()) => {
-                    open.length += open.buffer.len() as u64;
-                    Ok(open)
-                }
-                Err(error) => {
-                    // The batch comes again; what is there of it goes, if the file allows it.
-                    open.file.set_len(open.length).ok();
-                    Err(error)
-                }
-            }
-        });
-        match written.await? {
-            Ok(open) => {
+        match open.write(batch) {
+            Ok(()) => {
                 self.open = Some(open);
                 Ok(())
             }
             Err(error) => {
                 self.counters.connection_closed.add(1);
-                Err(SinkError::io(format!("Failed to process transaction: could not write {}", path.display()), error))
+                let what = format!("Failed to process transaction: could not write {}", open.path.display());
+                Err(SinkError::io(what, error))
             }
         }
     }
@@ -211,7 +210,7 @@ impl Sink for FileRollSink {
             self.next_roll = Some(Instant::now() + interval);
         }
         self.close();
-        let open = self.open().await?;
+        let open = self.open()?;
         self.open = Some(open);
         Ok(())
     }
