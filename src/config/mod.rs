@@ -7,6 +7,7 @@ mod filter;
 mod finding;
 mod flume_types;
 mod java_date;
+mod plan;
 mod properties;
 mod props;
 mod provider;
@@ -15,11 +16,11 @@ mod wiring;
 
 pub use finding::{Finding, Origin, Severity, nearest};
 pub use flume_types::flume_alias_or_class;
+pub use plan::{AgentPlan, ComponentPlan, GroupPlan, Kind, SinkPlan, SourcePlan};
 pub use properties::{Property, parse};
 pub use props::{FromText, Props};
 pub use provider::{Credentials, Location, ReadError};
 pub use substitution::Lookups;
-pub use wiring::{AgentPlan, ComponentPlan, GroupPlan, Kind, SinkPlan, SourcePlan};
 
 use std::collections::BTreeMap;
 

@@ -23,6 +23,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
+use super::read_buffer::ReadBuffer;
 use super::{ChannelProcessor, LineSplitter, Source, SourceBuilder, SourceConfig, SourceError, Terminator};
 use crate::charset::Charset;
 use crate::config::{ComponentType, Props};
@@ -41,7 +42,6 @@ const RESTART_THROTTLE_MS: i64 = 10_000;
 const MAX_LINE_BYTES: i32 = 16 << 20;
 /// The kernel's largest pipe for an ordinary user: fewer switches between the command and the agent.
 const PIPE_BYTES: usize = 1 << 20;
-const READ_BYTES: usize = 16 << 10;
 const MAX_READ_BYTES: usize = 256 << 10;
 /// How long a command may take to end after SIGTERM.
 const GRACE: Duration = Duration::from_secs(2);
@@ -310,14 +310,13 @@ struct Reader<'a> {
     source: &'a str,
     config: &'a ExecConfig,
     splitter: LineSplitter,
-    pending: BytesMut,
-    read_bytes: usize,
+    buffer: ReadBuffer,
 }
 
 impl<'a> Reader<'a> {
     fn new(source: &'a str, config: &'a ExecConfig) -> Self {
         let splitter = LineSplitter::new(Terminator::Any);
-        Self { source, config, splitter, pending: BytesMut::new(), read_bytes: READ_BYTES }
+        Self { source, config, splitter, buffer: ReadBuffer::new(MAX_READ_BYTES) }
     }
 
     /// Reads until the output ends, or until it is told to stop.
@@ -328,53 +327,42 @@ impl<'a> Reader<'a> {
         stop: &CancellationToken,
     ) -> io::Result<()> {
         loop {
-            self.pending.reserve(self.read_bytes);
-            let asked = self.pending.capacity() - self.pending.len();
-            let Some(read) = stop.run_until_cancelled(stdout.read_buf(&mut self.pending)).await else { return Ok(()) };
+            let room = self.buffer.room();
+            let size = room.capacity() - room.len();
+            let Some(read) = stop.run_until_cancelled(stdout.read_buf(room)).await else { return Ok(()) };
             let read = read?;
+            self.buffer.filled(read, size);
+            let pending = self.buffer.pending();
             if read == 0 {
-                if !self.pending.is_empty() {
-                    self.pending.extend_from_slice(b"\n");
-                    self.deliver(out, stop, self.pending.len()).await;
+                if !pending.is_empty() {
+                    self.deliver_unended(out, stop).await;
                 }
                 return Ok(());
             }
-            self.read_bytes = if read == asked {
-                (self.read_bytes * 4).min(MAX_READ_BYTES)
-            } else if read < self.read_bytes / 4 {
-                (self.read_bytes / 2).max(READ_BYTES)
-            } else {
-                self.read_bytes
-            };
             // Only what is new can hold the end of a line.
-            let seen = self.pending.len() - read;
-            let whole = match self.splitter.whole(&self.pending[seen..]) {
+            let seen = pending.len() - read;
+            let whole = match self.splitter.whole(&pending[seen..]) {
                 0 => 0,
                 whole => seen + whole,
             };
             if whole > 0 {
                 self.deliver(out, stop, whole).await;
-            } else if self.pending.len() >= self.config.max_line_bytes {
-                warn!(
-                    "Source {}: a line of more than {} bytes is cut into several events",
-                    self.source, self.config.max_line_bytes
-                );
-                self.pending.extend_from_slice(b"\n");
-                self.deliver(out, stop, self.pending.len()).await;
+            } else if pending.len() >= self.config.max_line_bytes {
+                let limit = self.config.max_line_bytes;
+                warn!("Source {}: a line of more than {limit} bytes is cut into several events", self.source);
+                self.deliver_unended(out, stop).await;
             }
         }
     }
 
+    /// Delivers what is pending as if its line had ended.
+    async fn deliver_unended(&mut self, out: &ChannelProcessor, stop: &CancellationToken) {
+        self.buffer.end_line();
+        self.deliver(out, stop, self.buffer.pending().len()).await;
+    }
+
     async fn deliver(&mut self, out: &ChannelProcessor, stop: &CancellationToken, whole: usize) {
-        // Lines of a mostly empty buffer are copied out, so that few bytes never hold a large buffer.
-        let lines = if whole < self.pending.capacity() / 2 {
-            let lines = Bytes::copy_from_slice(&self.pending[..whole]);
-            bytes::Buf::advance(&mut self.pending, whole);
-            lines
-        } else {
-            self.pending.split_to(whole).freeze()
-        };
-        let lines = clean(self.config.charset, lines);
+        let lines = clean(self.config.charset, self.buffer.take(whole));
         let mut rest = 0;
         // A transaction at a time, so that a read of very many short lines stays within bounds.
         while rest < lines.len() {

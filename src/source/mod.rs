@@ -7,6 +7,7 @@ pub mod exec;
 mod lines;
 pub mod netcat;
 mod processor;
+mod read_buffer;
 mod seq;
 mod stress;
 

@@ -23,6 +23,7 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
+use super::read_buffer::ReadBuffer;
 use super::{ChannelProcessor, LineSplitter, Source, SourceBuilder, SourceConfig, SourceError, Terminator};
 use crate::charset::{Charset, TextDecoder};
 use crate::config::{ComponentType, Props};
@@ -38,8 +39,6 @@ pub const TYPE: ComponentType<SourceBuilder> = ComponentType {
 
 const MAX_LINE_LENGTH: i32 = 512;
 const MAX_CONNECTIONS: i32 = 20_000;
-/// A connection reads in pieces of this size at first, and of up to the second when its client sends a lot.
-const READ_BYTES: usize = 4 << 10;
 const MAX_READ_BYTES: usize = 128 << 10;
 /// So many lines are taken in before their answers are sent.
 const LINES_AT_ONCE: usize = 4096;
@@ -210,8 +209,8 @@ struct Connection {
     out: ChannelProcessor,
     decoder: Option<TextDecoder>,
     splitter: LineSplitter,
-    /// What has been read and not yet made into events; between reads, less than one line.
-    pending: BytesMut,
+    /// Between reads it holds less than one line.
+    buffer: ReadBuffer,
     answers: Answers,
     /// Lines of the last read, as a guess for the next.
     usual_lines: usize,
@@ -232,7 +231,7 @@ impl Connection {
             out,
             decoder,
             splitter: LineSplitter::new(Terminator::Lf),
-            pending: BytesMut::new(),
+            buffer: ReadBuffer::new(MAX_READ_BYTES),
             answers: Answers::default(),
             usual_lines: 1,
         }
@@ -253,38 +252,30 @@ impl Connection {
     }
 
     async fn converse(&mut self, stream: &mut TcpStream, stop: &CancellationToken) -> io::Result<()> {
-        let mut read_bytes = READ_BYTES;
         loop {
-            // An idle connection holds no buffer.
-            if self.pending.is_empty() {
-                self.pending = BytesMut::new();
-            }
+            self.buffer.release_if_empty();
             match stop.run_until_cancelled(stream.readable()).await {
                 Some(ready) => ready?,
                 None => return Ok(()),
             }
             tokio::task::consume_budget().await;
-            self.pending.reserve(read_bytes);
-            let asked = self.pending.capacity() - self.pending.len();
-            let read = match stream.try_read_buf(&mut self.pending) {
+            let room = self.buffer.room();
+            let size = room.capacity() - room.len();
+            match stream.try_read_buf(room) {
                 Ok(0) => {
-                    if !self.pending.is_empty() {
-                        let bytes = self.pending.len();
+                    let bytes = self.buffer.pending().len();
+                    if bytes > 0 {
                         let source = self.out.source();
                         warn!("Source {source}: {bytes} bytes after the last line feed from {} are dropped", self.peer);
                         self.out.counters().event_read_fail.add(1);
                     }
                     return Ok(());
                 }
-                Ok(read) => read,
+                Ok(read) => self.buffer.filled(read, size),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
                 Err(error) => return Err(error),
-            };
-            read_bytes = if read == asked { (read_bytes * 4).min(MAX_READ_BYTES) } else { read_bytes };
-            if read < read_bytes / 4 {
-                read_bytes = (read_bytes / 2).max(READ_BYTES);
             }
-            let whole = self.splitter.whole(&self.pending);
+            let whole = self.splitter.whole(self.buffer.pending());
             let mut lines = if whole > 0 { self.lines(whole) } else { Bytes::new() };
             let mut verdict = Verdict::GoOn;
             // Some lines at a time, so that the answers to very many short ones stay within bounds.
@@ -307,18 +298,11 @@ impl Connection {
 
     /// The first `whole` bytes as UTF-8, as far as they are valid.
     fn lines(&mut self, whole: usize) -> Bytes {
-        if let Some(decoder) = &mut self.decoder {
-            let mut text = String::new();
-            decoder.decode(&self.pending.split_to(whole), &mut text);
-            return text.into();
-        }
-        // Lines of a mostly empty buffer are copied out, so that few bytes never hold a large buffer.
-        if whole < self.pending.capacity() / 2 {
-            let lines = Bytes::copy_from_slice(&self.pending[..whole]);
-            bytes::Buf::advance(&mut self.pending, whole);
-            return lines;
-        }
-        self.pending.split_to(whole).freeze()
+        let lines = self.buffer.take(whole);
+        let Some(decoder) = &mut self.decoder else { return lines };
+        let mut text = String::new();
+        decoder.decode(&lines, &mut text);
+        text.into()
     }
 
     /// Makes events of the first lines, as many as are taken in at once, and delivers them.
@@ -407,12 +391,12 @@ impl Connection {
 
     /// Whether a line that is not at its end yet has reached the limit.
     fn pending_is_too_long(&self) -> bool {
-        let limit = self.config.max_line_length;
+        let (pending, limit) = (self.buffer.pending(), self.config.max_line_length);
         match self.decoder {
-            None => is_too_long(&self.pending, limit),
-            Some(_) if matches!(self.config.encoding, Charset::Latin1 | Charset::Ascii) => self.pending.len() >= limit,
+            None => is_too_long(pending, limit),
+            Some(_) if matches!(self.config.encoding, Charset::Latin1 | Charset::Ascii) => pending.len() >= limit,
             // How many characters these bytes are shows when the line is whole.
-            Some(_) => self.pending.len() >= limit.saturating_mul(4),
+            Some(_) => pending.len() >= limit.saturating_mul(4),
         }
     }
 
@@ -441,7 +425,7 @@ impl Connection {
 /// connection and could take the last answer along. What comes is read and dropped for a moment.
 async fn close_gently(stream: &mut TcpStream) -> io::Result<()> {
     stream.shutdown().await?;
-    let mut dropped = vec![0; READ_BYTES];
+    let mut dropped = vec![0; 4 << 10];
     let drain = async { while matches!(stream.read(&mut dropped).await, Ok(1..)) {} };
     // Whether the client closes in time makes no difference.
     tokio::time::timeout(LAST_ANSWERS, drain).await.ok();
@@ -472,131 +456,4 @@ fn java_length(text: &[u8]) -> usize {
 }
 
 #[cfg(test)]
-mod tests {
-    use std::collections::BTreeMap;
-
-    use proptest::prelude::*;
-
-    use super::*;
-    use crate::channel::memory::{MemoryChannel, MemoryConfig};
-    use crate::config::{Origin, Property};
-    use crate::interceptor::Chain;
-    use crate::metrics::{Metrics, SourceCounters};
-
-    #[test]
-    fn length_is_javas() {
-        for text in ["", "abc", "é€", "😀a"] {
-            assert_eq!(java_length(text.as_bytes()), text.encode_utf16().count(), "{text}");
-        }
-    }
-
-    #[test]
-    fn answers_keep_their_order() {
-        let mut answers = Answers { oks: 2, ..Answers::default() };
-        answers.failed(&"no");
-        answers.oks = 1;
-        answers.spell_oks();
-        assert_eq!(&answers.text[..], b"OK\nOK\nFAILED: no\nOK\n");
-    }
-
-    #[test]
-    fn many_oks_are_spelt_in_full() {
-        let mut answers = Answers { oks: 3000, ..Answers::default() };
-        answers.spell_oks();
-        assert_eq!(answers.text, b"OK\n".repeat(3000));
-    }
-
-    /// What the source must make of a stream, said in the plainest way: events, and refusals as `None`.
-    fn model(input: &[u8], limit: usize) -> Vec<Option<Vec<u8>>> {
-        let mut lines: Vec<&[u8]> = input.split(|byte| *byte == b'\n').collect();
-        let rest = lines.pop().unwrap_or_default();
-        let mut expected = Vec::new();
-        for line in lines {
-            match std::str::from_utf8(line) {
-                _ if is_too_long(line, limit) => {
-                    expected.push(None);
-                    return expected;
-                }
-                Ok(_) => expected.push(Some(line.to_vec())),
-                Err(_) => expected.push(None),
-            }
-        }
-        if is_too_long(rest, limit) {
-            expected.push(None);
-        }
-        expected
-    }
-
-    /// Sends the pieces to a connection and returns its answers and the events in the channel.
-    async fn converse(pieces: &[Vec<u8>], limit: usize) -> (String, Vec<Vec<u8>>) {
-        let limits = MemoryConfig { capacity: 100_000, transaction_capacity: 7, ..MemoryConfig::default() };
-        let channel = MemoryChannel::new("c1", limits, &Metrics::default());
-        let counters = Arc::new(SourceCounters::new("r1"));
-        let mut entries = BTreeMap::new();
-        for (key, value) in [("bind", "127.0.0.1"), ("port", "0"), ("max-line-length", &limit.to_string())] {
-            let property = Property {
-                key: key.to_owned(),
-                value: value.to_owned(),
-                origin: Origin { file: "test".into(), line: 1 },
-            };
-            entries.insert(key.to_owned(), property);
-        }
-        let mut props = Props::new("a1.sources.r1", &entries, None, 0);
-        let config = Arc::new(NetcatConfig::from_props(&mut props).expect("valid"));
-        let selector = crate::selector::from_props(&mut props, &["c1".to_owned()]).expect("a selector");
-        let channels = vec![Arc::clone(&channel)];
-        let out = ChannelProcessor::new("r1", Chain::default(), selector, channels, counters, Arc::default());
-        let listener = net::listen("127.0.0.1", 0).await.expect("a port");
-        let mut client = TcpStream::connect(listener.local_addr().expect("an address")).await.expect("a connection");
-        let (stream, peer) = listener.accept().await.expect("a connection");
-        out.counters().open_connections.add(1);
-        let connection = Connection::new(peer, config, out);
-        let server = tokio::spawn(async move { connection.serve(stream, &CancellationToken::new()).await });
-        let (mut read, mut write) = client.split();
-        let mut answers = Vec::new();
-        let sending = async {
-            for piece in pieces {
-                // The server may have closed.
-                write.write_all(piece).await.ok();
-                write.flush().await.ok();
-                tokio::task::yield_now().await;
-            }
-            write.shutdown().await.ok();
-        };
-        let (_, end) = tokio::join!(sending, read.read_to_end(&mut answers));
-        end.ok();
-        server.await.expect("no panic");
-        let mut events = Vec::new();
-        while channel.counters().size.get() > 0 {
-            let taken = channel.take(100).await.expect("events");
-            events.extend(taken.batch().iter().map(|event| event.body().to_vec()));
-            taken.commit();
-        }
-        (String::from_utf8(answers).expect("text"), events)
-    }
-
-    proptest! {
-        #![proptest_config(ProptestConfig::with_cases(200))]
-
-        #[test]
-        fn any_bytes_in_any_pieces_become_events_and_answers(
-            pieces in prop::collection::vec(
-                prop_oneof![
-                    prop::collection::vec(any::<u8>(), 0..40),
-                    "[ab\r\né😀]{0,60}".prop_map(String::into_bytes),
-                    Just(vec![b'\n'; 5000]),
-                ],
-                0..6,
-            ),
-            limit in 1usize..20,
-        ) {
-            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
-            let (answers, events) = runtime.block_on(converse(&pieces, limit));
-            let expected = model(&pieces.concat(), limit);
-            let accepted: Vec<Vec<u8>> = expected.iter().flatten().cloned().collect();
-            prop_assert_eq!(events, accepted);
-            let words: Vec<bool> = answers.lines().map(|line| line == "OK").collect();
-            prop_assert_eq!(words, expected.iter().map(Option::is_some).collect::<Vec<_>>());
-        }
-    }
-}
+mod tests;
