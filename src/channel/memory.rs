@@ -267,6 +267,10 @@ impl Channel for Handle {
         self.0.transaction_capacity.load(Ordering::Relaxed)
     }
 
+    fn room(&self) -> usize {
+        self.0.events.available_permits()
+    }
+
     fn is_durable(&self) -> bool {
         false
     }

@@ -59,6 +59,9 @@ pub trait Channel: Send + Sync {
     /// The most events that one transaction may hold.
     fn transaction_capacity(&self) -> usize;
 
+    /// How many events would fit at this moment; a hint, as others put and take.
+    fn room(&self) -> usize;
+
     /// Whether its events outlive the process.
     fn is_durable(&self) -> bool;
 

@@ -18,6 +18,9 @@ pub struct Routes {
 pub trait Selector: Send + Sync {
     /// Splits a batch by channel; a channel occurs at most once in each list.
     fn select(&self, batch: Batch) -> Routes;
+
+    /// Whether a channel is ever required.
+    fn requires(&self, channel: usize) -> bool;
 }
 
 /// Reads a selector's configuration for a source with these channels; `None` when it has errors.

@@ -48,6 +48,10 @@ impl Selector for Replicating {
         }
         Routes { required, optional }
     }
+
+    fn requires(&self, channel: usize) -> bool {
+        self.required.contains(&channel)
+    }
 }
 
 #[cfg(test)]

@@ -70,11 +70,6 @@ impl ChannelProcessor {
         &self.shared.counters
     }
 
-    /// The most events that every channel takes at once.
-    pub fn transaction_capacity(&self) -> usize {
-        self.shared.channels.iter().map(|channel| channel.transaction_capacity()).min().unwrap_or(1)
-    }
-
     /// Delivers a batch as one transaction, with one wait for room.
     pub async fn deliver(&self, mut batch: Batch, stop: &CancellationToken) -> Result<(), Refused> {
         self.shared.chain.intercept(&mut batch);
@@ -127,7 +122,7 @@ impl ChannelProcessor {
         mut outcome: impl FnMut(usize, Option<&ChannelError>),
     ) {
         self.shared.chain.intercept(&mut batch);
-        let mut size = self.transaction_capacity();
+        let mut size = self.likely_to_fit();
         while !batch.is_empty() {
             let part = batch.front(size);
             size = part.len();
@@ -137,7 +132,7 @@ impl ChannelProcessor {
                 Ok(()) => {
                     outcome(size, None);
                     batch.advance(size);
-                    size = self.transaction_capacity();
+                    size = self.likely_to_fit();
                 }
                 Err(_) if size > 1 => size /= 2,
                 Err(Refused { error, channel, .. }) => {
@@ -146,10 +141,20 @@ impl ChannelProcessor {
                     self.refuse_by_channel(refused, channel);
                     outcome(refused, Some(&error));
                     batch.advance(refused);
-                    size = self.transaction_capacity();
+                    size = self.likely_to_fit();
                 }
             }
         }
+    }
+
+    /// A size to try: what every channel takes at once and has room for, but at least one event.
+    fn likely_to_fit(&self) -> usize {
+        let Shared { selector, channels, .. } = &*self.shared;
+        let limits = channels.iter().enumerate().map(|(number, channel)| match selector.requires(number) {
+            true => channel.room().min(channel.transaction_capacity()),
+            false => channel.transaction_capacity(),
+        });
+        limits.min().unwrap_or(1).max(1)
     }
 
     /// Counts events that the source itself refuses.
@@ -198,21 +203,33 @@ impl ChannelProcessor {
             }
         }
         for (channel, part) in optional {
-            let channel = &channels[channel];
-            channel.counters().put_attempt.add(part.len() as u64);
-            let outcome = match channel.try_reserve(&part) {
-                Ok(mut put) => put.prepare(&part).await.map(|()| put),
-                Err(error) => Err(error),
-            };
-            match outcome {
-                Ok(put) => {
-                    let _entry = ledger.entry();
-                    put.commit(part);
-                }
-                Err(error) => error!("Unable to put batch on optional channel: {}: {error}", channel.name()),
-            }
+            self.put_optional(&*channels[channel], part).await;
         }
         Ok(())
+    }
+
+    /// Puts what fits into a channel that may fail, without waiting.
+    async fn put_optional(&self, channel: &dyn Channel, batch: Batch) {
+        channel.counters().put_attempt.add(batch.len() as u64);
+        let fits = channel.room().min(batch.len());
+        let part = batch.front(fits.max(1));
+        let outcome = match channel.try_reserve(&part) {
+            Ok(mut put) => put.prepare(&part).await.map(|()| put),
+            Err(error) => Err(error),
+        };
+        let (name, events) = (channel.name(), batch.len());
+        match outcome {
+            Ok(put) => {
+                let _entry = self.shared.ledger.entry();
+                put.commit(part);
+                if fits < events {
+                    error!(
+                        "Unable to put batch on optional channel: {name}: there was room for {fits} of {events} events"
+                    );
+                }
+            }
+            Err(error) => error!("Unable to put batch on optional channel: {name}: {error}"),
+        }
     }
 
     /// Reserves in all channels or in none. While it waits for one it holds no room in the others, so that a channel
@@ -270,6 +287,10 @@ mod tests {
         fn select(&self, batch: Batch) -> Routes {
             Routes { required: vec![(0, batch.clone()), (1, batch)], optional: Vec::new() }
         }
+
+        fn requires(&self, _channel: usize) -> bool {
+            true
+        }
     }
 
     struct ToFirst;
@@ -277,6 +298,10 @@ mod tests {
     impl Selector for ToFirst {
         fn select(&self, batch: Batch) -> Routes {
             Routes { required: vec![(0, batch)], optional: Vec::new() }
+        }
+
+        fn requires(&self, channel: usize) -> bool {
+            channel == 0
         }
     }
 
