@@ -2,6 +2,7 @@
 //! layouts, and JSON lines for machines.
 
 mod layout;
+mod limit;
 
 use std::collections::BTreeMap;
 use std::io::{self, Write};
@@ -15,6 +16,8 @@ use thiserror::Error;
 use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
+
+pub use self::limit::{Limited, Suppressed};
 
 use self::layout::{Layout, Line};
 use crate::config::nearest;

@@ -245,7 +245,9 @@ impl Connection {
             }
             Ok(()) => {}
             Err(error) => {
-                warn!("Source {}: lost the connection from {}: {error}", self.out.source(), self.peer);
+                if let Some(others) = self.out.may_complain() {
+                    warn!("Source {}: lost the connection from {}: {error}{others}", self.out.source(), self.peer);
+                }
                 self.out.counters().event_read_fail.add(1);
             }
         }
@@ -265,8 +267,12 @@ impl Connection {
                 Ok(0) => {
                     let bytes = self.buffer.pending().len();
                     if bytes > 0 {
-                        let source = self.out.source();
-                        warn!("Source {source}: {bytes} bytes after the last line feed from {} are dropped", self.peer);
+                        if let Some(others) = self.out.may_complain() {
+                            let (source, peer) = (self.out.source(), self.peer);
+                            warn!(
+                                "Source {source}: {bytes} bytes after the last line feed from {peer} are dropped{others}"
+                            );
+                        }
                         self.out.counters().event_read_fail.add(1);
                     }
                     return Ok(());
@@ -345,19 +351,12 @@ impl Connection {
         if !batch.is_empty() {
             pieces.push(Piece::Events(batch));
         }
-        let mut undecodable = 0;
         for piece in pieces {
             match piece {
                 Piece::Events(batch) => self.deliver(batch, used, stop).await,
                 Piece::Refused(Problem::TooLong) => return self.refuse_long(),
-                Piece::Refused(Problem::Undecodable { byte, offset }) => {
-                    undecodable += 1;
-                    self.refuse_undecodable(byte, offset, undecodable == 1);
-                }
+                Piece::Refused(Problem::Undecodable { byte, offset }) => self.refuse_undecodable(byte, offset),
             }
-        }
-        if undecodable > 1 {
-            warn!("Source {}: {undecodable} such lines from {} were refused", self.out.source(), self.peer);
         }
         Verdict::GoOn
     }
@@ -368,15 +367,15 @@ impl Connection {
             batch.repack();
         }
         let Self { out, answers, config, peer, .. } = self;
-        let mut refusals = 0;
         out.deliver_each(batch, stop, |events, refused| match refused {
             None if config.ack_every_event => answers.oks += events,
             None => {}
             Some(reason) => {
-                refusals += events;
-                if refusals == events {
+                if let Some(others) = out.may_complain() {
                     let source = out.source();
-                    error!("Error processing event. Exception follows. Source {source}, client {peer}: {reason}");
+                    error!(
+                        "Error processing event. Exception follows. Source {source}, client {peer}: {reason}{others}"
+                    );
                 }
                 for _ in 0..events {
                     answers.failed(reason);
@@ -384,9 +383,6 @@ impl Connection {
             }
         })
         .await;
-        if refusals > 1 {
-            error!("Source {}: {refusals} events from {peer} were refused", out.source());
-        }
     }
 
     /// Whether a line that is not at its end yet has reached the limit.
@@ -402,18 +398,20 @@ impl Connection {
 
     fn refuse_long(&mut self) -> Verdict {
         let limit = self.config.max_line_length;
-        let source = self.out.source();
-        warn!("Client sent event exceeding the maximum length ({limit}): source {source}, client {}", self.peer);
+        if let Some(others) = self.out.may_complain() {
+            let (source, peer) = (self.out.source(), self.peer);
+            warn!("Client sent event exceeding the maximum length ({limit}): source {source}, client {peer}{others}");
+        }
         self.out.refuse(1);
         self.out.counters().event_read_fail.add(1);
         self.answers.failed(&format_args!("Event exceeds the maximum length ({limit} chars, including newline)"));
         Verdict::Close
     }
 
-    fn refuse_undecodable(&mut self, byte: u8, offset: usize, log: bool) {
-        if log {
-            let source = self.out.source();
-            warn!("Source {source}: a line from {} is not UTF-8 (byte 0x{byte:02X} at {offset}), refused", self.peer);
+    fn refuse_undecodable(&mut self, byte: u8, offset: usize) {
+        if let Some(others) = self.out.may_complain() {
+            let (source, peer) = (self.out.source(), self.peer);
+            warn!("Source {source}: a line from {peer} is not UTF-8 (byte 0x{byte:02X} at {offset}), refused{others}");
         }
         self.out.refuse(1);
         self.out.counters().event_read_fail.add(1);

@@ -8,6 +8,7 @@ use tracing::{error, warn};
 use crate::channel::{Channel, ChannelError, Patience, Put};
 use crate::event::Batch;
 use crate::interceptor::Chain;
+use crate::logging::{Limited, Suppressed};
 use crate::metrics::{Ledger, SourceCounters};
 use crate::selector::{Routes, Selector};
 
@@ -44,6 +45,8 @@ struct Shared {
     channels: Vec<Arc<dyn Channel>>,
     counters: Arc<SourceCounters>,
     ledger: Arc<Ledger>,
+    /// For what the source's clients or a full channel can cause at any rate.
+    complaints: Limited,
 }
 
 impl ChannelProcessor {
@@ -57,12 +60,18 @@ impl ChannelProcessor {
         ledger: Arc<Ledger>,
     ) -> Self {
         let source = source.into();
-        Self { shared: Arc::new(Shared { source, chain, selector, channels, counters, ledger }) }
+        let complaints = Limited::default();
+        Self { shared: Arc::new(Shared { source, chain, selector, channels, counters, ledger, complaints }) }
     }
 
     /// The source's name, for messages.
     pub fn source(&self) -> &str {
         &self.shared.source
+    }
+
+    /// Whether one more complaint about a client or a channel may be logged now.
+    pub fn may_complain(&self) -> Option<Suppressed> {
+        self.shared.complaints.permit()
     }
 
     /// What the source counts.
@@ -222,13 +231,19 @@ impl ChannelProcessor {
             Ok(put) => {
                 let _entry = self.shared.ledger.entry();
                 put.commit(part);
-                if fits < events {
+                if fits < events
+                    && let Some(others) = self.may_complain()
+                {
                     error!(
-                        "Unable to put batch on optional channel: {name}: there was room for {fits} of {events} events"
+                        "Unable to put batch on optional channel: {name}: room for {fits} of {events} events{others}"
                     );
                 }
             }
-            Err(error) => error!("Unable to put batch on optional channel: {name}: {error}"),
+            Err(error) => {
+                if let Some(others) = self.may_complain() {
+                    error!("Unable to put batch on optional channel: {name}: {error}{others}");
+                }
+            }
         }
     }
 
