@@ -54,7 +54,7 @@ fn less_than_one_allocation_per_ten_events() {
         tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().expect("a runtime");
     let metrics = Arc::new(Metrics::default());
     let mut agent = Agent::new("a1", Arc::clone(&metrics), Duration::from_secs(10));
-    runtime.block_on(agent.apply(resolved));
+    runtime.block_on(agent.apply(resolved, &CancellationToken::new()));
     // The group exists already, and reading it allocates nothing.
     let sink = metrics.register(Arc::new(SinkCounters::new("k1")));
     let delivered = || sink.drain_success.get();

@@ -39,9 +39,13 @@ fn all_of_them_are_right() {
     let examples: Vec<&PathBuf> = paths.iter().filter(|path| path.extension().is_some_and(|e| e == "conf")).collect();
     assert!(examples.len() >= 6, "{examples:?}");
     for path in examples.into_iter().chain([&repository().join("conf/example.conf")]) {
-        let output = run(&["check", "--strict", "--conf-file", &path.display().to_string()]);
+        let output = run(&["check", "--conf-file", &path.display().to_string()]);
         assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
-        assert!(stdout(&output).ends_with("0 errors, 0 warnings\n"), "{}", stdout(&output));
+        // A directory is for the reader to make, as the head of the example says.
+        let text = stdout(&output);
+        let other =
+            text.lines().find(|line| line.contains("warning: ") && !line.contains("the directory does not exist"));
+        assert_eq!(other, None, "{text}");
         let text = fs::read_to_string(path).expect("an example can be read");
         assert!(text.starts_with("# ") && text.contains("flume-rs agent --name"), "{} has no head", path.display());
     }

@@ -76,7 +76,9 @@ impl Agent {
 
     /// Makes the agent what a configuration says. What is the same already is not touched; a channel that keeps its
     /// name and type keeps its events.
-    pub async fn apply(&mut self, new: ResolvedAgent) {
+    ///
+    /// What is new starts before a channel that goes is drained; `now` cuts that drain short.
+    pub async fn apply(&mut self, new: ResolvedAgent, now: &CancellationToken) {
         let ResolvedAgent { channels, sources, sinks, .. } = new;
         if !channels.is_empty() {
             info!("Creating channels");
@@ -138,16 +140,15 @@ impl Agent {
             info!("Channel {name} connected to [{}]", names.join(", "));
         }
 
-        // Whatever is left in the old lists has no place in the new configuration. Channels that go are drained first.
+        // Whatever is left in the old lists has no place in the new configuration.
         let deadline = Instant::now() + self.drain_limit;
-        let never = CancellationToken::new();
-        stop_all("Source", std::mem::take(&mut self.sources), deadline, &never).await;
-        let (gone, old_sinks) = (std::mem::take(&mut self.channels), std::mem::take(&mut self.sinks));
-        drain(&gone, &old_sinks, deadline, &never).await;
-        stop_all("Sink", old_sinks, deadline, &never).await;
-        for gone in gone {
-            self.stop_channel(&gone).await;
-        }
+        stop_all("Source", std::mem::take(&mut self.sources), deadline, now).await;
+        let gone = std::mem::take(&mut self.channels);
+        let empties = |sink: &Component, running: &RunningChannel| Arc::ptr_eq(&sink.channels[0], &running.channel);
+        let (draining, replaced): (Vec<_>, Vec<_>) = std::mem::take(&mut self.sinks)
+            .into_iter()
+            .partition(|sink| gone.iter().any(|channel| empties(sink, channel)));
+        stop_all("Sink", replaced, deadline, now).await;
 
         self.channels = next_channels;
         self.sources = next_sources;
@@ -165,6 +166,11 @@ impl Agent {
         for (resolved, wired) in new_sources {
             info!("Starting Source {}", resolved.plan.name);
             self.start_source(resolved, wired);
+        }
+        drain(&gone, &draining, deadline, now).await;
+        stop_all("Sink", draining, deadline, now).await;
+        for gone in gone {
+            self.stop_channel(&gone).await;
         }
     }
 
@@ -276,9 +282,14 @@ async fn stop_all(kind: &str, components: Vec<Component>, deadline: Instant, now
         running.push((plan.name, task));
     }
     for (name, task) in &mut running {
-        let ended = now.run_until_cancelled(timeout_at(deadline, &mut *task)).await;
-        if !matches!(ended, Some(Ok(_))) {
-            warn!("{kind} {name} did not end in time and is cut off");
+        let why = match now.run_until_cancelled(timeout_at(deadline, &mut *task)).await {
+            Some(Ok(_)) => None,
+            Some(Err(_)) => Some("did not end in time and"),
+            None if task.is_finished() => None,
+            None => Some("was given no time and"),
+        };
+        if let Some(why) = why {
+            warn!("{kind} {name} {why} is cut off");
             task.abort();
             // Once it is gone, nothing of it is accepted or printed any more.
             timeout(LAST_BATCH, task).await.ok();

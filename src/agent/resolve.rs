@@ -35,6 +35,13 @@ pub struct ResolvedSource {
     pub selector: Box<dyn Selector>,
 }
 
+impl ResolvedSource {
+    /// Whether a channel must take what the source delivers.
+    fn requires(&self, channel: &str) -> bool {
+        self.channels.iter().position(|name| name == channel).is_some_and(|number| self.selector.requires(number))
+    }
+}
+
 /// A sink that can be built.
 pub struct ResolvedSink {
     /// As it is written.
@@ -282,9 +289,10 @@ impl Resolver<'_> {
                         .as_flume(format!("Channel {name} has no components connected and has been removed."))
                 }
                 (false, true) => Finding::warning("no source fills the channel"),
-                (true, false) => {
+                (true, false) if sources.iter().any(|source| source.requires(name)) => {
                     Finding::warning("no sink empties the channel; when it is full, its sources are refused")
                 }
+                (true, false) => Finding::warning("no sink empties the channel; when it is full, it gets nothing more"),
             };
             findings.push(finding.missing(key, channel.plan.origin()));
             filled || emptied

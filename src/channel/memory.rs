@@ -17,7 +17,6 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{Notify, Semaphore, SemaphorePermit};
 use tokio::time::timeout;
-use tracing::warn;
 
 use super::{Channel, ChannelConfig, ChannelError, Patience, Put, PutTransaction, Take, TakeTransaction};
 use crate::config::{ComponentType, Props};
@@ -88,6 +87,10 @@ impl MemoryConfig {
         let byte_capacity = props.lenient("byteCapacity", default_bytes, |_| true, bytes, "");
         let percentage =
             props.lenient("byteCapacityBufferPercentage", BUFFER_PERCENTAGE as i32, |_| true, "a percentage", "");
+        if !(0..100).contains(&percentage) {
+            let message = "expected a percentage from 0 to 99; with this one there is no limit in bytes";
+            props.warning("byteCapacityBufferPercentage", message);
+        }
         if transaction_capacity > capacity {
             let flume = "Transaction Capacity of Memory Channel cannot be higher than the capacity.";
             let default = if props.text("transactionCapacity").is_none() { "; the default is 100" } else { "" };
@@ -136,6 +139,8 @@ impl MemoryChannel {
             byte_slots: AtomicUsize::new(config.byte_slots),
             keep_alive_ms: AtomicU64::new(config.keep_alive.as_millis() as u64),
             stopped: AtomicBool::new(false),
+            excess_events: AtomicUsize::new(0),
+            excess_slots: AtomicUsize::new(0),
             queue: Mutex::default(),
             filled: Notify::new(),
             emptied: Notify::new(),
@@ -157,6 +162,9 @@ struct Shared {
     byte_slots: AtomicUsize,
     keep_alive_ms: AtomicU64,
     stopped: AtomicBool,
+    /// Room that is to go once it comes back, after the channel was made smaller.
+    excess_events: AtomicUsize,
+    excess_slots: AtomicUsize,
     queue: Mutex<Queue>,
     /// Wakes one sink when there is something to take.
     filled: Notify,
@@ -207,19 +215,21 @@ impl Shared {
 
     fn resize(&self, new: &MemoryConfig) -> bool {
         let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
-        let change = |semaphore: &Semaphore, old: &mut usize, new: usize| {
-            if new >= *old {
-                semaphore.add_permits(new - *old);
-                *old = new;
-                return;
-            }
-            *old -= semaphore.forget_permits(*old - new);
-            if *old != new {
-                warn!("Couldn't acquire permits to downsize the queue, resizing has been aborted");
+        let change = |semaphore: &Semaphore, excess: &AtomicUsize, old: usize, new: usize| {
+            // What is in use now is taken out of the room as it comes back.
+            let pending = excess.swap(0, Ordering::AcqRel);
+            let total = old + pending;
+            if new >= total {
+                semaphore.add_permits(new - total);
+            } else {
+                let missing = total - new - semaphore.forget_permits(total - new);
+                excess.store(missing, Ordering::Release);
             }
         };
-        change(&self.events, &mut limits.capacity, new.capacity);
-        change(&self.slots, &mut limits.byte_slots, new.byte_slots);
+        change(&self.events, &self.excess_events, limits.capacity, new.capacity);
+        change(&self.slots, &self.excess_slots, limits.byte_slots, new.byte_slots);
+        limits.capacity = new.capacity;
+        limits.byte_slots = new.byte_slots;
         limits.transaction_capacity = new.transaction_capacity;
         limits.keep_alive = new.keep_alive;
         self.byte_slots.store(limits.byte_slots, Ordering::Relaxed);
@@ -227,6 +237,20 @@ impl Shared {
         self.keep_alive_ms.store(new.keep_alive.as_millis() as u64, Ordering::Relaxed);
         self.counters.capacity.set(limits.capacity as u64);
         true
+    }
+
+    /// Gives room back, less what is to go.
+    fn give_back(&self, events: usize, slots: usize) {
+        let kept = |excess: &AtomicUsize, room: usize| {
+            if excess.load(Ordering::Relaxed) == 0 {
+                return room;
+            }
+            let less = |left: usize| Some(left.saturating_sub(room));
+            let taken = excess.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
+            room - taken.unwrap_or(0).min(room)
+        };
+        self.events.add_permits(kept(&self.excess_events, events));
+        self.slots.add_permits(kept(&self.excess_slots, slots));
     }
 
     /// What is there, at most `max` events; `None` when nothing is.
@@ -363,8 +387,7 @@ struct Reserved {
 
 impl Drop for Reserved {
     fn drop(&mut self) {
-        self.channel.events.add_permits(self.events as usize);
-        self.channel.slots.add_permits(self.slots as usize);
+        self.channel.give_back(self.events as usize, self.slots as usize);
     }
 }
 
@@ -411,8 +434,7 @@ impl TakeTransaction for Taken {
             queue.taken -= events;
             queue.taken == 0 && queue.batches.is_empty()
         };
-        self.channel.events.add_permits(events);
-        self.channel.slots.add_permits(slots);
+        self.channel.give_back(events, slots);
         if empty {
             self.channel.emptied.notify_waiters();
         }
@@ -559,6 +581,30 @@ mod tests {
         put(&*channel, &["c", "d"]).expect("room");
         assert_eq!(put(&*channel, &["e"]), Err(ChannelError::Full));
         assert_eq!(*take(&*channel, 4).await.batch(), batch(&["a", "b", "c", "d"]));
+    }
+
+    #[tokio::test]
+    async fn a_channel_in_use_shrinks_as_its_events_leave() {
+        let channel = channel(4, 4, 100);
+        put(&*channel, &["a", "b", "c", "d"]).expect("room");
+        let sized = |capacity| MemoryConfig {
+            capacity,
+            transaction_capacity: capacity,
+            keep_alive: Duration::ZERO,
+            byte_slots: 100,
+        };
+        assert!(sized(2).apply(&*channel));
+        assert_eq!(channel.counters().capacity.get(), 2);
+        take(&*channel, 2).await.commit();
+        assert_eq!(put(&*channel, &["e"]), Err(ChannelError::Full), "two events fill it");
+        take(&*channel, 2).await.commit();
+        put(&*channel, &["e", "f"]).expect("room for two");
+        assert_eq!(put(&*channel, &["g"]), Err(ChannelError::Full));
+        // Larger again before all that was to go has come back.
+        assert!(sized(1).apply(&*channel));
+        assert!(sized(3).apply(&*channel));
+        put(&*channel, &["g"]).expect("room for a third");
+        assert_eq!(put(&*channel, &["h"]), Err(ChannelError::Full));
     }
 
     #[tokio::test]

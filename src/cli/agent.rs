@@ -11,9 +11,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
 use super::check::resolve_agents;
-use super::{ConfigArgs, JavaArgs, fail, read};
+use super::{ConfigArgs, JavaArgs, fail, read_texts};
 use crate::agent::{Agent, ResolvedAgent};
-use crate::config::{Configuration, Finding, Location, Severity};
+use crate::config::{Configuration, Finding, Location, Severity, load};
 use crate::logging::LogSettings;
 use crate::metrics::{Metrics, MetricsServer, Page};
 
@@ -24,6 +24,8 @@ const DRAIN_SECONDS: f64 = 10.0;
 const MAX_DRAIN_SECONDS: f64 = 30.0 * 24.0 * 3600.0;
 /// How long tasks that were cut off may take to go.
 const LAST_MOMENT: Duration = Duration::from_millis(500);
+/// Sinks that block have a thread each; no agent has so many.
+const MAX_BLOCKING_THREADS: usize = 4096;
 const MONITORING_PORT: u16 = 41414;
 
 /// Options of `agent`.
@@ -47,7 +49,7 @@ pub struct AgentArgs {
     #[arg(long)]
     strict: bool,
     /// How long to deliver what is left when stopping, in seconds
-    #[arg(long, value_name = "SECONDS", default_value_t = DRAIN_SECONDS)]
+    #[arg(long, value_name = "SECONDS", default_value_t = DRAIN_SECONDS, allow_negative_numbers = true)]
     drain_timeout: f64,
     /// Write the log as JSON lines
     #[arg(long)]
@@ -128,8 +130,8 @@ pub fn run(mut args: AgentArgs, java: JavaArgs) -> ExitCode {
     }
     let reader = Reader { name, locations, java, backup: args.backup_directory.clone() };
     let stamp = reader.stamp();
-    let configuration = match reader.read_or_backup() {
-        Ok(configuration) => configuration,
+    let (configuration, text) = match reader.read_or_backup() {
+        Ok(read) => read,
         Err(text) => {
             error!("A fatal error occurred while running. Exception follows. {text}");
             return ExitCode::FAILURE;
@@ -151,8 +153,16 @@ pub fn run(mut args: AgentArgs, java: JavaArgs) -> ExitCode {
             "the configuration has {errors} errors; what is right in it runs, as in Flume; --strict refuses such a configuration"
         );
     }
+    if !reader.has_errors(&findings) {
+        reader.keep_backup(&text);
+    }
     raise_file_limit();
-    let runtime = match tokio::runtime::Builder::new_multi_thread().enable_all().thread_name("flume-worker").build() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .thread_name("flume-worker")
+        .max_blocking_threads(MAX_BLOCKING_THREADS)
+        .build();
+    let runtime = match runtime {
         Ok(runtime) => runtime,
         Err(error) => return fail(&error),
     };
@@ -196,46 +206,43 @@ struct Reader {
 }
 
 impl Reader {
-    fn read(&self) -> Result<Configuration, String> {
-        read(&self.locations, &self.java.lookups()).map_err(|error| {
+    /// The configuration, and the text that it came from: all texts in their order.
+    fn read(&self) -> Result<(Configuration, Vec<u8>), String> {
+        self.read_from(&self.locations)
+    }
+
+    fn read_from(&self, locations: &[Location]) -> Result<(Configuration, Vec<u8>), String> {
+        let texts = read_texts(locations).map_err(|error| {
             let cause = std::error::Error::source(&error).map_or(String::new(), |cause| format!(": {cause}"));
             format!("{error}{cause}")
-        })
+        })?;
+        // Later texts override earlier ones in one file just as in several.
+        let together = texts.iter().flat_map(|(_, text)| text.iter().copied().chain([b'\n'])).collect();
+        Ok((load(&texts, &self.java.lookups()), together))
     }
 
     fn backup_file(&self) -> Option<PathBuf> {
         self.backup.as_ref().map(|directory| directory.join(format!(".{}.properties", self.name)))
     }
 
-    fn read_or_backup(&self) -> Result<Configuration, String> {
+    fn read_or_backup(&self) -> Result<(Configuration, Vec<u8>), String> {
         let primary = self.read();
-        let (Err(text), Some(backup)) = (&primary, self.backup_file()) else {
-            if primary.is_ok() {
-                self.keep_backup();
-            }
-            return primary;
-        };
+        let (Err(text), Some(backup)) = (&primary, self.backup_file()) else { return primary };
         warn!("{text}");
         warn!("Unable to access primary configuration. Trying backup");
-        read(&[Location::File(backup)], &self.java.lookups()).map_err(|error| error.to_string())
+        self.read_from(&[Location::File(backup)])
     }
 
-    /// Keeps the merged texts: later ones override earlier ones in one file just as in several.
-    fn keep_backup(&self) {
+    /// Keeps a configuration for the day on which there is no other.
+    fn keep_backup(&self, text: &[u8]) {
         let Some(path) = self.backup_file() else { return };
-        let mut text = Vec::new();
-        for location in &self.locations {
-            match location.read() {
-                Ok(part) => {
-                    text.extend_from_slice(&part);
-                    text.push(b'\n');
-                }
-                Err(_) => return,
-            }
-        }
-        if let Err(error) = replace_file(&path, &text) {
+        if let Err(error) = replace_file(&path, text) {
             warn!("could not keep a backup of the configuration in {}: {error}", path.display());
         }
+    }
+
+    fn has_errors(&self, findings: &[Finding]) -> bool {
+        findings.iter().any(|finding| finding.severity == Severity::Error && self.concerns(finding))
     }
 
     /// The agent's part, and all findings.
@@ -256,10 +263,10 @@ impl Reader {
 
     /// Whether a finding is about this agent, or about the text as a whole.
     fn concerns(&self, finding: &Finding) -> bool {
-        finding
-            .key
-            .as_ref()
-            .is_none_or(|key| key.strip_prefix(self.name.as_str()).is_some_and(|rest| rest.starts_with('.')))
+        let of_this = |key: &String| {
+            key.strip_prefix(self.name.as_str()).is_some_and(|rest| rest.is_empty() || rest.starts_with('.'))
+        };
+        finding.key.as_ref().is_none_or(of_this)
     }
 }
 
@@ -311,7 +318,7 @@ async fn live(
     let mut agent = Agent::new(&reader.name, Arc::clone(&metrics), drain);
     let system = reader.java.system.clone();
     let reader = Arc::new(reader);
-    agent.apply(resolved).await;
+    agent.apply(resolved, &CancellationToken::new()).await;
     let monitoring = CancellationToken::new();
     start_monitoring(&system, metrics, monitoring.clone()).await;
 
@@ -326,7 +333,7 @@ async fn live(
             signal = signals.stop() => break signal,
             next = next_configuration(&reader, &mut stamp, asked) => next,
         };
-        if let Some((resolved, new)) = next {
+        if let Some((resolved, new, text)) = next {
             let known =
                 |finding: &Finding| findings.iter().any(|old| old.key == finding.key && old.message == finding.message);
             let fresh: Vec<Finding> = new.iter().filter(|finding| !known(finding)).cloned().collect();
@@ -335,10 +342,23 @@ async fn live(
                 error!("the changed configuration has new errors and is not applied; the agent goes on as it was");
                 continue;
             }
-            agent.apply(resolved).await;
+            let now = CancellationToken::new();
+            let mut applied = std::pin::pin!(agent.apply(resolved, &now));
+            // A signal cuts the drain of channels that leave short, and is then served.
+            let signal = tokio::select! {
+                () = &mut applied => None,
+                signal = signals.stop() => Some(signal),
+            };
+            if let Some(signal) = signal {
+                now.cancel();
+                applied.await;
+                break signal;
+            }
             findings = new;
-            let reader = Arc::clone(&reader);
-            tokio::task::spawn_blocking(move || reader.keep_backup());
+            if !reader.has_errors(&findings) {
+                let reader = Arc::clone(&reader);
+                tokio::task::spawn_blocking(move || reader.keep_backup(&text));
+            }
         }
     };
 
@@ -364,7 +384,7 @@ async fn next_configuration(
     reader: &Arc<Reader>,
     stamp: &mut Stamp,
     asked: bool,
-) -> Option<(ResolvedAgent, Vec<Finding>)> {
+) -> Option<(ResolvedAgent, Vec<Finding>, Vec<u8>)> {
     let far = Arc::clone(reader);
     let now = tokio::task::spawn_blocking(move || far.stamp()).await.ok()?;
     let gone = now.iter().any(|(version, text)| version.is_none() && text.is_none());
@@ -375,7 +395,13 @@ async fn next_configuration(
     let names: Vec<String> = reader.locations.iter().map(Location::name).collect();
     info!("Reloading configuration file:{}", names.join(","));
     let far = Arc::clone(reader);
-    let read = tokio::task::spawn_blocking(move || far.read().map(|configuration| far.resolve(configuration))).await;
+    let read = tokio::task::spawn_blocking(move || {
+        far.read().map(|(configuration, text)| {
+            let (resolved, findings) = far.resolve(configuration);
+            (resolved, findings, text)
+        })
+    })
+    .await;
     let text = match read {
         Ok(Ok(next)) => return Some(next),
         Ok(Err(text)) => text,
@@ -408,7 +434,10 @@ async fn start_monitoring(
     };
     let port = system.get("flume.monitoring.port").map_or(Some(MONITORING_PORT), |text| text.trim().parse().ok());
     let Some(port) = port else {
-        return error!("flume.monitoring.port: expected a port between 0 and 65535");
+        let value = system.get("flume.monitoring.port").map_or("", String::as_str);
+        return error!(
+            "flume.monitoring.port = \"{value}\": expected a port between 0 and 65535; there are no metrics over HTTP"
+        );
     };
     match MetricsServer::bind(port, page, metrics).await {
         Ok(server) => {

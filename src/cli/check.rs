@@ -6,9 +6,9 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
-use super::{ConfigArgs, JavaArgs, fail, read, say};
+use super::{ConfigArgs, JavaArgs, fail, read_texts, say};
 use crate::agent::{ResolvedAgent, resolve};
-use crate::config::{Configuration, Finding, Location, Severity, nearest};
+use crate::config::{Configuration, Finding, Location, Severity, load, nearest};
 
 /// Options of `check`.
 #[derive(Args, Debug)]
@@ -59,6 +59,9 @@ pub fn resolve_agents(
         let finding = Finding { help: near, ..finding };
         configuration.findings.push(finding.as_flume(format!("No configuration found for this host:{name}")));
     }
+    if configuration.mentioned.is_empty() && name.is_none() {
+        configuration.findings.push(Finding::error("there is no agent in the configuration"));
+    }
     let files: Vec<String> = locations.iter().map(Location::name).collect();
     configuration.sort_findings(&files);
     agents
@@ -74,8 +77,8 @@ pub fn run(args: &CheckArgs, java: JavaArgs) -> ExitCode {
         Ok(locations) => locations,
         Err(error) => return fail(&error),
     };
-    let mut configuration = match read(&locations, &java.lookups()) {
-        Ok(configuration) => configuration,
+    let mut configuration = match read_texts(&locations) {
+        Ok(texts) => load(&texts, &java.lookups()),
         Err(error) => return fail(&error),
     };
     let agents = resolve_agents(&mut configuration, &locations, args.name.as_deref(), java.heap_bytes());

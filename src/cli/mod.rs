@@ -14,7 +14,7 @@ use std::process::ExitCode;
 use clap::{Args, CommandFactory as _, Parser, Subcommand};
 
 use self::java_args::JavaArgs;
-use crate::config::{Configuration, Credentials, Location, Lookups, ReadError, load};
+use crate::config::{Credentials, Location, Lookups, ReadError};
 
 /// An agent that runs Apache Flume configurations.
 #[derive(Debug, Parser)]
@@ -87,13 +87,9 @@ impl ConfigArgs {
     }
 }
 
-/// Reads all locations and makes a configuration of them.
-fn read(locations: &[Location], lookups: &Lookups) -> Result<Configuration, ReadError> {
-    let mut texts = Vec::new();
-    for location in locations {
-        texts.push((location.name(), location.read()?));
-    }
-    Ok(load(&texts, lookups))
+/// Reads all locations, each with its name.
+fn read_texts(locations: &[Location]) -> Result<Vec<(String, Vec<u8>)>, ReadError> {
+    locations.iter().map(|location| Ok((location.name(), location.read()?))).collect()
 }
 
 /// Prints what a command was asked for. A reader that has seen enough is no failure.

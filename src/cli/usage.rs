@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-const COMMANDS: [&str; 8] = ["agent", "node", "check", "version", "help", "completions", "man", "--help"];
+const COMMANDS: [&str; 6] = ["agent", "node", "check", "version", "completions", "man"];
 /// Flume's commands that this version does not have.
 const MISSING: [&str; 2] = ["avro-client", "tool"];
 
@@ -14,6 +14,7 @@ commands:
   agent                     run a Flume agent
   check                     check a configuration and show what would run
   version                   show version info
+  man                       print the manual page
   completions <shell>       print a completion script (bash, zsh, fish, elvish, powershell)
 
 global options:
@@ -29,10 +30,12 @@ agent options:
   --conf-file,-f <file>     a properties file; may be repeated (required if there is no -u)
   --conf-uri,-u <uri>       a file:, classpath:, http: or https: URI; may be repeated
   --conf-user, --conf-password   for http: and https:
-  --poll-interval,-i <s>    how often to look for changes of the configuration (30)
+  --poll-interval,-i <s>    how often to look for changes of the configuration
+                            (30; 300 when one comes by http)
   --no-reload-conf          do not look for changes
   --backup-directory,-b <d> keep the last good configuration there
   --strict                  refuse a configuration that `check` finds errors in
+  --log-json                write the log as JSON lines
   --drain-timeout <s>       how long to deliver what is left when stopping (10)
   --help,-h                 display help text
 
@@ -54,8 +57,11 @@ pub fn answer(words: &[String]) -> Option<ExitCode> {
         eprintln!("Error: the command '{command}' of Flume is not in this version");
         return Some(ExitCode::FAILURE);
     }
-    if command == "-h" {
+    if matches!(command, "help" | "--help" | "-h") {
         return Some(print());
+    }
+    if matches!(command, "--version" | "-V") {
+        return Some(super::version::run());
     }
     if !COMMANDS.contains(&command) {
         eprintln!("Error: Unknown or unspecified command '{command}'");

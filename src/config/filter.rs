@@ -8,7 +8,7 @@ use std::io::{BufRead as _, BufReader, Read as _};
 use std::process::{Command, Stdio};
 use std::sync::mpsc;
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use super::finding::Finding;
 use super::wiring::{AgentSection, Section};
@@ -72,12 +72,20 @@ impl Filter for External {
             // Nobody waits any more when the command was given up.
             sender.send(read).ok();
         });
+        let deadline = Instant::now() + COMMAND_TIMEOUT;
         let read = receiver.recv_timeout(COMMAND_TIMEOUT);
-        if read.is_err() {
-            child.kill().ok();
-        }
-        let status = child.wait().map_err(|error| error.to_string())?;
-        let line = read.map_err(|_| format!("{program} printed nothing within {} s", COMMAND_TIMEOUT.as_secs()))?;
+        let status = loop {
+            match child.try_wait().map_err(|error| error.to_string())? {
+                Some(status) => break status,
+                None if read.is_err() || Instant::now() >= deadline => {
+                    child.kill().ok();
+                    child.wait().ok();
+                    return Err(format!("{program} did not end within {} s", COMMAND_TIMEOUT.as_secs()));
+                }
+                None => thread::sleep(Duration::from_millis(5)),
+            }
+        };
+        let line = read.map_err(|_| format!("{program} printed nothing"))?;
         let line = line.map_err(|error| format!("could not read what {program} prints: {error}"))?;
         if !status.success() {
             return Err(format!("{program} ended with {status}"));

@@ -14,6 +14,10 @@ pub trait FromText: Sized {
     const EXPECTED: &'static str;
     /// Reads it.
     fn from_text(text: &str) -> Option<Self>;
+    /// Why a text that can be read may not mean what was meant.
+    fn doubt(_text: &str) -> Option<&'static str> {
+        None
+    }
 }
 
 macro_rules! from_text {
@@ -34,8 +38,20 @@ from_text! {
     i32, "a whole number", java::parse_int;
     i64, "a whole number", java::parse_long;
     u16, "a port between 0 and 65535", |text| java::parse_int(text).and_then(|n| n.try_into().ok());
-    // Flume's rule: the word true in any case, and everything else is false.
-    bool, "true or false", |text| Some(text.eq_ignore_ascii_case("true"));
+}
+
+/// Flume's rule: the word true in any case is true, and everything else is false.
+impl FromText for bool {
+    const EXPECTED: &'static str = "true or false";
+
+    fn from_text(text: &str) -> Option<Self> {
+        Some(text.eq_ignore_ascii_case("true"))
+    }
+
+    fn doubt(text: &str) -> Option<&'static str> {
+        let known = ["true", "false"].iter().any(|word| text.eq_ignore_ascii_case(word));
+        (!known).then_some("expected true or false; anything but true means false")
+    }
 }
 
 /// The keys of one component. It notes what is wrong with them and remembers which were asked for, so that keys
@@ -96,9 +112,12 @@ impl<'a> Props<'a> {
 
     /// The value of a key, when it is there and right.
     pub fn optional<T: FromText>(&self, key: &str) -> Option<T> {
-        let value = T::from_text(self.text(key)?);
+        let text = self.text(key)?;
+        let value = T::from_text(text);
         if value.is_none() {
             self.error(key, T::EXPECTED, "");
+        } else if let Some(doubt) = T::doubt(text) {
+            self.warning(key, doubt);
         }
         value
     }

@@ -57,6 +57,13 @@ impl AgentSection {
         self.sections.get(&(kind, name.to_owned()))
     }
 
+    /// The first line that speaks of it.
+    pub fn origin(&self) -> Option<&Origin> {
+        let lists = self.lists.values().map(|list| &list.origin);
+        let sections = self.sections.values().filter_map(Section::origin);
+        lists.chain(sections).min_by_key(|origin| origin.line)
+    }
+
     /// The keys of all components but the filters, by their whole names.
     pub fn component_properties_mut(&mut self) -> impl Iterator<Item = (String, &mut Property)> {
         let agent = &self.name;
@@ -93,7 +100,11 @@ pub fn plan(
             }
             None => {
                 let flume = format!("Agent configuration invalid for agent '{name}'. It will be removed.");
-                findings.push(Finding::error(format!("agent {name} has nothing that could run")).as_flume(flume));
+                findings.push(
+                    Finding::error(format!("agent {name} has nothing that could run"))
+                        .missing(&name, section.origin())
+                        .as_flume(flume),
+                );
             }
         }
     }
@@ -115,7 +126,7 @@ fn sort_in(
         findings.push(Finding { help, ..finding });
     };
     if value.is_empty() {
-        return ignore("has no value and is ignored: the default applies", None);
+        return ignore("has no value and is ignored", None);
     }
     let Some((agent, rest)) = key.split_once('.').filter(|(agent, rest)| !agent.is_empty() && !rest.is_empty()) else {
         if !variables.contains(key) {
@@ -177,7 +188,11 @@ impl Rules<'_> {
         if plan.channels.is_empty() {
             let flume =
                 format!("Agent configuration for '{name}' does not contain any valid channels. Marking it as invalid.");
-            self.findings.push(Finding::error(format!("agent {name} has no channel that could run")).as_flume(flume));
+            self.findings.push(
+                Finding::error(format!("agent {name} has no channel that could run"))
+                    .missing(format!("{name}.channels"), self.agent.origin())
+                    .as_flume(flume),
+            );
             return None;
         }
         let channels: Vec<&str> = plan.channels.iter().map(|channel| channel.name.as_str()).collect();
@@ -187,7 +202,9 @@ impl Rules<'_> {
         if plan.sources.is_empty() && plan.sinks.is_empty() {
             let flume = format!("Agent configuration for '{name}' has no sources or sinks. Will be marked invalid.");
             self.findings.push(
-                Finding::error(format!("agent {name} has neither a source nor a sink that could run")).as_flume(flume),
+                Finding::error(format!("agent {name} has neither a source nor a sink that could run"))
+                    .missing(name, self.agent.origin())
+                    .as_flume(flume),
             );
             return None;
         }
@@ -202,8 +219,8 @@ impl Rules<'_> {
         let key = format!("{}.{}", self.agent.name, kind.plural());
         let names: Vec<&str> =
             self.agent.sections.keys().filter(|(other, _)| *other == kind).map(|(_, name)| name.as_str()).collect();
-        let finding =
-            Finding::error(format!("missing: expected the names of the {}", kind.plural())).missing(&key, None);
+        let finding = Finding::error(format!("missing: expected the names of the {}", kind.plural()))
+            .missing(&key, self.agent.origin());
         let finding = if names.is_empty() { finding } else { finding.help(format!("add {key} = {}", names.join(" "))) };
         // Only the lack of channels is fatal to an agent; Flume runs one without sources or without sinks.
         let fatal = kind == Kind::Channel;
@@ -227,7 +244,11 @@ impl Rules<'_> {
                 list.value
             ))
             .at(self.key(*kind, name, key), &property.value, &property.origin);
-            self.findings.push(finding.nearest(name, list.names.iter().map(String::as_str)));
+            let missing = list.names.iter().filter(|listed| self.agent.section(*kind, listed).is_none());
+            let finding = finding.nearest(name, missing.map(String::as_str));
+            let help =
+                finding.help.clone().unwrap_or_else(|| format!("add {name} to {list_key}, or take its lines out"));
+            self.findings.push(finding.help(help));
         }
     }
 

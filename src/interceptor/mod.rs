@@ -48,10 +48,12 @@ impl Chain {
                     None => complete = false,
                 },
                 None if is_flumes(text) => {
+                    props.family(&prefix);
                     props.error(&key, "an interceptor of this version: it does not have this one of Flume's yet", "");
                     complete = false;
                 }
                 None => {
+                    props.family(&prefix);
                     let known: Vec<&str> = TYPES.iter().flat_map(|known| known.aliases).copied().collect();
                     props.error_nearest(&key, &format!("an interceptor type: {}", known.join(", ")), &known);
                     complete = false;

@@ -38,6 +38,8 @@ pub fn from_props(props: &mut Props<'_>, channels: &[String]) -> Option<Box<dyn 
     match resolve_type(TYPES, text) {
         Some(found) => (found.build)(props, channels),
         None => {
+            // The keys of a selector that is not known are nobody's fault.
+            props.family("selector");
             let flumes =
                 OTHERS.iter().any(|other| other.eq_ignore_ascii_case(text)) || text.starts_with("org.apache.flume.");
             if flumes {

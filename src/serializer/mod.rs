@@ -36,6 +36,7 @@ pub fn from_props(props: &mut Props<'_>, prefix: &str) -> Option<Box<dyn Seriali
     match resolve_type(TYPES, text) {
         Some(found) => (found.build)(props, prefix),
         None => {
+            props.family(prefix);
             let known: Vec<&str> = TYPES.iter().flat_map(|known| known.aliases).copied().collect();
             props.error_nearest(prefix, &format!("a serializer: {}", known.join(", ")), &known);
             None

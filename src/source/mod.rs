@@ -16,7 +16,7 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 pub use lines::{LineSplitter, Terminator};
-pub use processor::{ChannelProcessor, Refused};
+pub use processor::{ChannelProcessor, Each, Refused};
 
 use crate::config::{ComponentType, Props};
 

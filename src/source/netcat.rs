@@ -25,6 +25,7 @@ use tracing::{error, info, warn};
 
 use super::read_buffer::ReadBuffer;
 use super::{ChannelProcessor, LineSplitter, Source, SourceBuilder, SourceConfig, SourceError, Terminator};
+use crate::channel::ChannelError;
 use crate::charset::{Charset, TextDecoder};
 use crate::config::{ComponentType, Props};
 use crate::event::{Batch, NO_HEADERS};
@@ -157,6 +158,8 @@ impl Source for NetcatSource {
 struct Answers {
     text: BytesMut,
     oks: usize,
+    /// Why the client gets no more answers.
+    failure: Option<io::Error>,
 }
 
 impl Answers {
@@ -185,15 +188,21 @@ impl Answers {
         self.text.extend_from_slice(format!("FAILED: {reason}\n").as_bytes());
     }
 
-    /// Sends what is there. Cut off, it has noted what is sent, and goes on from there.
-    async fn send(&mut self, stream: &mut TcpStream) -> io::Result<()> {
+    /// Sends what is there. Cut off, it has noted what is sent, and goes on from there. When the client cannot be
+    /// reached, its answers are dropped, and its lines, as far as they have been read, are still delivered.
+    async fn send(&mut self, stream: &mut TcpStream) {
         self.spell_oks();
         while !self.text.is_empty() {
-            if stream.write_buf(&mut self.text).await? == 0 {
-                return Err(io::ErrorKind::WriteZero.into());
+            let sent = match self.failure {
+                Some(_) => Ok(0),
+                None => stream.write_buf(&mut self.text).await,
+            };
+            match sent {
+                Ok(1..) => {}
+                Ok(0) => self.text.clear(),
+                Err(error) => self.failure = Some(error),
             }
         }
-        Ok(())
     }
 }
 
@@ -286,15 +295,19 @@ impl Connection {
             let mut verdict = Verdict::GoOn;
             // Some lines at a time, so that the answers to very many short ones stay within bounds.
             while !lines.is_empty() && matches!(verdict, Verdict::GoOn) {
-                verdict = self.take_in(&mut lines, stop).await;
-                match stop.run_until_cancelled(self.answers.send(stream)).await {
-                    Some(sent) => sent?,
-                    None => return Ok(()),
+                verdict = self.take_in(stream, &mut lines, stop).await;
+                if stop.run_until_cancelled(self.answers.send(stream)).await.is_none() {
+                    return Ok(());
                 }
             }
             if matches!(verdict, Verdict::GoOn) && self.pending_is_too_long() {
                 verdict = self.refuse_long();
-                self.answers.send(stream).await?;
+                if stop.run_until_cancelled(self.answers.send(stream)).await.is_none() {
+                    return Ok(());
+                }
+            }
+            if let Some(error) = self.answers.failure.take() {
+                return Err(error);
             }
             if matches!(verdict, Verdict::Close) {
                 return close_gently(stream).await;
@@ -312,7 +325,7 @@ impl Connection {
     }
 
     /// Makes events of the first lines, as many as are taken in at once, and delivers them.
-    async fn take_in(&mut self, lines: &mut Bytes, stop: &CancellationToken) -> Verdict {
+    async fn take_in(&mut self, stream: &mut TcpStream, lines: &mut Bytes, stop: &CancellationToken) -> Verdict {
         let limit = self.config.max_line_length;
         let mut pieces: Vec<Piece> = Vec::new();
         let mut batch = Batch::with_capacity(self.usual_lines);
@@ -345,7 +358,7 @@ impl Connection {
         bytes::Buf::advance(lines, used);
         if pieces.is_empty() {
             self.usual_lines = batch.len().max(1);
-            self.deliver(batch, used, stop).await;
+            self.deliver(stream, batch, used, stop).await;
             return Verdict::GoOn;
         }
         if !batch.is_empty() {
@@ -353,7 +366,7 @@ impl Connection {
         }
         for piece in pieces {
             match piece {
-                Piece::Events(batch) => self.deliver(batch, used, stop).await,
+                Piece::Events(batch) => self.deliver(stream, batch, used, stop).await,
                 Piece::Refused(Problem::TooLong) => return self.refuse_long(),
                 Piece::Refused(Problem::Undecodable { byte, offset }) => self.refuse_undecodable(byte, offset),
             }
@@ -361,13 +374,19 @@ impl Connection {
         Verdict::GoOn
     }
 
-    async fn deliver(&mut self, mut batch: Batch, buffer_bytes: usize, stop: &CancellationToken) {
+    async fn deliver(
+        &mut self,
+        stream: &mut TcpStream,
+        mut batch: Batch,
+        buffer_bytes: usize,
+        stop: &CancellationToken,
+    ) {
         // Events that are little of what came must not keep all of it.
         if batch.body_bytes() < buffer_bytes / 4 {
             batch.repack();
         }
         let Self { out, answers, config, peer, .. } = self;
-        out.deliver_each(batch, stop, |events, refused| match refused {
+        let note = |answers: &mut Answers, events: usize, refused: Option<&ChannelError>| match refused {
             None if config.ack_every_event => answers.oks += events,
             None => {}
             Some(reason) => {
@@ -381,8 +400,13 @@ impl Connection {
                     answers.failed(reason);
                 }
             }
-        })
-        .await;
+        };
+        let mut each = out.deliver_each(batch);
+        while !each.ready(|events, refused| note(answers, events, refused)).await {
+            // Whoever has had an event accepted hears so before the next one waits for room.
+            stop.run_until_cancelled(answers.send(stream)).await;
+            each.one(stop, |events, refused| note(answers, events, refused)).await;
+        }
     }
 
     /// Whether a line that is not at its end yet has reached the limit.

@@ -32,6 +32,52 @@ enum Wait<'a> {
     Until(Patience, &'a CancellationToken),
 }
 
+/// Events that are transactions of their own, on their way into the channels. Both steps call `outcome` for each run of
+/// events in order: how many, and why they were refused if they were.
+pub struct Each<'a> {
+    out: &'a ChannelProcessor,
+    batch: Batch,
+}
+
+impl Each<'_> {
+    /// Delivers what fits, as many events at once as do, without waiting. Returns whether that was all.
+    pub async fn ready(&mut self, mut outcome: impl FnMut(usize, Option<&ChannelError>)) -> bool {
+        let mut size = self.out.likely_to_fit();
+        while !self.batch.is_empty() {
+            let part = self.batch.front(size);
+            size = part.len();
+            match self.out.put(part, Wait::No).await {
+                Ok(()) => {
+                    outcome(size, None);
+                    self.batch.advance(size);
+                    size = self.out.likely_to_fit();
+                }
+                Err(_) if size > 1 => size /= 2,
+                Err(_) => return false,
+            }
+        }
+        true
+    }
+
+    /// Delivers the next event and waits for room for it, as if it had come alone. After the stop nothing more is
+    /// waited for, and all that is left is refused.
+    pub async fn one(&mut self, stop: &CancellationToken, mut outcome: impl FnMut(usize, Option<&ChannelError>)) {
+        let part = self.batch.front(1);
+        match self.out.put(part, Wait::Until(Patience::KeepAlive, stop)).await {
+            Ok(()) => {
+                outcome(1, None);
+                self.batch.advance(1);
+            }
+            Err(Refused { error, channel, .. }) => {
+                let refused = if stop.is_cancelled() { self.batch.len() } else { 1 };
+                self.out.refuse_by_channel(refused, channel);
+                outcome(refused, Some(&error));
+                self.batch.advance(refused);
+            }
+        }
+    }
+}
+
 /// Hands batches to all channels that they belong in. Clones share everything.
 #[derive(Clone)]
 pub struct ChannelProcessor {
@@ -120,50 +166,19 @@ impl ChannelProcessor {
         all
     }
 
-    /// Delivers events that are transactions of their own, as many at once as fit, and calls `outcome` for each
-    /// run of events in order: how many, and why they were refused if they were.
-    ///
-    /// Each event waits for room as long as if it had come alone.
-    pub async fn deliver_each(
-        &self,
-        mut batch: Batch,
-        stop: &CancellationToken,
-        mut outcome: impl FnMut(usize, Option<&ChannelError>),
-    ) {
+    /// Begins to deliver events that are transactions of their own.
+    pub fn deliver_each(&self, mut batch: Batch) -> Each<'_> {
         self.shared.chain.intercept(&mut batch);
-        let mut size = self.likely_to_fit();
-        while !batch.is_empty() {
-            let part = batch.front(size);
-            size = part.len();
-            // Only the last resort waits: one event.
-            let wait = if size == 1 { Wait::Until(Patience::KeepAlive, stop) } else { Wait::No };
-            match self.put(part, wait).await {
-                Ok(()) => {
-                    outcome(size, None);
-                    batch.advance(size);
-                    size = self.likely_to_fit();
-                }
-                Err(_) if size > 1 => size /= 2,
-                Err(Refused { error, channel, .. }) => {
-                    // At the stop nothing more will fit, and nothing more is waited for.
-                    let refused = if stop.is_cancelled() { batch.len() } else { 1 };
-                    self.refuse_by_channel(refused, channel);
-                    outcome(refused, Some(&error));
-                    batch.advance(refused);
-                    size = self.likely_to_fit();
-                }
-            }
-        }
+        Each { out: self, batch }
     }
 
     /// A size to try: what every channel takes at once and has room for, but at least one event.
     fn likely_to_fit(&self) -> usize {
         let Shared { selector, channels, .. } = &*self.shared;
-        let limits = channels.iter().enumerate().map(|(number, channel)| match selector.requires(number) {
-            true => channel.room().min(channel.transaction_capacity()),
-            false => channel.transaction_capacity(),
-        });
-        limits.min().unwrap_or(1).max(1)
+        let required = channels.iter().enumerate().filter(|(number, _)| selector.requires(*number));
+        let room = required.map(|(_, channel)| channel.room().min(channel.transaction_capacity())).min();
+        let any = || channels.iter().map(|channel| channel.transaction_capacity()).min();
+        room.or_else(any).unwrap_or(1).max(1)
     }
 
     /// Counts events that the source itself refuses.
@@ -218,30 +233,26 @@ impl ChannelProcessor {
     }
 
     /// Puts what fits into a channel that may fail, without waiting.
-    async fn put_optional(&self, channel: &dyn Channel, batch: Batch) {
+    async fn put_optional(&self, channel: &dyn Channel, mut batch: Batch) {
         channel.counters().put_attempt.add(batch.len() as u64);
-        let fits = channel.room().min(batch.len());
-        let part = batch.front(fits.max(1));
-        let outcome = match channel.try_reserve(&part) {
-            Ok(mut put) => put.prepare(&part).await.map(|()| put),
-            Err(error) => Err(error),
-        };
-        let (name, events) = (channel.name(), batch.len());
-        match outcome {
-            Ok(put) => {
-                let _entry = self.shared.ledger.entry();
-                put.commit(part);
-                if fits < events
-                    && let Some(others) = self.may_complain()
-                {
-                    error!(
-                        "Unable to put batch on optional channel: {name}: room for {fits} of {events} events{others}"
-                    );
+        while !batch.is_empty() {
+            let fits = channel.room().min(channel.transaction_capacity()).max(1);
+            let part = batch.split_to(fits);
+            let outcome = match channel.try_reserve(&part) {
+                Ok(mut put) => put.prepare(&part).await.map(|()| put),
+                Err(error) => Err(error),
+            };
+            match outcome {
+                Ok(put) => {
+                    let _entry = self.shared.ledger.entry();
+                    put.commit(part);
                 }
-            }
-            Err(error) => {
-                if let Some(others) = self.may_complain() {
-                    error!("Unable to put batch on optional channel: {name}: {error}{others}");
+                Err(error) => {
+                    if let Some(others) = self.may_complain() {
+                        let (name, left) = (channel.name(), part.len() + batch.len());
+                        error!("Unable to put batch on optional channel: {name}: {left} events: {error}{others}");
+                    }
+                    return;
                 }
             }
         }
@@ -385,7 +396,10 @@ mod tests {
         let out = processor(ToFirst, &[&only]);
         let mut outcomes = Vec::new();
         let stop = CancellationToken::new();
-        out.deliver_each(batch(7), &stop, |events, refused| outcomes.push((events, refused.is_some()))).await;
+        let mut each = out.deliver_each(batch(7));
+        while !each.ready(|events, refused| outcomes.push((events, refused.is_some()))).await {
+            each.one(&stop, |events, refused| outcomes.push((events, refused.is_some()))).await;
+        }
         let accepted: usize = outcomes.iter().filter(|(_, refused)| !refused).map(|(events, _)| events).sum();
         assert_eq!(accepted, 5, "{outcomes:?}");
         assert_eq!(outcomes.iter().filter(|(_, refused)| *refused).count(), 2, "{outcomes:?}");

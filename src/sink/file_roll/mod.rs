@@ -49,7 +49,11 @@ struct FileRollConfig {
 
 impl FileRollConfig {
     fn from_props(props: &mut Props<'_>) -> Option<Self> {
-        let directory = props.required("sink.directory", "a directory to write files in", "Directory may not be null");
+        let directory: PathBuf =
+            props.required("sink.directory", "a directory to write files in", "Directory may not be null");
+        if !directory.as_os_str().is_empty() && !directory.is_dir() {
+            props.warning("sink.directory", "the directory does not exist; the sink waits until it does");
+        }
         let interval = props.or("sink.rollInterval", ROLL_INTERVAL_SECONDS);
         let batch_size = props.or("sink.batchSize", BATCH_SIZE);
         if batch_size < 1 {
@@ -95,7 +99,9 @@ impl SinkConfig for Arc<FileRollConfig> {
 struct Open {
     file: File,
     path: PathBuf,
-    /// Bytes of whole batches.
+    /// Bytes before the first event.
+    front: u64,
+    /// Bytes up to the last whole batch.
     length: u64,
     serializer: Box<dyn EventSerializer>,
     /// Bytes on their way to the file; kept for its room.
@@ -115,10 +121,13 @@ impl Open {
     fn create(path: &Path, mut serializer: Box<dyn EventSerializer>) -> io::Result<Self> {
         let mut file = File::create_new(path)?;
         let mut buffer = Vec::new();
-        serializer.begin(&mut buffer)?;
-        file.write_all(&buffer)?;
-        let length = buffer.len() as u64;
-        Ok(Self { file, path: path.to_owned(), length, serializer, buffer })
+        let begun = serializer.begin(&mut buffer).and_then(|()| file.write_all(&buffer));
+        if let Err(error) = begun {
+            std::fs::remove_file(path).ok();
+            return Err(error);
+        }
+        let front = buffer.len() as u64;
+        Ok(Self { file, path: path.to_owned(), front, length: front, serializer, buffer })
     }
 
     /// Writes a batch. After an error, what is there of it is gone, if the file allows that: the batch comes again.
@@ -132,6 +141,10 @@ impl Open {
             }
             Err(error) => {
                 self.file.set_len(self.length).ok();
+                // A disk that is full for a day must not be found full of empty files.
+                if self.length == self.front {
+                    std::fs::remove_file(&self.path).ok();
+                }
                 Err(error)
             }
         }
