@@ -308,3 +308,54 @@ fn removed_components_stop() {
     assert_eq!(summary(&agent), [3, 0, 3, 0]);
     assert_eq!(contents(out.path()), b"x\nx\nx\n");
 }
+
+#[test]
+fn a_signal_during_a_reload_cuts_the_drain_of_a_leaving_channel_short() {
+    let out = directory();
+    let never = file_roll(&out.path().join("never"));
+    let config = format!("{NETCAT}{MEMORY}{never}");
+    let mut agent = TestAgent::start_with(&config, &["--poll-interval", "1", "--drain-timeout", "600"]);
+    assert_eq!(Conversation::with(agent.port()).ask("stuck"), "OK");
+    // The channel leaves, and its sink has nowhere to write: the drain would take ten minutes.
+    agent.rewrite(&config.replace("c1", "c2"));
+    agent.wait_for_line("Stopping Source r1");
+    // What is new runs meanwhile.
+    let port = agent.ports(2)[1];
+    assert_eq!(Conversation::with(port).ask("served"), "OK");
+    agent.signal(Signal::TERM);
+    agent.wait_for_line("SIGTERM: stopping");
+    agent.signal(Signal::TERM);
+    assert_eq!(agent.wait().code(), Some(1));
+    assert_eq!(summary(&agent), [2, 0, 0, 2]);
+}
+
+#[test]
+fn another_agents_mistake_does_not_keep_this_one_from_reloading() {
+    let other = format!("{NETCAT}{MEMORY}{NULL}").replace("a1.", "a2.");
+    let agent = reloading_agent(&format!("{NETCAT}{MEMORY}{NULL}{other}"));
+    agent.ports(1);
+    agent.rewrite(&format!("{NETCAT}{MEMORY}{LOGGER}a2.sources = r1\na2.channels = c1\n"));
+    agent.wait_for_line("Agent configuration invalid for agent 'a2'. It will be removed.");
+    agent.wait_for_line("Creating instance of sink: k1, type: logger");
+}
+
+#[test]
+fn only_a_good_configuration_becomes_the_backup() {
+    let backup = directory();
+    let path = backup.path().join(".a1.properties");
+    let arguments = ["--backup-directory".to_owned(), backup.path().display().to_string()];
+    let good = format!("{NETCAT}{MEMORY}{LOGGER}");
+    let mut agent = Launch::new().args(&arguments).config(&good);
+    agent.ports(1);
+    agent.terminate();
+    assert!(fs::read_to_string(&path).expect("a backup").contains("netcat"));
+    let mut agent = Launch::new().args(&arguments).config("garbage\n");
+    agent.wait_for_line("No configuration found for this host:a1");
+    agent.terminate();
+    assert!(fs::read_to_string(&path).expect("a backup").contains("netcat"));
+    // With nothing else to read, it is what runs.
+    let missing = backup.path().join("missing.conf").display().to_string();
+    let agent = Launch::new().args(&arguments).args(["--conf-file", &missing]).start();
+    agent.wait_for_line("Unable to access primary configuration. Trying backup");
+    assert_eq!(Conversation::with(agent.port()).ask("hello"), "OK");
+}

@@ -390,3 +390,13 @@ fn flumes_class_name_is_a_type() {
     assert_eq!(Conversation::with(agent.port()).ask("hello\r"), "OK");
     assert_eq!(agent.wait_for_events(1), [HELLO]);
 }
+
+#[test]
+fn what_is_accepted_is_answered_before_the_next_line_waits_for_room() {
+    let limits =
+        "a1.channels.c1.capacity = 3\na1.channels.c1.transactionCapacity = 3\na1.channels.c1.keep-alive = 600\n";
+    let agent = TestAgent::start(&format!("{NETCAT}{MEMORY}{limits}"));
+    let mut nc = Conversation::with(agent.port());
+    nc.send("1\n2\n3\n4\n5\n");
+    assert_eq!(nc.lines(3), ["OK", "OK", "OK"]);
+}
