@@ -129,7 +129,8 @@ pub fn run(mut args: AgentArgs, java: JavaArgs) -> ExitCode {
         info!("Options for Java have no effect here: {}", java.ignored.join(" "));
     }
     let reader = Reader { name, locations, java, backup: args.backup_directory.clone() };
-    let stamp = reader.stamp();
+    // Before the first reading, so that no change is missed. Where nobody looks for changes, nothing is read twice.
+    let stamp = if args.no_reload_conf { Stamp::new() } else { reader.stamp() };
     let (configuration, text) = match reader.read_or_backup() {
         Ok(read) => read,
         Err(text) => {

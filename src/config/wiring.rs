@@ -307,6 +307,13 @@ impl Rules<'_> {
         self.typed(Kind::Channel, |name| format!("Configuration empty for: {name}. Removed."), failed)
     }
 
+    /// Notes that a component lacks its channel, and what to do when it has the other kind's key.
+    fn missing_wiring(&mut self, finding: Finding, component: &ComponentPlan, key: String, other: (&str, &str)) {
+        let (other_key, help) = other;
+        let help = component.properties.contains_key(other_key).then(|| help.to_owned());
+        self.findings.push(Finding { help, ..finding }.missing(key, component.origin()));
+    }
+
     fn sources(&mut self, channels: &[&str]) -> Vec<SourcePlan> {
         if self.agent.list(Kind::Source).is_none() {
             self.missing_list(Kind::Source, format!("Agent configuration for '{}' has no sources.", self.agent.name));
@@ -320,14 +327,13 @@ impl Rules<'_> {
             let key = self.key(Kind::Source, &name, "channels");
             let Some(property) = component.properties.get("channels") else {
                 let finding = Finding::error("missing: expected the names of the source's channels");
-                let help = component
-                    .properties
-                    .contains_key("channel")
-                    .then_some("a source has \"channels\", a sink has \"channel\"");
-                let finding = Finding { help: help.map(str::to_owned), ..finding }
-                    .missing(key, component.origin())
-                    .as_flume(failed(&name, "Failed to configure component!"));
-                self.findings.push(finding);
+                let other = ("channel", "a source has \"channels\", a sink has \"channel\"");
+                self.missing_wiring(
+                    finding.as_flume(failed(&name, "Failed to configure component!")),
+                    &component,
+                    key,
+                    other,
+                );
                 continue;
             };
             let (known, unknown): (Vec<String>, Vec<String>) =
@@ -373,14 +379,9 @@ impl Rules<'_> {
             let key = self.key(Kind::Sink, &name, "channel");
             let Some(property) = component.properties.get("channel") else {
                 let finding = Finding::error("missing: expected the name of the sink's channel");
-                let help = component
-                    .properties
-                    .contains_key("channels")
-                    .then_some("a sink has \"channel\", a source has \"channels\"");
-                let finding = Finding { help: help.map(str::to_owned), ..finding }
-                    .missing(key, component.origin())
-                    .as_flume(failed(&name, &format!("No channel configured for sink: {name}")));
-                self.findings.push(finding);
+                let flume = failed(&name, &format!("No channel configured for sink: {name}"));
+                let other = ("channels", "a sink has \"channel\", a source has \"channels\"");
+                self.missing_wiring(finding.as_flume(flume), &component, key, other);
                 continue;
             };
             let channel = property.value.clone();

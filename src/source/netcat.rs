@@ -332,7 +332,7 @@ impl Connection {
         let mut buffer = batch.push_buffer(lines.clone());
         let all_valid = std::str::from_utf8(lines).is_ok();
         let mut closed = false;
-        let taken = self.splitter.split_some(lines, LINES_AT_ONCE, |start, end| {
+        let used = self.splitter.split_some(lines, LINES_AT_ONCE, |start, end| {
             if closed {
                 return;
             }
@@ -354,7 +354,6 @@ impl Connection {
             }
             pieces.push(Piece::Refused(problem));
         });
-        let used = taken;
         bytes::Buf::advance(lines, used);
         if pieces.is_empty() {
             self.usual_lines = batch.len().max(1);

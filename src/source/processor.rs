@@ -19,7 +19,11 @@ pub struct Refused {
     pub batch: Batch,
     /// Why.
     pub error: ChannelError,
-    /// The number of the channel that refused.
+}
+
+/// Why a put failed, and the number of the channel that refused.
+struct Refusal {
+    error: ChannelError,
     channel: usize,
 }
 
@@ -68,7 +72,7 @@ impl Each<'_> {
                 outcome(1, None);
                 self.batch.advance(1);
             }
-            Err(Refused { error, channel, .. }) => {
+            Err(Refusal { error, channel }) => {
                 let refused = if stop.is_cancelled() { self.batch.len() } else { 1 };
                 self.out.refuse_by_channel(refused, channel);
                 outcome(refused, Some(&error));
@@ -128,8 +132,11 @@ impl ChannelProcessor {
     /// Delivers a batch as one transaction, with one wait for room.
     pub async fn deliver(&self, mut batch: Batch, stop: &CancellationToken) -> Result<(), Refused> {
         self.shared.chain.intercept(&mut batch);
-        let attempt = self.put(batch, Wait::Until(Patience::KeepAlive, stop)).await;
-        attempt.inspect_err(|refused| self.refuse_by_channel(refused.batch.len(), refused.channel))
+        let attempt = self.put(batch.clone(), Wait::Until(Patience::KeepAlive, stop)).await;
+        attempt.map_err(|Refusal { error, channel }| {
+            self.refuse_by_channel(batch.len(), channel);
+            Refused { batch, error }
+        })
     }
 
     /// Delivers a batch and waits for room as long as it takes, for sources that answer to nobody. What can never
@@ -147,14 +154,14 @@ impl ChannelProcessor {
                     batch.advance(size);
                     size = batch.len();
                 }
-                Err(Refused { error, .. }) if error.is_transient() && !stop.is_cancelled() => {
+                Err(Refusal { error, .. }) if error.is_transient() && !stop.is_cancelled() => {
                     self.counters().channel_write_fail.add(1);
                     warn!("Source {}: {error}; waiting, nothing is lost", self.shared.source);
                     patience = Patience::Endless;
                 }
                 // Too large for the channel as a whole: its parts may fit.
-                Err(Refused { error, .. }) if size > 1 && !error.is_transient() && !stop.is_cancelled() => size /= 2,
-                Err(Refused { error, channel, .. }) => {
+                Err(Refusal { error, .. }) if size > 1 && !error.is_transient() && !stop.is_cancelled() => size /= 2,
+                Err(Refusal { error, channel }) => {
                     all = false;
                     self.refuse_by_channel(size, channel);
                     error!("Source {}: {size} events could not be delivered: {error}", self.shared.source);
@@ -194,28 +201,16 @@ impl ChannelProcessor {
         self.shared.channels[channel].counters().put_attempt.add(events as u64);
     }
 
-    /// Selects, reserves everywhere, and commits; gives the batch back when a required channel refuses.
-    async fn put(&self, batch: Batch, wait: Wait<'_>) -> Result<(), Refused> {
+    /// Selects, reserves everywhere, and commits to all required channels or to none.
+    async fn put(&self, batch: Batch, wait: Wait<'_>) -> Result<(), Refusal> {
         let events = batch.len() as u64;
         let Shared { selector, channels, counters, ledger, .. } = &*self.shared;
-        // With more than one channel the batch is kept for the case that one of them refuses.
-        let kept = (channels.len() > 1).then(|| batch.clone());
         let Routes { mut required, optional } = selector.select(batch);
         // In one order everywhere, so that two sources never wait for each other's room.
         required.sort_by(|(a, _), (b, _)| channels[*a].name().cmp(channels[*b].name()));
-        let mut puts = match self.reserve_all(&required, wait).await {
-            Ok(puts) => puts,
-            Err((error, channel)) => {
-                let batch = kept.or_else(|| required.pop().map(|(_, batch)| batch)).unwrap_or_default();
-                return Err(Refused { batch, error, channel });
-            }
-        };
+        let mut puts = self.reserve_all(&required, wait).await?;
         for (put, (channel, part)) in puts.iter_mut().zip(&required) {
-            if let Err(error) = put.prepare(part).await {
-                let channel = *channel;
-                let batch = kept.or_else(|| required.pop().map(|(_, batch)| batch)).unwrap_or_default();
-                return Err(Refused { batch, error, channel });
-            }
+            put.prepare(part).await.map_err(|error| Refusal { error, channel: *channel })?;
         }
         {
             let _entry = ledger.entry();
@@ -260,7 +255,7 @@ impl ChannelProcessor {
 
     /// Reserves in all channels or in none. While it waits for one it holds no room in the others, so that a channel
     /// that is stuck keeps nobody out of the rest.
-    async fn reserve_all(&self, parts: &[(usize, Batch)], wait: Wait<'_>) -> Result<Vec<Put>, (ChannelError, usize)> {
+    async fn reserve_all(&self, parts: &[(usize, Batch)], wait: Wait<'_>) -> Result<Vec<Put>, Refusal> {
         let channels = &self.shared.channels;
         let mut waited: Option<(usize, Put)> = None;
         // Each channel can be the full one, and has then been waited for as long as it is configured to.
@@ -283,18 +278,16 @@ impl ChannelProcessor {
             drop(puts);
             drop(waited.take());
             let (channel, part) = &parts[position];
-            let Wait::Until(patience, stop) = wait else { return Err((error, *channel)) };
+            let refusal = |error| Refusal { error, channel: *channel };
+            let Wait::Until(patience, stop) = wait else { return Err(refusal(error)) };
             if !error.is_transient() {
-                return Err((error, *channel));
+                return Err(refusal(error));
             }
-            match stop.run_until_cancelled(channels[*channel].reserve(part, patience)).await {
-                Some(Ok(put)) => waited = Some((position, put)),
-                Some(Err(error)) => return Err((error, *channel)),
-                None => return Err((error, *channel)),
-            }
+            let reserved = stop.run_until_cancelled(channels[*channel].reserve(part, patience)).await;
+            waited = Some((position, reserved.unwrap_or(Err(error)).map_err(refusal)?));
         }
         let channel = waited.and_then(|(position, _)| parts.get(position)).map_or(0, |(channel, _)| *channel);
-        Err((ChannelError::Full, channel))
+        Err(Refusal { error: ChannelError::Full, channel })
     }
 }
 
