@@ -1,12 +1,21 @@
-//! Listening sockets.
+//! Listening sockets and their connections.
 
+use std::future::Future;
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
 
-use tokio::net::{TcpListener, TcpSocket, lookup_host};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 /// Connections that wait to be accepted; the kernel may allow fewer.
 const BACKLOG: u32 = 4096;
+/// Pause after a failure to accept, which is mostly a lack of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Listens on a host name or address. Of the addresses of a name an IPv4 one is taken when there is one, as Java
 /// does for Flume, so that `localhost` is 127.0.0.1.
@@ -18,4 +27,43 @@ pub async fn listen(host: &str, port: u16) -> io::Result<TcpListener> {
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
+}
+
+/// Accepts connections until it is told to stop, closes the port, and waits for the connections to end. Each is served
+/// in a task of its own, at most `limit` at once; more clients wait in the kernel's queue. `component` is who listens,
+/// for messages.
+pub async fn serve<F>(
+    listener: TcpListener,
+    component: &str,
+    limit: usize,
+    stop: &CancellationToken,
+    mut connection: impl FnMut(TcpStream, SocketAddr) -> F,
+) where
+    F: Future<Output = ()> + Send + 'static,
+{
+    let room = Arc::new(Semaphore::new(limit));
+    let mut connections = JoinSet::new();
+    loop {
+        let next = async {
+            let room = Arc::clone(&room).acquire_owned().await;
+            (room, listener.accept().await)
+        };
+        let Some((room, accepted)) = stop.run_until_cancelled(next).await else { break };
+        while connections.try_join_next().is_some() {}
+        match accepted {
+            Ok((stream, peer)) => {
+                let served = connection(stream, peer);
+                connections.spawn(async move {
+                    let _room = room;
+                    served.await;
+                });
+            }
+            Err(error) => {
+                warn!("{component}: could not accept a connection: {error}");
+                stop.run_until_cancelled(tokio::time::sleep(ACCEPT_PAUSE)).await;
+            }
+        }
+    }
+    drop(listener);
+    while connections.join_next().await.is_some() {}
 }

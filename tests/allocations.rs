@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use flume_rs::agent::{Agent, resolve};
-use flume_rs::config::{Lookups, load};
+use flume_rs::config::{Globals, Lookups, load};
 use flume_rs::metrics::{Metrics, SinkCounters};
 use stats_alloc::{INSTRUMENTED_SYSTEM, Region, StatsAlloc};
 use tokio_util::sync::CancellationToken;
@@ -47,7 +47,8 @@ fn less_than_one_allocation_per_ten_events() {
     let port = std::net::TcpListener::bind("127.0.0.1:0").and_then(|l| l.local_addr()).expect("a free port").port();
     let text = CONFIG.replace("@PORT@", &port.to_string());
     let mut configuration = load(&[("test".to_owned(), text.into_bytes())], &Lookups::new(BTreeMap::new()));
-    let resolved = resolve(&configuration.agents["a1"], 1 << 30, &mut configuration.findings);
+    let globals = Globals { heap_bytes: 1 << 30, ..Globals::default() };
+    let resolved = resolve(&configuration.agents["a1"], &globals, &mut configuration.findings);
     assert!(configuration.findings.is_empty(), "{:?}", configuration.findings);
 
     let runtime =

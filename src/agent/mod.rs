@@ -20,6 +20,7 @@ pub use resolve::{ResolvedAgent, ResolvedChannel, ResolvedSink, ResolvedSource, 
 use crate::channel::Channel;
 use crate::config::ComponentPlan;
 use crate::metrics::{Metrics, SinkCounters, SourceCounters};
+use crate::sink::Outlet;
 use crate::source::ChannelProcessor;
 
 /// How long sinks may take to finish the batch in hand once the limit of the drain is over.
@@ -193,9 +194,7 @@ impl Agent {
             name: plan.name.clone(),
             class,
             config,
-            channel: Arc::clone(&channel),
-            counters,
-            ledger: Arc::clone(&self.metrics.ledger),
+            outlet: Outlet::new(Arc::clone(&channel), counters, Arc::clone(&self.metrics.ledger)),
         };
         let run = supervisor::run_sink(runner, stop.clone());
         let task = if blocks {

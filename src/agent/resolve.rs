@@ -2,7 +2,8 @@
 
 use crate::channel::{self, ChannelConfig};
 use crate::config::{
-    AgentPlan, ComponentPlan, ComponentType, Finding, GroupPlan, Kind, Props, flume_alias_or_class, resolve_type,
+    AgentPlan, ComponentPlan, ComponentType, Finding, Globals, GroupPlan, Kind, Props, flume_alias_or_class,
+    resolve_type,
 };
 use crate::interceptor::Chain;
 use crate::selector::{self, Selector};
@@ -70,13 +71,13 @@ pub struct ResolvedAgent {
 /// Looks up all types and reads all keys. What does not work is left out and noted.
 ///
 /// Flume ends the whole agent at an unknown type; here only the component is left out.
-pub fn resolve(plan: &AgentPlan, heap_bytes: u64, findings: &mut Vec<Finding>) -> ResolvedAgent {
-    Resolver { plan, heap_bytes, findings }.resolve()
+pub fn resolve(plan: &AgentPlan, globals: &Globals, findings: &mut Vec<Finding>) -> ResolvedAgent {
+    Resolver { plan, globals, findings }.resolve()
 }
 
 struct Resolver<'a> {
     plan: &'a AgentPlan,
-    heap_bytes: u64,
+    globals: &'a Globals,
     findings: &'a mut Vec<Finding>,
 }
 
@@ -152,7 +153,7 @@ impl Resolver<'_> {
         read: impl FnOnce(&mut Props<'_>) -> Option<T>,
     ) -> Option<T> {
         let prefix = format!("{}.{}.{}", self.plan.name, plan.kind.plural(), plan.name);
-        let mut props = Props::new(prefix, &plan.properties, plan.origin(), self.heap_bytes);
+        let mut props = Props::new(prefix, &plan.properties, plan.origin(), self.globals);
         for key in wiring {
             props.text(key);
         }

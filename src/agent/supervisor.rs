@@ -11,9 +11,9 @@ use tokio::time::{Instant, sleep, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tracing::error;
 
-use crate::channel::{Channel, Take};
-use crate::metrics::{CounterGroup as _, Ledger, SinkCounters};
-use crate::sink::{Sink, SinkConfig, SinkError};
+use crate::channel::Take;
+use crate::metrics::CounterGroup as _;
+use crate::sink::{BuiltSink, Outlet, Sink, SinkConfig, SinkError};
 use crate::source::{ChannelProcessor, SourceConfig};
 
 /// Waits between attempts: one step longer each time, up to a limit.
@@ -106,9 +106,7 @@ pub struct SinkRunner {
     pub name: String,
     pub class: &'static str,
     pub config: Box<dyn SinkConfig>,
-    pub channel: Arc<dyn Channel>,
-    pub counters: Arc<SinkCounters>,
-    pub ledger: Arc<Ledger>,
+    pub outlet: Outlet,
 }
 
 /// Runs a sink until it is told to stop.
@@ -134,15 +132,27 @@ pub async fn run_sink(runner: SinkRunner, stop: CancellationToken) {
 
 impl SinkRunner {
     async fn start_and_run(&self, stop: &CancellationToken) -> Result<(), SinkError> {
-        let mut sink = self.config.build(&self.name, Arc::clone(&self.counters));
-        match stop.run_until_cancelled(sink.start()).await {
-            None => return Ok(()),
-            Some(started) => started?,
+        let counters = self.outlet.counters();
+        match self.config.build(&self.name, Arc::clone(counters)) {
+            BuiltSink::Push(mut sink) => {
+                match stop.run_until_cancelled(sink.start()).await {
+                    None => return Ok(()),
+                    Some(started) => started?,
+                }
+                counters.started();
+                self.run(&mut *sink, stop).await;
+                sink.stop().await;
+            }
+            BuiltSink::Pull(mut sink) => {
+                match stop.run_until_cancelled(sink.start()).await {
+                    None => return Ok(()),
+                    Some(started) => started?,
+                }
+                counters.started();
+                sink.run(&self.outlet, stop).await?;
+            }
         }
-        self.counters.started();
-        self.run(&mut *sink, stop).await;
-        sink.stop().await;
-        self.counters.stopped();
+        counters.stopped();
         Ok(())
     }
 
@@ -153,15 +163,12 @@ impl SinkRunner {
                 biased;
                 () = stop.cancelled() => return,
                 () = due(sink.next_tick()) => None,
-                taken = self.channel.take(sink.batch_size()) => Some(taken),
+                taken = self.outlet.take(sink.batch_size()) => Some(taken),
             };
             let outcome = match taken {
                 None => sink.tick().await.map_err(|error| chain(&error)),
                 Some(Ok(take)) => self.deliver(sink, take).await,
-                Some(Err(error)) => {
-                    self.counters.channel_read_fail.add(1);
-                    Err(error.to_string())
-                }
+                Some(Err(error)) => Err(error.to_string()),
             };
             // A channel that always has something must not keep the thread from everybody else.
             tokio::task::consume_budget().await;
@@ -180,25 +187,12 @@ impl SinkRunner {
         }
     }
 
-    async fn deliver(&self, sink: &mut dyn Sink, mut take: Take) -> Result<(), String> {
-        let events = take.batch().len();
-        self.counters.drain_attempt.add(events as u64);
+    async fn deliver(&self, sink: &mut dyn Sink, take: Take) -> Result<(), String> {
         if let Err(error) = sink.deliver(take.batch()).await {
-            self.counters.event_write_fail.add(1);
+            self.outlet.counters().event_write_fail.add(1);
             return Err(chain(&error));
         }
-        take.prepare().await.map_err(|error| {
-            self.counters.channel_read_fail.add(1);
-            error.to_string()
-        })?;
-        let _entry = self.ledger.entry();
-        take.commit();
-        self.counters.drain_success.add(events as u64);
-        match events == sink.batch_size() {
-            true => self.counters.batch_complete.add(1),
-            false => self.counters.batch_underflow.add(1),
-        }
-        Ok(())
+        self.outlet.commit(take, sink.batch_size()).await.map_err(|error| error.to_string())
     }
 }
 

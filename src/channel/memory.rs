@@ -82,7 +82,7 @@ impl MemoryConfig {
         let transaction_capacity = props.lenient("transactionCapacity", default, positive, events, flume);
         let seconds = "a whole number of seconds, at least 0";
         let keep_alive = props.lenient("keep-alive", KEEP_ALIVE_SECONDS as i32, |n| *n >= 0, seconds, "");
-        let default_bytes = (props.heap_bytes() as f64 * 0.8) as i64;
+        let default_bytes = (props.globals().heap_bytes as f64 * 0.8) as i64;
         let bytes = "a whole number of bytes, or 0 for no limit";
         let byte_capacity = props.lenient("byteCapacity", default_bytes, |_| true, bytes, "");
         let percentage =

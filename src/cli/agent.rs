@@ -248,7 +248,7 @@ impl Reader {
 
     /// The agent's part, and all findings.
     fn resolve(&self, mut configuration: Configuration) -> (ResolvedAgent, Vec<Finding>) {
-        let agents = resolve_agents(&mut configuration, &self.locations, Some(&self.name), self.java.heap_bytes());
+        let agents = resolve_agents(&mut configuration, &self.locations, Some(&self.name), &self.java.globals());
         let names: Vec<&str> = configuration.agents.keys().map(String::as_str).collect();
         info!("Post-validation flume configuration contains configuration for agents: [{}]", names.join(", "));
         (agents.into_iter().next().unwrap_or_default(), configuration.findings)

@@ -8,7 +8,7 @@ use serde_json::{Value, json};
 
 use super::{ConfigArgs, JavaArgs, fail, read_texts, say};
 use crate::agent::{ResolvedAgent, resolve};
-use crate::config::{Configuration, Finding, Location, Severity, load, nearest};
+use crate::config::{Configuration, Finding, Globals, Location, Severity, load, nearest};
 
 /// Options of `check`.
 #[derive(Args, Debug)]
@@ -39,12 +39,12 @@ pub fn resolve_agents(
     configuration: &mut Configuration,
     locations: &[Location],
     name: Option<&str>,
-    heap_bytes: u64,
+    globals: &Globals,
 ) -> Vec<ResolvedAgent> {
     let mut agents = Vec::new();
     for (agent, plan) in &configuration.agents {
         if name.is_none_or(|name| name == agent) {
-            agents.push(resolve(plan, heap_bytes, &mut configuration.findings));
+            agents.push(resolve(plan, globals, &mut configuration.findings));
         }
     }
     if let Some(name) = name
@@ -81,7 +81,7 @@ pub fn run(args: &CheckArgs, java: JavaArgs) -> ExitCode {
         Ok(texts) => load(&texts, &java.lookups()),
         Err(error) => return fail(&error),
     };
-    let agents = resolve_agents(&mut configuration, &locations, args.name.as_deref(), java.heap_bytes());
+    let agents = resolve_agents(&mut configuration, &locations, args.name.as_deref(), &java.globals());
     let findings = &configuration.findings;
     let count = |severity| findings.iter().filter(|finding| finding.severity == severity).count();
     let (errors, warnings) = (count(Severity::Error), count(Severity::Warning));

@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
 
+use crate::config::Globals;
+
 /// Options for Java.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct JavaArgs {
@@ -79,8 +81,13 @@ impl JavaArgs {
 
     /// The heap that Java would have, from which Flume derives the default `byteCapacity`: `-Xmx`, or else Java's own
     /// rule, a quarter of the memory.
-    pub fn heap_bytes(&self) -> u64 {
+    fn heap_bytes(&self) -> u64 {
         self.heap.unwrap_or_else(|| memory_bytes() / 4)
+    }
+
+    /// What holds for all components.
+    pub fn globals(&self) -> Globals {
+        Globals { heap_bytes: self.heap_bytes(), system: self.system.clone() }
     }
 }
 
@@ -121,7 +128,7 @@ mod tests {
         let (java, rest) = split(line.split(' ').map(OsString::from));
         assert_eq!(java.system["a.b"], "1=2");
         assert_eq!(java.system["empty"], "");
-        assert_eq!(java.heap_bytes(), 2 << 30);
+        assert_eq!(java.globals().heap_bytes, 2 << 30);
         assert_eq!(java.ignored, ["-Xmx2g", "-agentlib:jdwp"]);
         assert_eq!(rest, ["flume-rs", "agent", "-n", "a1", "--conf-file", "x"].map(OsString::from));
     }

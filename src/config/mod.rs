@@ -18,7 +18,7 @@ pub use finding::{Finding, Origin, Severity, nearest};
 pub use flume_types::flume_alias_or_class;
 pub use plan::{AgentPlan, ComponentPlan, GroupPlan, Kind, SinkPlan, SourcePlan};
 pub use properties::{Property, parse};
-pub use props::{FromText, Props};
+pub use props::{FromText, Globals, Props};
 pub use provider::{Credentials, Location, ReadError};
 pub use substitution::Lookups;
 

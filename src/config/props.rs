@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::collections::{BTreeMap, BTreeSet};
+use std::env;
 use std::path::PathBuf;
 
 use super::finding::{Finding, Origin};
@@ -54,13 +55,30 @@ impl FromText for bool {
     }
 }
 
+/// What holds for all components, beside their keys: the command line's `-D` properties and the Java's heap.
+#[derive(Clone, Debug, Default)]
+pub struct Globals {
+    /// The heap that Flume's Java would have, from which some limits follow.
+    pub heap_bytes: u64,
+    /// System properties.
+    pub system: BTreeMap<String, String>,
+}
+
+impl Globals {
+    /// A system property, or else an environment variable; an empty one counts as none.
+    pub fn property_or_variable(&self, property: &str, variable: &str) -> Option<String> {
+        let given = self.system.get(property).cloned().or_else(|| env::var(variable).ok());
+        given.filter(|value| !value.is_empty())
+    }
+}
+
 /// The keys of one component. It notes what is wrong with them and remembers which were asked for, so that keys
 /// that nobody knows can be named.
 pub struct Props<'a> {
     prefix: String,
     entries: &'a BTreeMap<String, Property>,
     origin: Option<&'a Origin>,
-    heap_bytes: u64,
+    globals: &'a Globals,
     known: RefCell<BTreeSet<String>>,
     families: RefCell<BTreeSet<String>>,
     findings: RefCell<Vec<Finding>>,
@@ -73,13 +91,13 @@ impl<'a> Props<'a> {
         prefix: impl Into<String>,
         entries: &'a BTreeMap<String, Property>,
         origin: Option<&'a Origin>,
-        heap_bytes: u64,
+        globals: &'a Globals,
     ) -> Self {
         Self {
             prefix: prefix.into(),
             entries,
             origin,
-            heap_bytes,
+            globals,
             known: RefCell::default(),
             families: RefCell::default(),
             findings: RefCell::default(),
@@ -92,9 +110,9 @@ impl<'a> Props<'a> {
         self.prefix.rsplit('.').next().unwrap_or_default()
     }
 
-    /// The heap that Flume's Java would have, from which some limits follow.
-    pub fn heap_bytes(&self) -> u64 {
-        self.heap_bytes
+    /// What holds for all components.
+    pub fn globals(&self) -> &'a Globals {
+        self.globals
     }
 
     /// The text of a key.

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tracing::info;
 
-use super::{Sink, SinkBuilder, SinkConfig, SinkError};
+use super::{BuiltSink, Sink, SinkBuilder, SinkConfig, SinkError};
 use crate::config::{ComponentType, Props};
 use crate::event::{Batch, EventRef};
 use crate::metrics::SinkCounters;
@@ -47,8 +47,8 @@ impl SinkConfig for LoggerConfig {
         None
     }
 
-    fn build(&self, _name: &str, _counters: Arc<SinkCounters>) -> Box<dyn Sink> {
-        Box::new(LoggerSink { config: self.clone(), line: String::new() })
+    fn build(&self, _name: &str, _counters: Arc<SinkCounters>) -> BuiltSink {
+        BuiltSink::Push(Box::new(LoggerSink { config: self.clone(), line: String::new() }))
     }
 }
 

@@ -1,18 +1,22 @@
 //! Sinks: where events go.
 //!
-//! A sink delivers a batch or says why not. The runner owns take and commit, so a sink cannot lose events.
+//! A sink delivers a batch or says why not. The runner owns take and commit, so a sink cannot lose events. A sink whose
+//! events are fetched by somebody else is a [`PullSink`]: it takes them from its [`Outlet`] and commits when told to.
 
 pub mod file_roll;
 mod logger;
 mod null;
+mod outlet;
 
 use std::sync::Arc;
 
 use async_trait::async_trait;
 use thiserror::Error;
 use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
 
 pub use logger::hex_dump;
+pub use outlet::Outlet;
 
 use crate::config::{ComponentType, Props};
 use crate::event::Batch;
@@ -34,7 +38,15 @@ pub trait SinkConfig: Send + Sync {
         false
     }
     /// Makes the sink. Called again when the sink has failed and is to start anew.
-    fn build(&self, name: &str, counters: Arc<SinkCounters>) -> Box<dyn Sink>;
+    fn build(&self, name: &str, counters: Arc<SinkCounters>) -> BuiltSink;
+}
+
+/// A sink of either kind.
+pub enum BuiltSink {
+    /// One that is given batches.
+    Push(Box<dyn Sink>),
+    /// One that fetches them when it is asked to.
+    Pull(Box<dyn PullSink>),
 }
 
 /// A sink that runs.
@@ -61,6 +73,16 @@ pub trait Sink: Send {
 
     /// Finishes what is open. Everything delivered is safe already.
     async fn stop(&mut self) {}
+}
+
+/// A sink that hands out events when somebody asks for them.
+#[async_trait]
+pub trait PullSink: Send {
+    /// Everything that can fail at start. Tried again with back-off.
+    async fn start(&mut self) -> Result<(), SinkError>;
+
+    /// Serves until it is told to stop.
+    async fn run(&mut self, outlet: &Outlet, stop: &CancellationToken) -> Result<(), SinkError>;
 }
 
 /// Why a sink could not start, deliver or go on.

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 use tracing::info;
 
-use super::{Sink, SinkBuilder, SinkConfig, SinkError};
+use super::{BuiltSink, Sink, SinkBuilder, SinkConfig, SinkError};
 use crate::config::{ComponentType, Props};
 use crate::event::Batch;
 use crate::metrics::SinkCounters;
@@ -44,8 +44,8 @@ impl SinkConfig for NullConfig {
         Some(self.batch_size)
     }
 
-    fn build(&self, name: &str, _counters: Arc<SinkCounters>) -> Box<dyn Sink> {
-        Box::new(NullSink { name: name.to_owned(), config: self.clone(), events: 0 })
+    fn build(&self, name: &str, _counters: Arc<SinkCounters>) -> BuiltSink {
+        BuiltSink::Push(Box::new(NullSink { name: name.to_owned(), config: self.clone(), events: 0 }))
     }
 }
 

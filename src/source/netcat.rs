@@ -18,8 +18,6 @@ use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
@@ -45,8 +43,6 @@ const MAX_READ_BYTES: usize = 128 << 10;
 const LINES_AT_ONCE: usize = 4096;
 /// How long answers that are due may take when the agent stops.
 const LAST_ANSWERS: Duration = Duration::from_millis(500);
-/// Pause after a failure to accept, which is mostly a lack of file descriptors.
-const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// The netcat source's keys.
 #[derive(Clone, Debug)]
@@ -121,34 +117,14 @@ impl Source for NetcatSource {
 
     async fn run(&mut self, out: &ChannelProcessor, stop: &CancellationToken) -> Result<(), SourceError> {
         let Some(listener) = self.listener.take() else { return Ok(()) };
-        let room = Arc::new(Semaphore::new(self.config.max_connections));
-        let mut connections = JoinSet::new();
-        loop {
-            let next = async {
-                let room = Arc::clone(&room).acquire_owned().await;
-                (room, listener.accept().await)
-            };
-            let Some((room, accepted)) = stop.run_until_cancelled(next).await else { break };
-            while connections.try_join_next().is_some() {}
-            match accepted {
-                Ok((stream, peer)) => {
-                    let connection = Connection::new(peer, Arc::clone(&self.config), out.clone());
-                    let stop = stop.clone();
-                    out.counters().open_connections.add(1);
-                    connections.spawn(async move {
-                        let _room = room;
-                        connection.serve(stream, &stop).await;
-                    });
-                }
-                Err(error) => {
-                    warn!("Source {}: could not accept a connection: {error}", self.name);
-                    stop.run_until_cancelled(tokio::time::sleep(ACCEPT_PAUSE)).await;
-                }
-            }
-        }
+        let label = format!("Source {}", self.name);
+        net::serve(listener, &label, self.config.max_connections, stop, |stream, peer| {
+            let connection = Connection::new(peer, Arc::clone(&self.config), out.clone());
+            let stop = stop.clone();
+            async move { connection.serve(stream, &stop).await }
+        })
+        .await;
         info!("Source stopping");
-        drop(listener);
-        while connections.join_next().await.is_some() {}
         Ok(())
     }
 }
@@ -233,6 +209,7 @@ impl Drop for Connection {
 
 impl Connection {
     fn new(peer: SocketAddr, config: Arc<NetcatConfig>, out: ChannelProcessor) -> Self {
+        out.counters().open_connections.add(1);
         let decoder = (config.encoding != Charset::Utf8).then(|| config.encoding.decoder());
         Self {
             peer,

@@ -20,7 +20,7 @@ use tokio::time::Instant;
 use tracing::info;
 
 use self::path_manager::PathManager;
-use super::{Sink, SinkBuilder, SinkConfig, SinkError};
+use super::{BuiltSink, Sink, SinkBuilder, SinkConfig, SinkError};
 use crate::config::{ComponentType, Props};
 use crate::event::Batch;
 use crate::metrics::SinkCounters;
@@ -83,15 +83,15 @@ impl SinkConfig for Arc<FileRollConfig> {
         true
     }
 
-    fn build(&self, name: &str, counters: Arc<SinkCounters>) -> Box<dyn Sink> {
-        Box::new(FileRollSink {
+    fn build(&self, name: &str, counters: Arc<SinkCounters>) -> BuiltSink {
+        BuiltSink::Push(Box::new(FileRollSink {
             name: name.to_owned(),
             config: Self::clone(self),
             paths: PathManager::new(&self.directory, &self.paths),
             counters,
             open: None,
             next_roll: None,
-        })
+        }))
     }
 }
 

@@ -4,7 +4,7 @@ use proptest::prelude::*;
 
 use super::*;
 use crate::channel::memory::{MemoryChannel, MemoryConfig};
-use crate::config::{Origin, Property};
+use crate::config::{Globals, Origin, Property};
 use crate::interceptor::Chain;
 use crate::metrics::{Metrics, SourceCounters};
 
@@ -63,7 +63,8 @@ async fn converse(pieces: &[Vec<u8>], limit: usize) -> (String, Vec<Vec<u8>>) {
             Property { key: key.to_owned(), value: value.to_owned(), origin: Origin { file: "test".into(), line: 1 } };
         entries.insert(key.to_owned(), property);
     }
-    let mut props = Props::new("a1.sources.r1", &entries, None, 0);
+    let globals = Globals::default();
+    let mut props = Props::new("a1.sources.r1", &entries, None, &globals);
     let config = Arc::new(NetcatConfig::from_props(&mut props).expect("valid"));
     let selector = crate::selector::from_props(&mut props, &["c1".to_owned()]).expect("a selector");
     let channels = vec![Arc::clone(&channel)];

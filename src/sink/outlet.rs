@@ -1,0 +1,55 @@
+//! A sink's way to its channel.
+
+use std::sync::Arc;
+
+use crate::channel::{Channel, ChannelError, Take};
+use crate::metrics::{Ledger, SinkCounters};
+
+/// Where a sink takes events from, and where what became of them is counted. Clones share everything.
+#[derive(Clone)]
+pub struct Outlet {
+    channel: Arc<dyn Channel>,
+    counters: Arc<SinkCounters>,
+    ledger: Arc<Ledger>,
+}
+
+impl Outlet {
+    /// A sink's side of a channel.
+    pub fn new(channel: Arc<dyn Channel>, counters: Arc<SinkCounters>, ledger: Arc<Ledger>) -> Self {
+        Self { channel, counters, ledger }
+    }
+
+    /// What the sink counts.
+    pub fn counters(&self) -> &Arc<SinkCounters> {
+        &self.counters
+    }
+
+    /// The most events that the channel gives at once.
+    pub fn transaction_capacity(&self) -> usize {
+        self.channel.transaction_capacity()
+    }
+
+    /// Waits for at least one event and takes what is there, at most `max`.
+    pub async fn take(&self, max: usize) -> Result<Take, ChannelError> {
+        let taken = self.channel.take(max).await;
+        match &taken {
+            Ok(take) => self.counters.drain_attempt.add(take.batch().len() as u64),
+            Err(_) => self.counters.channel_read_fail.add(1),
+        }
+        taken
+    }
+
+    /// Removes events for good, as they have been delivered. `asked` is how many would have been taken.
+    pub async fn commit(&self, mut take: Take, asked: usize) -> Result<(), ChannelError> {
+        take.prepare().await.inspect_err(|_| self.counters.channel_read_fail.add(1))?;
+        let events = take.batch().len();
+        let _entry = self.ledger.entry();
+        take.commit();
+        self.counters.drain_success.add(events as u64);
+        match events == asked {
+            true => self.counters.batch_complete.add(1),
+            false => self.counters.batch_underflow.add(1),
+        }
+        Ok(())
+    }
+}
