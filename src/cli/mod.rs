@@ -1,6 +1,7 @@
 //! The command line: what `flume-ng` takes, and what goes beyond it.
 
 mod agent;
+mod avro_client;
 mod check;
 mod java_args;
 mod usage;
@@ -29,6 +30,8 @@ enum Command {
     /// Run an agent
     #[command(alias = "node")]
     Agent(agent::AgentArgs),
+    /// Send lines of text to an avro source
+    AvroClient(avro_client::AvroClientArgs),
     /// Check a configuration: print what is wrong with it, and what would run
     Check(check::CheckArgs),
     /// Print the version
@@ -130,6 +133,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
     };
     match cli.command {
         Command::Agent(args) => agent::run(args, java),
+        Command::AvroClient(args) => avro_client::run(&args, java),
         Command::Check(args) => check::run(&args, java),
         Command::Version => version::run(),
         Command::Help => usage::print(),

@@ -2,9 +2,9 @@
 
 use std::process::ExitCode;
 
-const COMMANDS: [&str; 6] = ["agent", "node", "check", "version", "completions", "man"];
+const COMMANDS: [&str; 7] = ["agent", "avro-client", "node", "check", "version", "completions", "man"];
 /// Flume's commands that this version does not have.
-const MISSING: [&str; 2] = ["avro-client", "tool"];
+const MISSING: [&str; 1] = ["tool"];
 
 const USAGE: &str = "\
 Usage: flume-rs <command> [options]...
@@ -12,6 +12,7 @@ Usage: flume-rs <command> [options]...
 commands:
   help                      display this help text
   agent                     run a Flume agent
+  avro-client               send lines of text to an avro source
   check                     check a configuration and show what would run
   version                   show version info
   man                       print the manual page
@@ -37,6 +38,16 @@ agent options:
   --strict                  refuse a configuration that `check` finds errors in
   --log-json                write the log as JSON lines
   --drain-timeout <s>       how long to deliver what is left when stopping (10)
+  --help,-h                 display help text
+
+avro-client options:
+  --rpcProps,-P <file>      a properties file with the client's keys: hosts, client.type, ssl, ...
+  --host,-H <host>          where the avro source is
+  --port,-p <port>          its port; --rpcProps, or both of these, are required
+  --filename,-F <file>      the file whose lines are sent (default: standard input)
+  --dirname <dir>           a directory whose files are sent; each gets the suffix .COMPLETED
+  --headerFile,-R <file>    a properties file with headers for every event
+  --batch-size <n>          events in a request (5, or what --rpcProps says)
   --help,-h                 display help text
 
 properties:

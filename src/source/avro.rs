@@ -23,6 +23,7 @@ use super::ip_filter::IpFilter;
 use super::{ChannelProcessor, Source, SourceBuilder, SourceConfig, SourceError};
 use crate::config::{ComponentType, Props};
 use crate::net;
+use crate::rpc::avro::event_client::deflate;
 use crate::rpc::avro::protocol::{AVRO_SOURCE, Registry};
 use crate::rpc::avro::responder::{Call, java_error};
 use crate::rpc::avro::server::{self, Limits, Service};
@@ -76,16 +77,6 @@ impl AvroConfig {
         };
         props.finish(config)
     }
-}
-
-/// Reads `compression-type`. As in Flume, whatever is not `deflate` is none.
-pub fn deflate(props: &Props<'_>) -> bool {
-    let text = props.text("compression-type").unwrap_or("none");
-    let deflate = text.eq_ignore_ascii_case("deflate");
-    if !deflate && !text.eq_ignore_ascii_case("none") {
-        props.warning("compression-type", "expected none or deflate; it is none");
-    }
-    deflate
 }
 
 impl SourceConfig for Arc<AvroConfig> {

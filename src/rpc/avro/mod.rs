@@ -6,10 +6,11 @@
 //! numbers. [Events](events) are ranges of the message that brought them.
 //!
 //! The [responder] is the server's side without a network, the [server] serves a connection with it, the [client] is the
-//! other side.
+//! other side, and the [event client](event_client) is Flume's, for the source that takes events.
 
 pub mod client;
 pub mod datum;
+pub mod event_client;
 pub mod events;
 pub mod handshake;
 pub mod pack;

@@ -1,0 +1,314 @@
+//! Flume's client: sends batches of events to one avro source, or to one of several.
+//!
+//! Keys, as Flume's client library has them: `hosts` and `hosts.NAME` (`host:port`), `client.type` (`default` takes the
+//! first host, `default_failover` the next one when one fails, `default_loadbalance` each in turn), `host-selector`
+//! (`round_robin`, `random`), `backoff` and `maxBackoff` (30000 ms: how long a host that fails is left alone), `max-attempts`,
+//! `batch-size` (100), `connect-timeout` and `request-timeout` (20000 ms), `compression-type`, `compression-level` (6), the
+//! keys of [TLS](crate::tls); `maxIoWorkers` has no effect, as in Flume since 1.10. Not Flume's: `compression-outside-tls`
+//! (true; false is what Flume up to 1.9 understands when both are on).
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use thiserror::Error;
+use tokio::time::{Instant, timeout};
+use tracing::{debug, warn};
+
+use super::client::{CallError, Knowledge, Requestor};
+use super::protocol::AVRO_SOURCE;
+use super::{events, status};
+use crate::config::Props;
+use crate::event::Batch;
+use crate::metrics::SinkCounters;
+use crate::rpc::transport::{DEFAULT_LEVEL, Endpoint};
+use crate::tls;
+
+const TIMEOUT_MS: i64 = 20_000;
+const LEAST_TIMEOUT_MS: i64 = 1000;
+const MAX_BACKOFF_MS: i64 = 30_000;
+/// How long the end of a connection may take.
+const LAST_WORDS: Duration = Duration::from_millis(500);
+/// A buffer larger than this goes after use.
+const KEPT_BYTES: usize = 1 << 20;
+
+/// Which host gets the next batch.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Order {
+    /// The first.
+    First,
+    /// The one that took the last batch, and the next one when it fails.
+    Failover,
+    /// Each in turn.
+    RoundRobin,
+    /// Any.
+    Random,
+}
+
+/// The client's keys.
+#[derive(Clone)]
+pub struct ClientConfig {
+    endpoints: Vec<Endpoint>,
+    order: Order,
+    attempts: usize,
+    /// How long a host that fails is left alone at most.
+    max_backoff: Option<Duration>,
+    request_timeout: Duration,
+    /// The most events of a request.
+    pub batch_size: usize,
+}
+
+impl ClientConfig {
+    /// Reads the keys. `first` is the host and port that stand for `hosts` where that is missing.
+    pub fn from_props(props: &Props<'_>, first: Option<(String, u16)>, batch_size: i32) -> Self {
+        let order = order(props);
+        let hosts = hosts(props, first);
+        if matches!(order, Order::RoundRobin | Order::Random) && hosts.len() < 2 {
+            let flume = "At least two hosts are required to use the load balancing RPC client.";
+            props.error("hosts", "at least two hosts for load balancing", flume);
+        }
+        let events = "a whole number of events, at least 1";
+        let batch_size = props.lenient("batch-size", batch_size, |n| *n >= 1, events, "");
+        let milliseconds = |key: &str, flume: &str| {
+            let expected = "a whole number of milliseconds, at least 1000";
+            let value = props.lenient(key, TIMEOUT_MS, |n| *n >= LEAST_TIMEOUT_MS, expected, flume);
+            Duration::from_millis(value as u64)
+        };
+        let flume = "Connection timeout specified less than 1s. Using default value instead.";
+        let connect_timeout = milliseconds("connect-timeout", flume);
+        let flume = "Request timeout specified less than 1s. Using default value instead.";
+        let request_timeout = milliseconds("request-timeout", flume);
+        let attempts = props.lenient("max-attempts", hosts.len() as i32, |n| *n >= 1, "a number, at least 1", "");
+        let backoff = props.or("backoff", false);
+        let milliseconds = "a whole number of milliseconds";
+        let max_backoff = props.lenient("maxBackoff", MAX_BACKOFF_MS, |n| *n >= 0, milliseconds, "");
+        let max_backoff = if max_backoff == 0 { MAX_BACKOFF_MS } else { max_backoff };
+        let level = "a level from 0 (not compressed) to 9 (best)";
+        let level = props.lenient("compression-level", DEFAULT_LEVEL as i32, |n| (0..=9).contains(n), level, "");
+        if props.text("maxIoWorkers").is_some() {
+            props.warning("maxIoWorkers", "has no effect; a connection needs no threads of its own");
+        }
+        let endpoint = Endpoint {
+            tls: tls::connector(props),
+            deflate: deflate(props).then_some(level as u32),
+            deflate_outside: props.or("compression-outside-tls", true),
+            ..Endpoint::plain("", 0, connect_timeout)
+        };
+        let endpoints = hosts.into_iter().map(|(host, port)| Endpoint { host, port, ..endpoint.clone() });
+        Self {
+            endpoints: endpoints.collect(),
+            order,
+            attempts: attempts as usize,
+            max_backoff: backoff.then(|| Duration::from_millis(max_backoff as u64)),
+            request_timeout,
+            batch_size: batch_size as usize,
+        }
+    }
+}
+
+/// Reads `compression-type`. As in Flume, whatever is not `deflate` is none.
+pub fn deflate(props: &Props<'_>) -> bool {
+    let text = props.text("compression-type").unwrap_or("none");
+    let deflate = text.eq_ignore_ascii_case("deflate");
+    if !deflate && !text.eq_ignore_ascii_case("none") {
+        props.warning("compression-type", "expected none or deflate; it is none");
+    }
+    deflate
+}
+
+fn order(props: &Props<'_>) -> Order {
+    let selector = props.text("host-selector").unwrap_or("round_robin").to_ascii_lowercase();
+    match props.text("client.type").unwrap_or("default").to_ascii_lowercase().as_str() {
+        "default" => Order::First,
+        "default_failover" => Order::Failover,
+        "default_loadbalance" => match selector.as_str() {
+            "round_robin" => Order::RoundRobin,
+            "random" => Order::Random,
+            _ => {
+                props.error_nearest("host-selector", "round_robin or random", &["round_robin", "random"]);
+                Order::RoundRobin
+            }
+        },
+        _ => {
+            let known = ["default", "default_failover", "default_loadbalance"];
+            props.error_nearest("client.type", "default, default_failover or default_loadbalance", &known);
+            Order::First
+        }
+    }
+}
+
+fn hosts(props: &Props<'_>, first: Option<(String, u16)>) -> Vec<(String, u16)> {
+    let addresses = props.family("hosts");
+    let Some(names) = props.text("hosts") else {
+        if first.is_none() {
+            props.error("hosts", "the names of hosts, separated by blanks", "Hosts must be configured");
+        }
+        return first.into_iter().collect();
+    };
+    let mut hosts = Vec::new();
+    for name in names.split_whitespace() {
+        let address = addresses.iter().find(|(key, _)| *key == name).map(|(_, property)| property.value.as_str());
+        let parsed = address.and_then(|address| address.trim().rsplit_once(':'));
+        match parsed.and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?))) {
+            Some(host) => hosts.push(host),
+            None => props.error(&format!("hosts.{name}"), "host:port", "Invalid Hosts"),
+        }
+    }
+    hosts
+}
+
+/// Why a batch was not delivered: what the last of the hosts that were tried had to say.
+#[derive(Debug, Error)]
+#[error("NettyAvroRpcClient {{ host: {host}, port: {port} }}: {what}: {source}")]
+pub struct SendError {
+    host: String,
+    port: u16,
+    what: &'static str,
+    source: CallError,
+}
+
+struct Host {
+    endpoint: Endpoint,
+    connection: Option<Requestor>,
+    knowledge: Knowledge,
+    /// How often it has failed in a row, and until when it is left alone.
+    failures: u32,
+    rests_until: Option<Instant>,
+}
+
+/// A client. Batches that it has delivered are in the channels of the source that took them.
+pub struct EventClient {
+    config: ClientConfig,
+    hosts: Vec<Host>,
+    /// The host that is next, or was last.
+    current: usize,
+    /// Counts connections.
+    counters: Arc<SinkCounters>,
+    /// The request that is being written.
+    parameters: Vec<u8>,
+}
+
+impl EventClient {
+    /// A client without connections.
+    pub fn new(config: ClientConfig, counters: Arc<SinkCounters>) -> Self {
+        let host = |endpoint: &Endpoint| Host {
+            endpoint: endpoint.clone(),
+            connection: None,
+            knowledge: Knowledge::default(),
+            failures: 0,
+            rests_until: None,
+        };
+        let hosts = config.endpoints.iter().map(host).collect();
+        Self { config, hosts, current: 0, counters, parameters: Vec::new() }
+    }
+
+    /// Connects to the first host ahead of the first batch.
+    pub async fn connect(&mut self) -> Result<(), SendError> {
+        let first = self.current;
+        self.verify_connection(first).await.map_err(|error| self.error(first, "RPC connection error", error))
+    }
+
+    /// Delivers a batch to one of the hosts.
+    pub async fn send(&mut self, batch: &Batch) -> Result<(), SendError> {
+        self.parameters.clear();
+        events::put_array(&mut self.parameters, batch);
+        let mut outcome = Ok(());
+        for host in self.candidates() {
+            outcome = self.send_to(host).await.map_err(|error| self.error(host, "Failed to send batch", error));
+            match &outcome {
+                Ok(()) => {
+                    self.hosts[host].failures = 0;
+                    break;
+                }
+                Err(error) => {
+                    self.disconnect(host).await;
+                    self.rest(host);
+                    if self.hosts.len() > 1 {
+                        warn!("{error}");
+                    }
+                }
+            }
+        }
+        if self.parameters.capacity() > KEPT_BYTES {
+            self.parameters = Vec::new();
+        }
+        outcome
+    }
+
+    /// The hosts to try, in their order.
+    fn candidates(&mut self) -> Vec<usize> {
+        let count = self.hosts.len();
+        let from = |start: usize| (0..count).map(move |step| (start + step) % count);
+        let mut candidates: Vec<usize> = match self.config.order {
+            Order::First => return vec![0],
+            Order::Failover => {
+                return (0..self.config.attempts).map(|step| (self.current + step) % count).collect();
+            }
+            Order::RoundRobin => from(self.current).collect(),
+            Order::Random => {
+                // Without a random number it is the next one's turn.
+                from(getrandom::u32().map_or(self.current, |n| n as usize % count)).collect()
+            }
+        };
+        self.current = (candidates[0] + 1) % count;
+        // Those that rest come last: when no other is left, they are tried all the same.
+        let now = Instant::now();
+        candidates.sort_by_key(|host| self.hosts[*host].rests_until.is_some_and(|until| until > now));
+        candidates
+    }
+
+    fn rest(&mut self, host: usize) {
+        let host = &mut self.hosts[host];
+        host.failures = (host.failures + 1).min(16);
+        host.rests_until =
+            self.config.max_backoff.map(|max| Instant::now() + max.min(Duration::from_secs(1 << (host.failures - 1))));
+    }
+
+    async fn send_to(&mut self, host: usize) -> Result<(), CallError> {
+        self.verify_connection(host).await?;
+        let Host { connection: Some(connection), knowledge, .. } = &mut self.hosts[host] else { return Ok(()) };
+        let answer = connection.call("appendBatch", &self.parameters, knowledge).await?;
+        if answer != status::OK {
+            return Err(CallError::Status(status::name(&answer)));
+        }
+        if self.config.order == Order::Failover {
+            self.current = host;
+        }
+        Ok(())
+    }
+
+    /// Makes sure that there is a connection to a host.
+    async fn verify_connection(&mut self, number: usize) -> Result<(), CallError> {
+        let host = &mut self.hosts[number];
+        if host.connection.as_mut().is_some_and(Requestor::is_closed) {
+            debug!("{}:{} has closed the connection", host.endpoint.host, host.endpoint.port);
+            self.disconnect(number).await;
+        }
+        let host = &mut self.hosts[number];
+        if host.connection.is_none() {
+            let stream = host.endpoint.connect().await.inspect_err(|_| self.counters.connection_failed.add(1))?;
+            self.counters.connection_created.add(1);
+            host.connection = Some(Requestor::new(stream, &AVRO_SOURCE, Some(self.config.request_timeout)));
+        }
+        Ok(())
+    }
+
+    async fn disconnect(&mut self, host: usize) {
+        if let Some(connection) = self.hosts[host].connection.take() {
+            // The server may be gone; there is nothing to lose.
+            timeout(LAST_WORDS, connection.close()).await.ok();
+            self.counters.connection_closed.add(1);
+        }
+    }
+
+    /// Ends all connections. The next batch makes new ones.
+    pub async fn close(&mut self) {
+        for host in 0..self.hosts.len() {
+            self.disconnect(host).await;
+        }
+    }
+
+    fn error(&self, host: usize, what: &'static str, source: CallError) -> SendError {
+        let Endpoint { host, port, .. } = &self.hosts[host].endpoint;
+        SendError { host: host.clone(), port: *port, what, source }
+    }
+}
