@@ -16,6 +16,7 @@ mod java;
 pub mod logging;
 pub mod metrics;
 mod net;
+pub mod rpc;
 pub mod selector;
 pub mod serializer;
 pub mod sink;
