@@ -7,6 +7,8 @@ pub mod file_roll;
 mod logger;
 mod null;
 mod outlet;
+mod rpc;
+mod thrift;
 
 use std::sync::Arc;
 
@@ -23,7 +25,7 @@ use crate::event::Batch;
 use crate::metrics::SinkCounters;
 
 /// All sink types that the agent has.
-pub const TYPES: &[ComponentType<SinkBuilder>] = &[logger::TYPE, null::TYPE, file_roll::TYPE];
+pub const TYPES: &[ComponentType<SinkBuilder>] = &[logger::TYPE, null::TYPE, file_roll::TYPE, thrift::TYPE];
 
 /// Reads a sink's configuration; `None` when it has errors, which the properties have noted.
 pub type SinkBuilder = fn(&mut Props<'_>) -> Option<Box<dyn SinkConfig>>;

@@ -10,6 +10,7 @@ mod processor;
 mod read_buffer;
 mod seq;
 mod stress;
+mod thrift;
 
 use async_trait::async_trait;
 use thiserror::Error;
@@ -21,7 +22,7 @@ pub use processor::{ChannelProcessor, Each, Refused};
 use crate::config::{ComponentType, Props};
 
 /// All source types that the agent has.
-pub const TYPES: &[ComponentType<SourceBuilder>] = &[netcat::TYPE, exec::TYPE, seq::TYPE, stress::TYPE];
+pub const TYPES: &[ComponentType<SourceBuilder>] = &[netcat::TYPE, exec::TYPE, seq::TYPE, stress::TYPE, thrift::TYPE];
 
 /// Reads a source's configuration; `None` when it has errors, which the properties have noted.
 pub type SourceBuilder = fn(&mut Props<'_>) -> Option<Box<dyn SourceConfig>>;

@@ -75,7 +75,7 @@ impl Codec for Binary {
     fn read_list(input: &mut Cursor<'_>) -> Result<Elements<Kind>, DecodeError> {
         // What an empty list is of may be nothing.
         if let [0, 0, 0, 0, 0, ..] = input.rest() {
-            input.take(5)?;
+            input.skip(5)?;
             return Ok(Elements { kind: Kind::Byte, count: 0 });
         }
         Ok(Elements { kind: read_kind(input)?, count: read_count(input, 1)? })
@@ -83,7 +83,7 @@ impl Codec for Binary {
 
     fn read_map(input: &mut Cursor<'_>) -> Result<Elements<Option<(Kind, Kind)>>, DecodeError> {
         if let [_, _, 0, 0, 0, 0, ..] = input.rest() {
-            input.take(6)?;
+            input.skip(6)?;
             return Ok(Elements { kind: None, count: 0 });
         }
         Ok(Elements { kind: Some((read_kind(input)?, read_kind(input)?)), count: read_count(input, 2)? })
@@ -103,7 +103,7 @@ impl Codec for Binary {
             Kind::I32 => 4,
             _ => 8,
         };
-        input.take(size).map(drop)
+        input.skip(size)
     }
 
     fn write_head(out: &mut BytesMut, head: &Head<'_>) {

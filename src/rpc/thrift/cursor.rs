@@ -124,6 +124,10 @@ impl<'a> Cursor<'a> {
         Ok(self.at - count..self.at)
     }
 
+    pub fn skip(&mut self, count: usize) -> Result<(), DecodeError> {
+        self.take(count).map(|_| ())
+    }
+
     pub fn slice(&mut self, count: usize) -> Result<&'a [u8], DecodeError> {
         self.take(count).map(|range| &self.frame[range])
     }

@@ -55,6 +55,16 @@ pub enum Status {
 }
 
 impl Status {
+    /// Its name in Flume.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "OK",
+            Self::Failed => "FAILED",
+            Self::Error => "ERROR",
+            Self::Unknown => "UNKNOWN",
+        }
+    }
+
     fn from_code(code: i32) -> Option<Self> {
         [Self::Ok, Self::Failed, Self::Error, Self::Unknown].into_iter().find(|status| *status as i32 == code)
     }
@@ -255,7 +265,7 @@ impl<'a> EventReader<'a> {
 
     fn headers<C: Codec>(&mut self, input: &mut Cursor<'_>) -> Result<HeadersId, DecodeError> {
         if !self.last.is_empty() && input.rest().starts_with(&self.frame[self.last.clone()]) {
-            input.take(self.last.len())?;
+            input.skip(self.last.len())?;
             return Ok(self.last_headers);
         }
         let start = input.position();

@@ -6,6 +6,7 @@
 //! order, unknown ones are skipped, and no length is believed for which the frame has not enough bytes.
 
 mod binary;
+mod client;
 mod compact;
 mod cursor;
 mod frame;
@@ -15,6 +16,7 @@ use std::fmt;
 
 use bytes::BytesMut;
 
+pub use client::{CallError, Client};
 pub use cursor::DecodeError;
 pub use frame::{FrameError, FrameReader, MAX_FRAME_BYTES};
 pub use message::{Exception, ExceptionKind, Message, Method, Reply, Status};
@@ -162,12 +164,12 @@ fn skip<C: Codec>(input: &mut Cursor<'_>, kind: Kind, depth: u32) -> Result<(), 
     let Some(deeper) = depth.checked_sub(1) else { return Err(DecodeError::TooDeep { at: input.position() }) };
     match kind {
         Kind::Flag => {}
-        Kind::Bool | Kind::Byte => drop(input.byte()?),
-        Kind::Double => drop(input.take(8)?),
+        Kind::Bool | Kind::Byte => input.skip(1)?,
+        Kind::Double => input.skip(8)?,
         Kind::I16 | Kind::I32 | Kind::I64 => C::skip_number(input, kind)?,
         Kind::Bytes => {
             let length = C::read_length(input)?;
-            input.take(length)?;
+            input.skip(length)?;
         }
         Kind::Struct => {
             let mut id = 0;
