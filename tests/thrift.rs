@@ -184,7 +184,9 @@ fn a_full_channel_fails_a_request_and_spares_the_next_one_that_fits() {
 fn an_answer_does_not_wait_for_the_next_requests_room() {
     let protocol = Protocol::Compact;
     let patient = TEN.replace("keep-alive = 0", "keep-alive = 3600");
-    let (mut agent, port) = receiver(protocol, &patient);
+    let config = format!("{}{MEMORY}{patient}", source(protocol));
+    let mut agent = TestAgent::start_with(&config, &["--drain-timeout", "0"]);
+    let port = agent.port_after("Thrift source r1 listens on");
     let mut client = Conversation::with(port);
     client.send([request(protocol, 1, &batch(0, 10)), request(protocol, 2, &batch(10, 1))].concat());
     assert_eq!(answer(protocol, &mut client, 1), OK);

@@ -23,11 +23,11 @@ fn vectors(protocol: Protocol, direction: &str) -> (Vec<u8>, Vec<Bytes>) {
     (bytes, frames)
 }
 
-/// A request's struct without the frame around it: the events' own part can be changed.
 fn message(protocol: Protocol, frame: impl Into<Bytes>) -> Message {
     Message::read(protocol, frame.into()).expect("a message")
 }
 
+/// A request without its frame's length.
 fn request(protocol: Protocol, method: Method, batch: &Batch) -> Vec<u8> {
     let mut out = BytesMut::new();
     protocol.write_request(&mut out, 7, method, batch);
