@@ -305,44 +305,56 @@ impl Server {
     }
 }
 
-#[test]
-fn a_sink_sends_a_batch_until_it_is_taken() {
+/// A batch whose first server does something else than take it comes again, whole, on a new connection.
+fn comes_again_after(misbehaviour: impl FnOnce(&Server, Conversation), complaint: &str) {
     let server = Server::new(Protocol::Compact);
     let agent = sender(Protocol::Compact, server.port(), "a1.sinks.k1.request-timeout = 1000\n");
-    let mut killed = server.accept();
+    let first = server.accept();
     let mut nc = Conversation::with(agent.port());
     nc.send("one\ntwo\n");
     assert_eq!(nc.lines(2), ["OK", "OK"]);
-    // Killed within the request.
-    killed.bytes(10);
-    drop(killed);
-    agent.wait_for_line("Sink k1: Failed to send events");
-
-    let mut failing = server.accept();
-    let (request, bodies) = server.request(&mut failing);
-    assert_eq!(bodies, ["one", "two"]);
-    server.reply(&mut failing, &request, &FAILED);
-    agent.wait_for_line("Failed to send events: Failed to deliver events. Server returned status : FAILED");
-    failing.expect_eof();
-
-    let mut closing = server.accept();
-    server.request(&mut closing);
-    drop(closing);
-    agent.wait_for_line("the server closed the connection without an answer");
-
-    let mut silent = server.accept();
-    server.request(&mut silent);
-    agent.wait_for_line("Failed to send events: timed out after 1000 ms");
-    silent.expect_eof();
-
-    let mut good = server.accept();
-    let (request, bodies) = server.request(&mut good);
+    misbehaviour(&server, first);
+    let line = agent.wait_for_line("Failed to send events");
+    assert!(line.contains("Sink k1: Failed to send events: ") && line.contains(complaint), "{line}");
+    let mut second = server.accept();
+    let (request, bodies) = server.request(&mut second);
     assert_eq!(bodies, ["one", "two"]);
     assert_eq!(agent.counter("SINK.k1", "EventDrainSuccessCount"), 0);
-    server.reply(&mut good, &request, &OK);
+    server.reply(&mut second, &request, &OK);
     agent.wait_for_counter("SINK.k1", "EventDrainSuccessCount", 2);
     let counters = ["EventWriteFail", "ConnectionCreatedCount", "ConnectionClosedCount", "ConnectionFailedCount"];
-    assert_eq!(counters.map(|counter| agent.counter("SINK.k1", counter)), [4, 5, 4, 0]);
+    assert_eq!(counters.map(|counter| agent.counter("SINK.k1", counter)), [1, 2, 1, 0]);
+}
+
+#[test]
+fn a_batch_comes_again_after_a_server_that_is_killed_within_it() {
+    // What is unread makes it a reset.
+    comes_again_after(|_, mut client| drop(client.bytes(10)), "");
+}
+
+#[test]
+fn a_batch_comes_again_after_a_server_that_fails() {
+    let failing = |server: &Server, mut client: Conversation| {
+        let (request, _) = server.request(&mut client);
+        server.reply(&mut client, &request, &FAILED);
+        client.expect_eof();
+    };
+    comes_again_after(failing, "Failed to deliver events. Server returned status : FAILED");
+}
+
+#[test]
+fn a_batch_comes_again_after_a_server_that_closes_instead_of_answering() {
+    let closing = |server: &Server, mut client: Conversation| drop(server.request(&mut client));
+    comes_again_after(closing, "the server closed the connection without an answer");
+}
+
+#[test]
+fn a_batch_comes_again_after_a_server_that_is_silent() {
+    let silent = |server: &Server, mut client: Conversation| {
+        server.request(&mut client);
+        client.expect_eof();
+    };
+    comes_again_after(silent, "timed out after 1000 ms");
 }
 
 #[test]
