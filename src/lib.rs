@@ -21,3 +21,4 @@ pub mod selector;
 pub mod serializer;
 pub mod sink;
 pub mod source;
+pub mod tls;
