@@ -34,6 +34,13 @@ fn sink(protocol: Protocol, port: u16) -> String {
     )
 }
 
+/// The keys of a source, or of a sink, that has TLS.
+fn tls(component: &str) -> String {
+    let (store, file) = if component.starts_with("sources") { ("keystore", "rsa") } else { ("truststore", "trust") };
+    let file = format!("{}/tests/tls/{file}.jks", env!("CARGO_MANIFEST_DIR"));
+    format!("a1.{component}.ssl = true\na1.{component}.{store} = {file}\na1.{component}.{store}-password = changeit\n")
+}
+
 /// An agent with a thrift source, and its port.
 fn receiver(protocol: Protocol, rest: &str) -> (TestAgent, u16) {
     let agent = TestAgent::start(&format!("{}{MEMORY}{rest}", source(protocol)));
@@ -163,6 +170,28 @@ fn two_agents_in_a_chain_deliver_everything_in_order() {
         assert_eq!(receiver.counter("SOURCE.r1", "EventReadFail"), 0, "the sink says goodbye");
         assert!(receiver.terminate().success());
     }
+}
+
+#[test]
+fn tls_secures_both_sides_and_a_client_without_it_is_told_apart() {
+    let (receiver, port) = receiver(Protocol::Compact, &format!("{LOGGER}{}", tls("sources.r1")));
+    let mut sender_with = sender(Protocol::Compact, port, &tls("sinks.k1"));
+    let mut nc = Conversation::with(sender_with.port());
+    nc.send("one\ntwo\n");
+    assert_eq!(nc.lines(2), ["OK", "OK"]);
+    let events = receiver.wait_for_events(2);
+    assert!(events[0].ends_with("one }") && events[1].ends_with("two }"), "{events:?}");
+    assert!(sender_with.terminate().success());
+    receiver.wait_for_counter("SOURCE.r1", "OpenConnectionCount", 0);
+    assert_eq!(receiver.counter("SOURCE.r1", "EventReadFail"), 0, "the sink says goodbye");
+
+    let without = sender(Protocol::Compact, port, "");
+    assert_eq!(Conversation::with(without.port()).ask("lost?"), "OK");
+    without.wait_for_line("Failed to send events");
+    let line = receiver.wait_for_line("the peer does not speak TLS");
+    assert!(message(&line).starts_with("Source r1: client 127.0.0.1:"), "{line}");
+    assert_eq!(without.counter("CHANNEL.c1", "ChannelSize"), 1);
+    assert_eq!(receiver.counter("SOURCE.r1", "OpenConnectionCount"), 0);
 }
 
 #[test]
@@ -393,6 +422,7 @@ fn a_server_that_comes_late_only_delays() {
 fn a_connection_is_reset_after_its_interval() {
     let (_receiver, port) = receiver(Protocol::Compact, LOGGER);
     let agent = sender(Protocol::Compact, port, "a1.sinks.k1.reset-connection-interval = 1\n");
+    agent.wait_for_line("Component type: SINK, name: k1 started");
     let mut nc = Conversation::with(agent.port());
     let reset = eventually(|| {
         assert_eq!(nc.ask("again"), "OK");
@@ -446,10 +476,13 @@ fn to_an_unknown_method(protocol: Protocol, port: u16) -> Vec<u8> {
 #[test]
 fn events_pass_to_the_real_flume_and_back() {
     let Some(flume) = real_flume() else { return };
-    let receivers = BOTH.map(|protocol| receiver(protocol, LOGGER));
-    let flume_ports = [2000, 4000].map(free_port);
-    let mut config = String::from("a1.sources = n0 n1 t0 t1\na1.channels = c0 c1 c\na1.sinks = k0 k1 k\n");
-    for (i, protocol) in BOTH.into_iter().enumerate() {
+    let hops = [(Protocol::Binary, false), (Protocol::Compact, false), (Protocol::Compact, true)];
+    let secured = |component: &str, with_tls: bool| if with_tls { tls(component) } else { String::new() };
+    let receivers =
+        hops.map(|(protocol, with_tls)| receiver(protocol, &format!("{LOGGER}{}", secured("sources.r1", with_tls))));
+    let flume_ports = [2000, 4000, 10_000].map(free_port);
+    let mut config = "a1.sources = n0 n1 n2 t0 t1 t2\na1.channels = c0 c1 c2 c\na1.sinks = k0 k1 k2 k\n".to_owned();
+    for (i, (protocol, with_tls)) in hops.into_iter().enumerate() {
         let ((_, to), from) = (&receivers[i], flume_ports[i]);
         config += &format!(
             "a1.sources.n{i}.type = netcat\na1.sources.n{i}.bind = localhost\na1.sources.n{i}.port = 0\n\
@@ -461,12 +494,14 @@ fn events_pass_to_the_real_flume_and_back() {
              a1.sources.t{i}.type = thrift\na1.sources.t{i}.bind = localhost\na1.sources.t{i}.port = {from}\n\
              a1.sources.t{i}.channels = c\na1.sources.t{i}.protocol = {protocol}\n"
         );
+        config += &secured(&format!("sinks.k{i}"), with_tls);
+        config += &secured(&format!("sources.t{i}"), with_tls);
     }
     config += "a1.channels.c.type = memory\na1.sinks.k.type = logger\na1.sinks.k.channel = c\n";
     let flume = flume.config(&config);
 
     // From Flume's sinks to our sources.
-    for port in flume.ports(2) {
+    for port in flume.ports(hops.len()) {
         let mut nc = Conversation::with(port);
         nc.send("hello\n\n");
         assert_eq!(nc.lines(2), ["OK", "OK"]);
@@ -477,22 +512,25 @@ fn events_pass_to_the_real_flume_and_back() {
     }
 
     // From our sinks to Flume's sources.
-    flume.wait_for_lines("Started Thrift source.", 2);
-    for (protocol, port) in BOTH.into_iter().zip(flume_ports) {
+    flume.wait_for_lines("Started Thrift source.", hops.len());
+    for ((protocol, with_tls), port) in hops.into_iter().zip(flume_ports) {
         let header = format!(
             "a1.sources.r1.interceptors = i1\na1.sources.r1.interceptors.i1.type = static\n\
-             a1.sources.r1.interceptors.i1.key = ort\na1.sources.r1.interceptors.i1.value = Straße {protocol}\n"
+             a1.sources.r1.interceptors.i1.key = ort\na1.sources.r1.interceptors.i1.value = Straße {port}\n"
         );
-        let sender = sender(protocol, port, &header);
+        let sender = sender(protocol, port, &format!("{header}{}", secured("sinks.k1", with_tls)));
         let mut nc = Conversation::with(sender.port());
         nc.send("back again\n\n");
         assert_eq!(nc.lines(2), ["OK", "OK"]);
         sender.wait_for_counter("SINK.k1", "EventDrainSuccessCount", 2);
-        let seen = flume.wait_for_lines(&format!("headers:{{ort=Straße {protocol}}}"), 2);
+        let seen = flume.wait_for_lines(&format!("headers:{{ort=Straße {port}}}"), 2);
         assert!(seen[0].ends_with("back again }") && seen[1].ends_with("body: }"), "{seen:?}");
     }
 
-    for ((protocol, port), (_, our_port)) in BOTH.into_iter().zip(flume_ports).zip(&receivers) {
-        assert_eq!(to_an_unknown_method(protocol, *our_port), to_an_unknown_method(protocol, port), "ours, Flume's");
+    for (((protocol, with_tls), port), (_, our_port)) in hops.into_iter().zip(flume_ports).zip(&receivers) {
+        if !with_tls {
+            let (ours, theirs) = (to_an_unknown_method(protocol, *our_port), to_an_unknown_method(protocol, port));
+            assert_eq!(ours, theirs, "ours, then Flume's");
+        }
     }
 }

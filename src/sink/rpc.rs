@@ -5,7 +5,7 @@
 //! that the other side has closed in the meantime is noticed before a batch is lost on it.
 //!
 //! Keys: `hostname`, `port`, `batch-size` (100), `connect-timeout` and `request-timeout` (20000 ms),
-//! `reset-connection-interval` (seconds; 0: never).
+//! `reset-connection-interval` (seconds; 0: never), and those of [TLS](crate::tls).
 
 use std::io;
 use std::sync::Arc;
@@ -21,6 +21,7 @@ use crate::config::Props;
 use crate::event::Batch;
 use crate::metrics::SinkCounters;
 use crate::net::{self, Stream};
+use crate::tls::{self, Connector};
 
 const BATCH_SIZE: i32 = 100;
 const TIMEOUT_MS: i64 = 20_000;
@@ -35,6 +36,8 @@ pub struct RpcConfig {
     request_timeout: Duration,
     /// None: connections are kept for ever.
     reset_interval: Option<Duration>,
+    /// None: connections are not encrypted.
+    connector: Option<Connector>,
 }
 
 impl RpcConfig {
@@ -61,7 +64,17 @@ impl RpcConfig {
             connect_timeout: milliseconds("connect-timeout", "Connection"),
             request_timeout: milliseconds("request-timeout", "Request"),
             reset_interval: u64::try_from(reset_interval).ok().filter(|s| *s > 0).map(Duration::from_secs),
+            connector: tls::connector(props),
         }
+    }
+
+    async fn dial(&self) -> io::Result<Box<dyn Stream>> {
+        let stream = TcpStream::connect((&*self.hostname, self.port)).await?;
+        stream.set_nodelay(true)?;
+        Ok(match &self.connector {
+            None => Box::new(stream),
+            Some(connector) => Box::new(connector.connect(&self.hostname, stream).await?),
+        })
     }
 }
 
@@ -116,8 +129,7 @@ impl RpcSink {
     async fn connect(&mut self) -> io::Result<Open> {
         let RpcConfig { hostname, port, connect_timeout, reset_interval, .. } = &*self.config;
         info!("Rpc sink {}: Building RpcClient with hostname: {hostname}, port: {port}", self.name);
-        let dialled = limited(*connect_timeout, dial(hostname, *port)).await;
-        match dialled {
+        match limited(*connect_timeout, self.config.dial()).await {
             Ok(stream) => {
                 self.counters.connection_created.add(1);
                 debug!("Rpc sink {}: Created RpcClient", self.name);
@@ -138,12 +150,6 @@ impl RpcSink {
             self.counters.connection_closed.add(1);
         }
     }
-}
-
-async fn dial(hostname: &str, port: u16) -> io::Result<Box<dyn Stream>> {
-    let stream = TcpStream::connect((hostname, port)).await?;
-    stream.set_nodelay(true)?;
-    Ok(Box::new(stream))
 }
 
 /// What comes of an attempt within a time.

@@ -5,7 +5,7 @@
 //! not allowed (a missing field, a header that is not UTF-8, an unknown method) is answered with an exception and the
 //! connection goes on; bytes that are no message end it.
 //!
-//! Keys: `bind`, `port`, `protocol` (compact, or binary). `threads` has nothing to do, as no connection has a thread;
+//! Keys: `bind`, `port`, `protocol` (compact, or binary), those of [TLS](crate::tls). `threads` has nothing to do, as no connection has a thread;
 //! `kerberos = true` is refused. Not Flume's: `max-connections` (20000; more clients wait in the kernel's queue),
 //! `max-frame-bytes` (16384000, libthrift's limit).
 
@@ -29,6 +29,7 @@ use crate::rpc::thrift::{
     DecodeError, Exception, ExceptionKind, FrameError, FrameReader, MAX_FRAME_BYTES, Message, Method, Protocol, Reply,
     Status,
 };
+use crate::tls::{self, Acceptor};
 
 /// How the type is registered.
 pub const TYPE: ComponentType<SourceBuilder> = ComponentType {
@@ -47,6 +48,8 @@ struct ThriftConfig {
     protocol: Protocol,
     max_connections: usize,
     max_frame_bytes: usize,
+    /// None: connections are not encrypted.
+    acceptor: Option<Acceptor>,
 }
 
 impl ThriftConfig {
@@ -80,6 +83,7 @@ impl ThriftConfig {
             protocol: protocol.unwrap_or(Protocol::Compact),
             max_connections: max_connections.max(1) as usize,
             max_frame_bytes: max_frame_bytes.max(1) as usize,
+            acceptor: tls::acceptor(props),
         })
     }
 }
@@ -137,6 +141,8 @@ enum Fault {
     Message(#[from] DecodeError),
     #[error(transparent)]
     Io(#[from] io::Error),
+    #[error("{0}")]
+    Handshake(io::Error),
 }
 
 struct Connection {
@@ -161,34 +167,45 @@ impl Connection {
         Self { peer, config, out, frames, answers: BytesMut::new() }
     }
 
-    async fn serve(mut self, mut stream: TcpStream, stop: &CancellationToken) {
+    async fn serve(mut self, stream: TcpStream, stop: &CancellationToken) {
         // Without it answers are late, and nothing else.
         stream.set_nodelay(true).ok();
-        let Err(fault) = self.converse(&mut stream, stop).await else {
-            // Requests whose events are in the channel get their answers even now.
-            let answers = async {
-                send(&mut stream, &mut self.answers).await?;
-                stream.shutdown().await
-            };
-            tokio::time::timeout(net::LAST_ANSWERS, answers).await.ok();
-            return;
-        };
-        self.out.counters().event_read_fail.add(1);
-        if let Some(others) = self.out.may_complain() {
-            let (source, peer) = (self.out.source(), self.peer);
-            match &fault {
-                Fault::Io(error) | Fault::Frame(FrameError::Io(error)) => {
-                    warn!("Source {source}: lost the connection from {peer}: {error}{others}");
-                }
-                fault => warn!("Source {source}: client {peer} is disconnected: {fault}{others}"),
-            }
+        let Some(acceptor) = self.config.acceptor.clone() else { return self.talk(stream, stop).await };
+        match stop.run_until_cancelled(acceptor.accept(stream)).await {
+            Some(Ok(stream)) => self.talk(stream, stop).await,
+            Some(Err(error)) => self.disconnect(&Fault::Handshake(error)),
+            None => {}
         }
+    }
+
+    async fn talk(&mut self, mut stream: impl Stream, stop: &CancellationToken) {
+        let outcome = self.converse(&mut stream, stop).await;
+        if let Err(fault) = &outcome {
+            self.disconnect(fault);
+        }
+        // Requests whose events are in the channel get their answers even now.
         let goodbye = async {
             send(&mut stream, &mut self.answers).await?;
-            net::close_gently(&mut stream).await
+            match outcome {
+                Ok(()) => stream.shutdown().await,
+                Err(_) => net::close_gently(&mut stream).await,
+            }
         };
         // A client that is gone already is none to say goodbye to.
         tokio::time::timeout(net::LAST_ANSWERS, goodbye).await.ok();
+    }
+
+    /// Notes that a connection ends because of its client.
+    fn disconnect(&self, fault: &Fault) {
+        self.out.counters().event_read_fail.add(1);
+        let Some(others) = self.out.may_complain() else { return };
+        let (source, peer) = (self.out.source(), self.peer);
+        match fault {
+            Fault::Io(error) | Fault::Frame(FrameError::Io(error)) => {
+                warn!("Source {source}: lost the connection from {peer}: {error}{others}");
+            }
+            fault => warn!("Source {source}: client {peer} is disconnected: {fault}{others}"),
+        }
     }
 
     async fn converse(&mut self, stream: &mut impl Stream, stop: &CancellationToken) -> Result<(), Fault> {
