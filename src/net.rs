@@ -6,6 +6,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -16,6 +17,25 @@ use tracing::warn;
 const BACKLOG: u32 = 4096;
 /// Pause after a failure to accept, which is mostly a lack of file descriptors.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// How long what is still to be said to a client may take when its connection ends.
+pub const LAST_ANSWERS: Duration = Duration::from_millis(500);
+
+/// A connection, encrypted or not.
+pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<S: AsyncRead + AsyncWrite + Send + Unpin> Stream for S {}
+
+/// Closes a connection whose client may still be sending: with unread input in the socket the kernel would reset the
+/// connection and could take the last answer along. What comes is read and dropped for a moment.
+pub async fn close_gently(stream: &mut impl Stream) -> io::Result<()> {
+    stream.shutdown().await?;
+    let mut dropped = vec![0; 4 << 10];
+    let drain = async { while matches!(stream.read(&mut dropped).await, Ok(1..)) {} };
+    // Whether the client closes in time makes no difference.
+    tokio::time::timeout(LAST_ANSWERS, drain).await.ok();
+    Ok(())
+}
 
 /// Listens on a host name or address. Of the addresses of a name an IPv4 one is taken when there is one, as Java
 /// does for Flume, so that `localhost` is 127.0.0.1.

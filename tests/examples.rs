@@ -37,7 +37,7 @@ fn append(file: &Path, text: &str) {
 fn all_of_them_are_right() {
     let paths = files(&repository().join("examples"));
     let examples: Vec<&PathBuf> = paths.iter().filter(|path| path.extension().is_some_and(|e| e == "conf")).collect();
-    assert!(examples.len() >= 6, "{examples:?}");
+    assert!(examples.len() >= 7, "{examples:?}");
     for path in examples.into_iter().chain([&repository().join("conf/example.conf")]) {
         let output = run(&["check", "--conf-file", &path.display().to_string()]);
         assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
@@ -121,6 +121,16 @@ fn two_agents_one_file() {
     assert_eq!(Conversation::with(shop.port()).ask("hello"), "OK");
     assert!(shop.wait_for_events(1)[0].starts_with("Event: { headers:{origin=shop} body: 68 65"));
     assert_eq!(numbers.messages("Created serverSocket").len(), 0);
+}
+
+#[test]
+fn thrift_chain() {
+    let file = example("thrift-chain.conf");
+    let collector = start("collector", &file, "PORT = 0\n", &[]);
+    let port = collector.port_after("Thrift source r1 listens on");
+    let edge = start("edge", &file, &format!("PORT = {port}\nedge.sources.r1.port = 0\n"), &[]);
+    assert_eq!(Conversation::with(edge.port()).ask("hello"), "OK");
+    assert!(collector.wait_for_events(1)[0].ends_with("hello }"));
 }
 
 #[test]

@@ -17,3 +17,4 @@ mod metrics;
 mod netcat;
 mod packaging;
 mod real_flume;
+mod thrift;

@@ -2,7 +2,7 @@
 #![no_main]
 
 use flume_rs::agent::resolve;
-use flume_rs::config::{Lookups, load};
+use flume_rs::config::{Globals, Lookups, load};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|text: &[u8]| {
@@ -11,8 +11,9 @@ fuzz_target!(|text: &[u8]| {
         return;
     }
     let mut configuration = load(&[("fuzz".to_owned(), text.to_vec())], &Lookups::default());
+    let globals = Globals { heap_bytes: 1 << 30, ..Globals::default() };
     for plan in configuration.agents.values() {
-        resolve(plan, 1 << 30, &mut configuration.findings);
+        resolve(plan, &globals, &mut configuration.findings);
     }
     for finding in &configuration.findings {
         finding.log_line();

@@ -1,10 +1,14 @@
 //! The headers of an event.
 
+use std::collections::HashMap;
 use std::fmt;
 
 use smol_str::SmolStr;
 
 use crate::java;
+
+/// So many headers are looked through faster than hashed.
+const FEW: usize = 16;
 
 /// Text headers of an event, in the order in which they were first set; a key occurs once.
 ///
@@ -67,9 +71,25 @@ impl Eq for Headers {}
 
 impl<K: Into<SmolStr>, V: Into<SmolStr>> FromIterator<(K, V)> for Headers {
     fn from_iter<I: IntoIterator<Item = (K, V)>>(pairs: I) -> Self {
+        let mut pairs = pairs.into_iter();
         let mut headers = Self::new();
-        for (key, value) in pairs {
+        for (key, value) in pairs.by_ref().take(FEW) {
             headers.set(key, value);
+        }
+        // A client may send any number, and looking through all of them for each would take it for ever.
+        let mut places = HashMap::new();
+        for (key, value) in pairs {
+            if places.is_empty() {
+                places.extend(headers.0.iter().enumerate().map(|(place, (key, _))| (key.clone(), place)));
+            }
+            let key = key.into();
+            match places.get(&key) {
+                Some(place) => headers.0[*place].1 = value.into(),
+                None => {
+                    places.insert(key.clone(), headers.0.len());
+                    headers.0.push((key, value.into()));
+                }
+            }
         }
         headers
     }
@@ -100,6 +120,18 @@ mod tests {
         assert!(headers.remove("b"));
         assert!(!headers.remove("b"));
         assert_eq!(headers.get("b"), None);
+    }
+
+    #[test]
+    fn of_many_pairs_the_last_value_of_a_key_counts_and_its_first_place() {
+        let pairs = || (0..100).map(|n| ((n % 40).to_string(), n.to_string()));
+        let mut expected = Headers::new();
+        for (key, value) in pairs() {
+            expected.set(key, value);
+        }
+        let headers = Headers::from_iter(pairs());
+        assert_eq!(headers.iter().collect::<Vec<_>>(), expected.iter().collect::<Vec<_>>());
+        assert_eq!(headers.len(), 40);
     }
 
     #[test]

@@ -1,7 +1,8 @@
-//! Wire protocols, each usable on its own: [`avro`] is Avro RPC as Flume and Spark speak it,
-//! [`spark`] the polling protocol over it.
+//! Wire protocols, each usable on its own: [`avro`] is Avro RPC as Flume and Spark speak it, [`spark`] the polling
+//! protocol over it, [`thrift`] Flume's Thrift protocol.
 
 pub mod avro;
 mod deflate;
 pub mod spark;
+pub mod thrift;
 pub mod transport;

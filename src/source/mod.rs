@@ -11,6 +11,7 @@ pub mod netcat;
 mod processor;
 mod seq;
 mod stress;
+mod thrift;
 
 use async_trait::async_trait;
 use thiserror::Error;
@@ -22,7 +23,8 @@ pub use processor::{ChannelProcessor, Each};
 use crate::config::{ComponentType, Props};
 
 /// All source types that the agent has.
-pub const TYPES: &[ComponentType<SourceBuilder>] = &[avro::TYPE, netcat::TYPE, exec::TYPE, seq::TYPE, stress::TYPE];
+pub const TYPES: &[ComponentType<SourceBuilder>] =
+    &[avro::TYPE, thrift::TYPE, netcat::TYPE, exec::TYPE, seq::TYPE, stress::TYPE];
 
 /// Reads a source's configuration; `None` when it has errors, which the properties have noted.
 pub type SourceBuilder = fn(&mut Props<'_>) -> Option<Box<dyn SourceConfig>>;

@@ -12,11 +12,10 @@
 use std::io;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -41,8 +40,6 @@ const MAX_CONNECTIONS: i32 = 20_000;
 const MAX_READ_BYTES: usize = 128 << 10;
 /// So many lines are taken in before their answers are sent.
 const LINES_AT_ONCE: usize = 4096;
-/// How long answers that are due may take when the agent stops.
-const LAST_ANSWERS: Duration = Duration::from_millis(500);
 
 /// The netcat source's keys.
 #[derive(Clone, Debug)]
@@ -227,7 +224,7 @@ impl Connection {
         match self.converse(&mut stream, stop).await {
             // Lines that are in the channel get their answers even now; a client that does not read gets none.
             Ok(()) if stop.is_cancelled() => {
-                tokio::time::timeout(LAST_ANSWERS, self.answers.send(&mut stream)).await.ok();
+                tokio::time::timeout(net::LAST_ANSWERS, self.answers.send(&mut stream)).await.ok();
             }
             Ok(()) => {}
             Err(error) => {
@@ -287,7 +284,7 @@ impl Connection {
                 return Err(error);
             }
             if matches!(verdict, Verdict::Close) {
-                return close_gently(stream).await;
+                return net::close_gently(stream).await;
             }
         }
     }
@@ -417,17 +414,6 @@ impl Connection {
         self.out.counters().event_read_fail.add(1);
         self.answers.failed(&format_args!("Event is not valid UTF-8 (byte 0x{byte:02X} at offset {offset})"));
     }
-}
-
-/// Closes a connection whose client may still be sending: with unread input in the socket the kernel would reset the
-/// connection and could take the last answer along. What comes is read and dropped for a moment.
-async fn close_gently(stream: &mut TcpStream) -> io::Result<()> {
-    stream.shutdown().await?;
-    let mut dropped = vec![0; 4 << 10];
-    let drain = async { while matches!(stream.read(&mut dropped).await, Ok(1..)) {} };
-    // Whether the client closes in time makes no difference.
-    tokio::time::timeout(LAST_ANSWERS, drain).await.ok();
-    Ok(())
 }
 
 /// A run of events, or a line that is none.

@@ -194,6 +194,11 @@ impl TestAgent {
         lines.iter().map(|line| last_number(line)).collect()
     }
 
+    /// The port at the end of the first line that contains `part`.
+    pub fn port_after(&self, part: &str) -> u16 {
+        last_number(&self.wait_for_line(part))
+    }
+
     fn metrics_port(&self) -> u16 {
         let line = self.wait_for_line("Metrics at http://localhost:");
         last_number(line.trim_end_matches("/metrics"))

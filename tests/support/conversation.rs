@@ -1,4 +1,4 @@
-//! A client of the netcat source that checks every byte.
+//! A client that checks every byte.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{Shutdown, TcpStream};
@@ -44,6 +44,13 @@ impl Conversation {
         assert!(line.ends_with('\n'), "half a line: {line:?}");
         line.truncate(line.len() - 1);
         line
+    }
+
+    /// The next bytes.
+    pub fn bytes(&mut self, count: usize) -> Vec<u8> {
+        let mut bytes = vec![0; count];
+        self.reader.read_exact(&mut bytes).expect("the peer answers");
+        bytes
     }
 
     /// The next lines.

@@ -2,6 +2,7 @@
 
 mod agent;
 mod conversation;
+mod flume;
 mod http;
 
 use std::fs;
@@ -15,6 +16,7 @@ use tempfile::TempDir;
 
 pub use agent::{Launch, TestAgent, counter};
 pub use conversation::Conversation;
+pub use flume::{free_port, interop, real_flume};
 pub use http::{Reply, http};
 
 /// The program under test.

@@ -1,6 +1,7 @@
 use std::collections::BTreeMap;
 
 use proptest::prelude::*;
+use tokio::io::AsyncReadExt as _;
 
 use super::*;
 use crate::channel::memory::{MemoryChannel, MemoryConfig};
