@@ -3,23 +3,12 @@
 //! `tests/interop/flume.sh` fetches Flume 1.11 with Maven on first use.
 
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
-use crate::support::{Conversation, LOGGER, Launch, MEMORY, NETCAT, PROGRAM, TestAgent, eventually, peer};
-
-fn interop(script: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/interop").join(script)
-}
-
-/// A free port below those that the kernel gives to clients, where a probe could connect to itself.
-fn free_port(offset: usize) -> u16 {
-    let start = std::process::id() as usize + offset;
-    (0..12_000)
-        .map(|step| 20_000 + ((start + step) % 12_000) as u16)
-        .find(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
-        .expect("a port below 32768 is free")
-}
+use crate::support::{
+    Conversation, LOGGER, MEMORY, NETCAT, PROGRAM, TestAgent, eventually, free_port, interop, java_peers, peer,
+    real_flume,
+};
 
 fn config(port: u16) -> String {
     let netcat = NETCAT.replace("port = 0", &format!("port = {port}"));
@@ -82,18 +71,9 @@ fn converse(agent: &TestAgent, port: u16) -> (Vec<Vec<String>>, Vec<String>) {
 
 #[test]
 fn answers_and_log_lines_are_those_of_the_real_flume() {
-    if !(peer("java") && peer("mvn") && peer("bash")) {
-        return;
-    }
-    // The first use fetches some hundred jars, which no deadline of a test should judge.
-    let fetched = Command::new(interop("flume.sh")).arg("classpath").stdout(Stdio::null()).status();
-    assert!(fetched.expect("the script starts").success(), "Flume's jars could not be fetched");
-
-    let port = free_port(0);
-    let flume = Launch::of(interop("flume.sh"))
-        .args(["agent", "-n", "a1", "-Dflume.root.logger=INFO,console", "--no-reload-conf"])
-        .args(["-Xmx128m", "-XX:TieredStopAtLevel=1"])
-        .config(&config(port));
+    let Some(_turn) = java_peers(&["flume-1.11.0"]) else { return };
+    let port = free_port();
+    let flume = real_flume("1.11.0").config(&config(port));
     let ours = TestAgent::start(&config(0));
     let (our_answers, our_events) = converse(&ours, ours.port());
     assert_eq!(flume.port(), port);
@@ -109,7 +89,7 @@ fn the_kits_own_check_passes() {
     if !peer("bash") {
         return;
     }
-    let port = free_port(6000);
+    let port = free_port();
     let output = Command::new(interop("check.sh"))
         .arg("netcat")
         .env("AGENT_A", PROGRAM)
