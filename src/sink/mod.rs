@@ -3,6 +3,7 @@
 //! A sink delivers a batch or says why not. The runner owns take and commit, so a sink cannot lose events. A sink whose
 //! events are fetched by somebody else is a [`PullSink`]: it takes them from its [`Outlet`] and commits when told to.
 
+mod avro;
 pub mod file_roll;
 mod logger;
 mod null;
@@ -23,7 +24,7 @@ use crate::event::Batch;
 use crate::metrics::SinkCounters;
 
 /// All sink types that the agent has.
-pub const TYPES: &[ComponentType<SinkBuilder>] = &[logger::TYPE, null::TYPE, file_roll::TYPE];
+pub const TYPES: &[ComponentType<SinkBuilder>] = &[logger::TYPE, null::TYPE, file_roll::TYPE, avro::TYPE];
 
 /// Reads a sink's configuration; `None` when it has errors, which the properties have noted.
 pub type SinkBuilder = fn(&mut Props<'_>) -> Option<Box<dyn SinkConfig>>;

@@ -23,11 +23,11 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::read_buffer::ReadBuffer;
 use super::{ChannelProcessor, LineSplitter, Source, SourceBuilder, SourceConfig, SourceError, Terminator};
 use crate::charset::Charset;
 use crate::config::{ComponentType, Props};
 use crate::event::{Batch, NO_HEADERS};
+use crate::read_buffer::ReadBuffer;
 
 /// How the type is registered.
 pub const TYPE: ComponentType<SourceBuilder> = ComponentType {

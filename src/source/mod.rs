@@ -3,11 +3,12 @@
 //! A source builds batches and hands them to its [`ChannelProcessor`], which runs interceptors and selector and
 //! returns when the batch is committed or says why not. Only then does the source acknowledge its client.
 
+pub mod avro;
 pub mod exec;
+mod ip_filter;
 mod lines;
 pub mod netcat;
 mod processor;
-mod read_buffer;
 mod seq;
 mod stress;
 
@@ -16,12 +17,12 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 pub use lines::{LineSplitter, Terminator};
-pub use processor::{ChannelProcessor, Each, Refused};
+pub use processor::{ChannelProcessor, Each};
 
 use crate::config::{ComponentType, Props};
 
 /// All source types that the agent has.
-pub const TYPES: &[ComponentType<SourceBuilder>] = &[netcat::TYPE, exec::TYPE, seq::TYPE, stress::TYPE];
+pub const TYPES: &[ComponentType<SourceBuilder>] = &[avro::TYPE, netcat::TYPE, exec::TYPE, seq::TYPE, stress::TYPE];
 
 /// Reads a source's configuration; `None` when it has errors, which the properties have noted.
 pub type SourceBuilder = fn(&mut Props<'_>) -> Option<Box<dyn SourceConfig>>;

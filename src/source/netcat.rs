@@ -21,13 +21,13 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-use super::read_buffer::ReadBuffer;
 use super::{ChannelProcessor, LineSplitter, Source, SourceBuilder, SourceConfig, SourceError, Terminator};
 use crate::channel::ChannelError;
 use crate::charset::{Charset, TextDecoder};
 use crate::config::{ComponentType, Props};
 use crate::event::{Batch, NO_HEADERS};
 use crate::net;
+use crate::read_buffer::ReadBuffer;
 
 /// How the type is registered.
 pub const TYPE: ComponentType<SourceBuilder> = ComponentType {

@@ -12,15 +12,6 @@ use crate::logging::{Limited, Suppressed};
 use crate::metrics::{Ledger, SourceCounters};
 use crate::selector::{Routes, Selector};
 
-/// A batch that the channels did not take, with the first channel's reason.
-#[derive(Debug)]
-pub struct Refused {
-    /// The batch, with what the interceptors did to it.
-    pub batch: Batch,
-    /// Why.
-    pub error: ChannelError,
-}
-
 /// Why a put failed, and the number of the channel that refused.
 struct Refusal {
     error: ChannelError,
@@ -129,13 +120,14 @@ impl ChannelProcessor {
         &self.shared.counters
     }
 
-    /// Delivers a batch as one transaction, with one wait for room.
-    pub async fn deliver(&self, mut batch: Batch, stop: &CancellationToken) -> Result<(), Refused> {
+    /// Delivers a batch as one transaction, with one wait for room. An error is the first refusing channel's reason.
+    pub async fn deliver(&self, mut batch: Batch, stop: &CancellationToken) -> Result<(), ChannelError> {
         self.shared.chain.intercept(&mut batch);
-        let attempt = self.put(batch.clone(), Wait::Until(Patience::KeepAlive, stop)).await;
+        let events = batch.len();
+        let attempt = self.put(batch, Wait::Until(Patience::KeepAlive, stop)).await;
         attempt.map_err(|Refusal { error, channel }| {
-            self.refuse_by_channel(batch.len(), channel);
-            Refused { batch, error }
+            self.refuse_by_channel(events, channel);
+            error
         })
     }
 
@@ -351,8 +343,7 @@ mod tests {
         let stop = CancellationToken::new();
         out.deliver(batch(2), &stop).await.expect("room in both");
         let refused = out.deliver(batch(2), &stop).await.expect_err("no room in the second");
-        assert_eq!(refused.batch, batch(2));
-        assert_eq!(refused.error, ChannelError::Full);
+        assert_eq!(refused, ChannelError::Full);
         assert_eq!(first.counters().size.get(), 2);
         assert_eq!(second.counters().size.get(), 2);
         // The room in the first came back too.

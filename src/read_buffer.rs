@@ -1,6 +1,13 @@
-//! The buffer of a source that reads lines from a stream.
+//! The buffer between a stream and what is made of its bytes.
+
+use std::future::poll_fn;
+use std::io;
+use std::pin::Pin;
+use std::task::Poll;
 
 use bytes::{Buf as _, Bytes, BytesMut};
+use tokio::io::AsyncRead;
+use tokio_util::io::poll_read_buf;
 
 /// Reads begin at this size.
 const LEAST_READ: usize = 4 << 10;
@@ -37,6 +44,32 @@ impl ReadBuffer {
         } else if read < self.read_bytes / 4 {
             self.read_bytes = (self.read_bytes / 2).max(LEAST_READ);
         }
+    }
+
+    /// Reads what is there from a stream, and returns how many bytes came; 0 at its end. While it waits, an empty buffer
+    /// holds no memory.
+    pub async fn read_from(&mut self, stream: &mut (impl AsyncRead + Unpin + ?Sized)) -> io::Result<usize> {
+        poll_fn(|cx| {
+            let room = self.room();
+            let size = room.capacity() - room.len();
+            match poll_read_buf(Pin::new(&mut *stream), cx, room) {
+                Poll::Ready(Ok(read)) => {
+                    self.filled(read, size);
+                    Poll::Ready(Ok(read))
+                }
+                Poll::Pending => {
+                    self.release_if_empty();
+                    Poll::Pending
+                }
+                failed => failed,
+            }
+        })
+        .await
+    }
+
+    /// Drops the first `count` bytes.
+    pub fn skip(&mut self, count: usize) {
+        self.pending.advance(count);
     }
 
     /// Gives the memory back when nothing is pending: an idle stream holds none.
