@@ -128,7 +128,7 @@ impl AvroSink {
         info!("Rpc sink {}: Building RpcClient with hostname: {}, port: {}", self.name, endpoint.host, endpoint.port);
         match endpoint.connect().await {
             Ok(stream) => {
-                self.connection = Some(Requestor::new(stream, &AVRO_SOURCE, *request_timeout));
+                self.connection = Some(Requestor::new(stream, &AVRO_SOURCE, Some(*request_timeout)));
                 self.reset_at = reset_interval.map(|interval| Instant::now() + interval);
                 self.counters.connection_created.add(1);
                 Ok(())

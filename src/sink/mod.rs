@@ -8,6 +8,7 @@ pub mod file_roll;
 mod logger;
 mod null;
 mod outlet;
+mod spark;
 
 use std::sync::Arc;
 
@@ -24,7 +25,7 @@ use crate::event::Batch;
 use crate::metrics::SinkCounters;
 
 /// All sink types that the agent has.
-pub const TYPES: &[ComponentType<SinkBuilder>] = &[logger::TYPE, null::TYPE, file_roll::TYPE, avro::TYPE];
+pub const TYPES: &[ComponentType<SinkBuilder>] = &[logger::TYPE, null::TYPE, file_roll::TYPE, avro::TYPE, spark::TYPE];
 
 /// Reads a sink's configuration; `None` when it has errors, which the properties have noted.
 pub type SinkBuilder = fn(&mut Props<'_>) -> Option<Box<dyn SinkConfig>>;

@@ -67,12 +67,12 @@ pub struct Requestor {
     /// The last request's number.
     serial: u32,
     agreed: bool,
-    timeout: Duration,
+    timeout: Option<Duration>,
 }
 
 impl Requestor {
-    /// A client on a fresh connection. Each answer may take so long; without a limit, as long as it takes.
-    pub fn new(stream: Stream, protocol: &'static Protocol, timeout: Duration) -> Self {
+    /// A client on a fresh connection. Each answer may take so long, or without a limit as long as it takes.
+    pub fn new(stream: Stream, protocol: &'static Protocol, timeout: Option<Duration>) -> Self {
         let reader = PackReader::new(MAX_ANSWER_BYTES);
         let (out, head) = (BytesMut::new(), Vec::new());
         Self { stream, protocol, reader, out, head, serial: 0, agreed: false, timeout }
@@ -81,7 +81,11 @@ impl Requestor {
     /// Makes a call and waits for its result's datum.
     pub async fn call(&mut self, message: &str, parameters: &[u8], known: &mut Knowledge) -> Result<Bytes, CallError> {
         let limit = self.timeout;
-        timeout(limit, self.exchange(message, parameters, known)).await.map_err(|_| CallError::TimedOut(limit))?
+        let exchange = self.exchange(message, parameters, known);
+        match limit {
+            Some(limit) => timeout(limit, exchange).await.map_err(|_| CallError::TimedOut(limit))?,
+            None => exchange.await,
+        }
     }
 
     async fn exchange(&mut self, message: &str, parameters: &[u8], known: &mut Knowledge) -> Result<Bytes, CallError> {
