@@ -5,6 +5,7 @@
 
 mod support;
 
+mod avro_peers;
 mod cli;
 mod config;
 mod examples;
@@ -17,4 +18,5 @@ mod metrics;
 mod netcat;
 mod packaging;
 mod real_flume;
+mod spark_peers;
 mod thrift;

@@ -6,7 +6,8 @@ use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
 use crate::support::{
-    Conversation, LOGGER, MEMORY, NETCAT, PROGRAM, TestAgent, eventually, free_port, interop, peer, real_flume,
+    Conversation, LOGGER, MEMORY, NETCAT, PROGRAM, TestAgent, eventually, free_port, interop, java_peers, peer,
+    real_flume,
 };
 
 fn config(port: u16) -> String {
@@ -70,9 +71,9 @@ fn converse(agent: &TestAgent, port: u16) -> (Vec<Vec<String>>, Vec<String>) {
 
 #[test]
 fn answers_and_log_lines_are_those_of_the_real_flume() {
-    let Some(flume) = real_flume() else { return };
-    let port = free_port(0);
-    let flume = flume.config(&config(port));
+    let Some(_turn) = java_peers(&["flume-1.11.0"]) else { return };
+    let port = free_port();
+    let flume = real_flume("1.11.0").config(&config(port));
     let ours = TestAgent::start(&config(0));
     let (our_answers, our_events) = converse(&ours, ours.port());
     assert_eq!(flume.port(), port);
@@ -88,7 +89,7 @@ fn the_kits_own_check_passes() {
     if !peer("bash") {
         return;
     }
-    let port = free_port(6000);
+    let port = free_port();
     let output = Command::new(interop("check.sh"))
         .arg("netcat")
         .env("AGENT_A", PROGRAM)

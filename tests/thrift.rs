@@ -9,7 +9,7 @@ use flume_rs::event::{Batch, Event};
 use flume_rs::rpc::thrift::{ExceptionKind, Message, Method, Protocol, Reply, Status};
 
 use crate::support::{
-    Conversation, DEADLINE, LOGGER, MEMORY, NETCAT, TestAgent, eventually, free_port, message, real_flume,
+    Conversation, DEADLINE, LOGGER, MEMORY, NETCAT, TestAgent, eventually, free_port, java_peers, message, real_flume,
 };
 
 const BOTH: [Protocol; 2] = [Protocol::Binary, Protocol::Compact];
@@ -404,7 +404,7 @@ fn a_connection_that_the_server_closed_in_the_meantime_costs_no_attempt() {
 
 #[test]
 fn a_server_that_comes_late_only_delays() {
-    let port = free_port(8000);
+    let port = free_port();
     let agent = sender(Protocol::Compact, port, "");
     let warning = agent.wait_for_line("Unable to create Rpc client using hostname: localhost, port: ");
     assert!(warning.contains("WARN") && warning.contains("could not connect to localhost:"), "{warning}");
@@ -475,12 +475,12 @@ fn to_an_unknown_method(protocol: Protocol, port: u16) -> Vec<u8> {
 
 #[test]
 fn events_pass_to_the_real_flume_and_back() {
-    let Some(flume) = real_flume() else { return };
+    let Some(_turn) = java_peers(&["flume-1.11.0"]) else { return };
     let hops = [(Protocol::Binary, false), (Protocol::Compact, false), (Protocol::Compact, true)];
     let secured = |component: &str, with_tls: bool| if with_tls { tls(component) } else { String::new() };
     let receivers =
         hops.map(|(protocol, with_tls)| receiver(protocol, &format!("{LOGGER}{}", secured("sources.r1", with_tls))));
-    let flume_ports = [2000, 4000, 10_000].map(free_port);
+    let flume_ports = [(); 3].map(|()| free_port());
     let mut config = "a1.sources = n0 n1 n2 t0 t1 t2\na1.channels = c0 c1 c2 c\na1.sinks = k0 k1 k2 k\n".to_owned();
     for (i, (protocol, with_tls)) in hops.into_iter().enumerate() {
         let ((_, to), from) = (&receivers[i], flume_ports[i]);
@@ -498,7 +498,7 @@ fn events_pass_to_the_real_flume_and_back() {
         config += &secured(&format!("sources.t{i}"), with_tls);
     }
     config += "a1.channels.c.type = memory\na1.sinks.k.type = logger\na1.sinks.k.channel = c\n";
-    let flume = flume.config(&config);
+    let flume = real_flume("1.11.0").config(&config);
 
     // From Flume's sinks to our sources.
     for port in flume.ports(hops.len()) {

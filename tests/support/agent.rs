@@ -38,7 +38,7 @@ impl Launch {
         Self::of(PROGRAM)
     }
 
-    /// Another program that is an agent.
+    /// Another program: an agent, or one of its peers.
     pub fn of(program: impl AsRef<OsStr>) -> Self {
         Self { command: Command::new(program) }
     }

@@ -2,8 +2,9 @@
 
 mod agent;
 mod conversation;
-mod flume;
+mod events;
 mod http;
+mod java;
 
 use std::fs;
 use std::io::Write as _;
@@ -16,14 +17,15 @@ use tempfile::TempDir;
 
 pub use agent::{Launch, TestAgent, counter};
 pub use conversation::Conversation;
-pub use flume::{free_port, interop, real_flume};
+pub use events::{Event, avro_to_files, expect_kept_events, kept_events, keys, listed, wait_for_kept_events};
 pub use http::{Reply, http};
+pub use java::{free_port, interop, java, java_peers, make_key_stores, real_flume, wait_for_port};
 
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_flume-rs");
 
-/// How long a condition may take before a test fails. Nothing here takes nearly as long.
-pub const DEADLINE: Duration = Duration::from_secs(20);
+/// How long a condition may take before a test fails. Nothing here takes nearly as long, but Java on a busy machine.
+pub const DEADLINE: Duration = Duration::from_secs(60);
 
 /// A netcat source `r1` on a port of the system's choice, into `c1`.
 pub const NETCAT: &str = "\
