@@ -279,7 +279,6 @@ fn a_well_formed_request_that_cannot_be_done_gets_an_exception_and_the_connectio
             ExceptionKind::ProtocolError,
             "Required field 'body' was not present! Struct: ThriftFlumeEvent",
         ),
-        (replaced(b"key", b"k\xffy"), ExceptionKind::ProtocolError, "a header that is not valid UTF-8 at byte 44"),
     ] {
         client.send(bytes);
         let Reply::Exception(exception) = answer(protocol, &mut client, 1) else { panic!("no exception: {text}") };
@@ -292,7 +291,7 @@ fn a_well_formed_request_that_cannot_be_done_gets_an_exception_and_the_connectio
     client.send(replaced(b"\0\0\0\x05hello", b"\x7f\xff\xff\xffhello"));
     assert!(matches!(answer(protocol, &mut client, 1), Reply::Exception(_)));
     client.expect_eof();
-    assert_eq!(agent.counter("SOURCE.r1", "EventReadFail"), 4);
+    assert_eq!(agent.counter("SOURCE.r1", "EventReadFail"), 3);
     assert_eq!(agent.counter("SOURCE.r1", "EventAcceptedCount"), 1);
 }
 

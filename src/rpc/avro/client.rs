@@ -1,13 +1,11 @@
 //! A connection at the client's side.
 
 use std::io;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use thiserror::Error;
 use tokio::io::AsyncWriteExt as _;
-use tokio::time::timeout;
 
 use super::datum::{DatumError, Reader, put_bytes};
 use super::handshake::{HandshakeRequest, HandshakeResponse, Match, Outcome};
@@ -33,9 +31,6 @@ pub enum CallError {
     /// The server closed the connection.
     #[error("RPC connection error: the server closed the connection")]
     Closed,
-    /// The answer took too long.
-    #[error("RPC request timed out after {} ms", .0.as_millis())]
-    TimedOut(Duration),
     /// The answer belongs to no request.
     #[error("the answer {0} belongs to no request")]
     Serial(u32),
@@ -50,13 +45,6 @@ pub enum CallError {
     Remote(String),
 }
 
-/// What a client knows of its server, from one connection to the next.
-#[derive(Clone, Debug, Default)]
-pub struct Knowledge {
-    /// The server's protocol, when it is another text than the client's.
-    server: Option<(String, super::handshake::Hash)>,
-}
-
 /// A connection over which calls are made, one after the other.
 pub struct Requestor {
     stream: Stream,
@@ -67,35 +55,25 @@ pub struct Requestor {
     /// The last request's number.
     serial: u32,
     agreed: bool,
-    timeout: Option<Duration>,
 }
 
 impl Requestor {
-    /// A client on a fresh connection. Each answer may take so long, or without a limit as long as it takes.
-    pub fn new(stream: Stream, protocol: &'static Protocol, timeout: Option<Duration>) -> Self {
+    /// A client on a fresh connection.
+    pub fn new(stream: Stream, protocol: &'static Protocol) -> Self {
         let reader = PackReader::new(MAX_ANSWER_BYTES);
         let (out, head) = (BytesMut::new(), Vec::new());
-        Self { stream, protocol, reader, out, head, serial: 0, agreed: false, timeout }
+        Self { stream, protocol, reader, out, head, serial: 0, agreed: false }
     }
 
-    /// Makes a call and waits for its result's datum.
-    pub async fn call(&mut self, message: &str, parameters: &[u8], known: &mut Knowledge) -> Result<Bytes, CallError> {
-        let limit = self.timeout;
-        let exchange = self.exchange(message, parameters, known);
-        match limit {
-            Some(limit) => timeout(limit, exchange).await.map_err(|_| CallError::TimedOut(limit))?,
-            None => exchange.await,
-        }
-    }
-
-    async fn exchange(&mut self, message: &str, parameters: &[u8], known: &mut Knowledge) -> Result<Bytes, CallError> {
-        // The server's answer to the first guess may be that it needs the client's text.
+    /// Makes a call and waits for its result's datum, as long as it takes. Cut off, the connection is of no more use.
+    pub async fn call(&mut self, message: &str, parameters: &[u8]) -> Result<Bytes, CallError> {
+        // The first guess is that the server speaks just what the client does; if not, it may need the client's text.
+        let mut server_hash = self.protocol.hash;
         let mut with_text = false;
         loop {
             self.head.clear();
             if !self.agreed {
                 let protocol = self.protocol;
-                let server_hash = known.server.as_ref().map_or(protocol.hash, |(_, hash)| *hash);
                 let client_protocol = with_text.then(|| protocol.text.to_owned());
                 HandshakeRequest { client_hash: protocol.hash, client_protocol, server_hash }.put(&mut self.head);
             }
@@ -108,14 +86,12 @@ impl Requestor {
             let mut reader = Reader::new(&answer);
             if !self.agreed {
                 let HandshakeResponse { matched, server } = HandshakeResponse::read(&mut reader)?;
-                if server.is_some() {
-                    known.server = server;
-                }
                 if matched == Match::None {
                     if with_text {
                         return Err(CallError::Handshake);
                     }
                     with_text = true;
+                    server_hash = server.map_or(server_hash, |(_, hash)| hash);
                     continue;
                 }
                 self.agreed = true;
@@ -144,14 +120,13 @@ impl Requestor {
         }
     }
 
-    /// Whether the server has closed the connection while nothing was asked of it.
-    pub fn is_closed(&mut self) -> bool {
-        let read = self.reader.buffer().read_from(&mut self.stream).now_or_never();
-        matches!(read, Some(Ok(0) | Err(_)))
+    /// Whether another call can be made: the server has not closed the connection, and said nothing unasked.
+    pub fn is_usable(&mut self) -> bool {
+        self.reader.buffer().read_from(&mut self.stream).now_or_never().is_none()
     }
 
     /// Ends the connection in order: with the end of its compressed stream and TLS session.
-    pub async fn close(mut self) -> io::Result<()> {
+    pub async fn close(&mut self) -> io::Result<()> {
         self.stream.shutdown().await
     }
 }
