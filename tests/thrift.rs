@@ -406,10 +406,10 @@ fn a_server_that_comes_late_only_delays() {
     let port = free_port();
     let agent = sender(Protocol::Compact, port, "");
     let warning = agent.wait_for_line("Unable to create Rpc client using hostname: localhost, port: ");
-    assert!(warning.contains("WARN") && warning.contains("could not connect to localhost:"), "{warning}");
+    assert!(warning.contains("WARN") && warning.contains("RPC connection error: Connection refused"), "{warning}");
     let mut nc = Conversation::with(agent.port());
     assert_eq!(nc.ask("hello"), "OK");
-    agent.wait_for_line("Failed to send events: could not connect to localhost:");
+    agent.wait_for_line("Failed to send events: ThriftRpcClient { host: localhost, port: ");
     let config =
         format!("{}{MEMORY}{LOGGER}", source(Protocol::Compact)).replace("port = 0", &format!("port = {port}"));
     let receiver = TestAgent::start(&config);

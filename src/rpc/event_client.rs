@@ -87,7 +87,9 @@ impl ClientConfig {
             props.error("hosts", "at least two hosts for load balancing", flume);
         }
         let events = "a whole number of events, at least 1";
-        let batch_size = props.lenient("batch-size", batch_size, |n| *n >= 1, events, "");
+        let given = props.text("batch-size").unwrap_or_default();
+        let flume = format!("Invalid value for batchSize: {given}; Using default value.");
+        let batch_size = props.lenient("batch-size", batch_size, |n| *n >= 1, events, &flume);
         let milliseconds = |key: &str, flume: &str| {
             let expected = "a whole number of milliseconds, at least 1000";
             let value = props.lenient(key, TIMEOUT_MS, |n| *n >= LEAST_TIMEOUT_MS, expected, flume);
