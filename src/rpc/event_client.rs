@@ -1,6 +1,6 @@
 //! Flume's client: sends batches of events to one source, or to one of several, in one of the protocols.
 //!
-//! A batch is one request. After any failure the connection is closed, and a new one is opened for the next attempt. A
+//! A batch is one request, or several when it has more than `batch-size` events. After any failure the connection is closed, and a new one is opened for the next attempt. A
 //! connection that the other side has closed in the meantime is noticed before a batch is lost on it.
 //!
 //! Keys, as Flume's client library has them: `hosts` and `hosts.NAME` (`host:port`), `client.type` (`default` takes the
@@ -8,7 +8,9 @@
 //! (`round_robin`, `random`), `backoff` and `maxBackoff` (30000 ms: how long a host that fails is left alone), `max-attempts`,
 //! `batch-size` (100), `connect-timeout` and `request-timeout` (20000 ms), the keys of [TLS](crate::tls), and for Avro
 //! `compression-type` and `compression-level` (6); `maxIoWorkers` has no effect, as in Flume since 1.10. Not Flume's:
-//! `compression-outside-tls` (true; false is what Flume up to 1.9 understands when both are on).
+//! `compression-outside-tls` (true; false is what Flume up to 1.9 understands when both are on), and `max-in-flight` (1):
+//! so many requests are sent before the first of them is answered, which pays over long distances. A failure repeats all
+//! of them, and the avro source of Flume since 1.10 may store them in another order.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -39,8 +41,9 @@ pub trait EventProtocol: Send + Sync {
 /// A connection on which batches are sent.
 #[async_trait]
 pub trait EventConnection: Send {
-    /// Sends a batch and waits until the other side has it. After an error, or cut off, the connection is of no more use.
-    async fn append_batch(&mut self, batch: &Batch) -> Result<(), Cause>;
+    /// Sends batches, a request each, and waits until the other side has all of them. After an error, or cut off, the
+    /// connection is of no more use.
+    async fn append(&mut self, batches: &[Batch]) -> Result<(), Cause>;
     /// Whether another batch can be sent.
     fn is_usable(&mut self) -> bool;
     /// Closes it in order.
@@ -75,6 +78,8 @@ pub struct ClientConfig {
     request_timeout: Duration,
     /// The most events of a request.
     pub batch_size: usize,
+    /// Requests that may be on their way at once.
+    in_flight: usize,
 }
 
 impl ClientConfig {
@@ -116,7 +121,13 @@ impl ClientConfig {
             max_backoff: backoff.then(|| Duration::from_millis(max_backoff as u64)),
             request_timeout,
             batch_size: batch_size as usize,
+            in_flight: props.positive("max-in-flight", 1, "requests"),
         }
+    }
+
+    /// The most events that it pays to hand over at once.
+    pub fn events_in_flight(&self) -> usize {
+        self.batch_size.saturating_mul(self.in_flight)
     }
 
     /// Reads the keys of compression.
@@ -232,9 +243,17 @@ impl EventClient {
 
     /// Delivers a batch to one of the hosts.
     pub async fn send(&mut self, batch: &Batch) -> Result<(), SendError> {
+        let cut;
+        let requests = if batch.len() <= self.config.batch_size {
+            std::slice::from_ref(batch)
+        } else {
+            cut = self.cut(batch.clone());
+            &cut
+        };
         let mut outcome = Ok(());
         for host in self.candidates() {
-            outcome = self.send_to(host, batch).await.map_err(|error| self.error(host, "Failed to send batch", error));
+            outcome =
+                self.send_to(host, requests).await.map_err(|error| self.error(host, "Failed to send batch", error));
             match &outcome {
                 Ok(()) => {
                     self.hosts[host].failures = 0;
@@ -281,11 +300,20 @@ impl EventClient {
             self.config.max_backoff.map(|max| Instant::now() + max.min(Duration::from_secs(1 << (host.failures - 1))));
     }
 
-    async fn send_to(&mut self, host: usize, batch: &Batch) -> Result<(), Cause> {
+    /// Cuts a batch that is too large for one request.
+    fn cut(&self, mut batch: Batch) -> Vec<Batch> {
+        let count = batch.len().div_ceil(self.config.batch_size);
+        (0..count).map(|_| batch.split_to(self.config.batch_size)).collect()
+    }
+
+    async fn send_to(&mut self, host: usize, requests: &[Batch]) -> Result<(), Cause> {
         let limit = self.config.request_timeout;
+        let in_flight = self.config.in_flight;
         let connection = self.verify_connection(host).await?;
-        let answered = timeout(limit, connection.append_batch(batch)).await;
-        answered.map_err(|_| format!("RPC request timed out after {} ms", limit.as_millis()))??;
+        for requests in requests.chunks(in_flight) {
+            let answered = timeout(limit, connection.append(requests)).await;
+            answered.map_err(|_| format!("RPC request timed out after {} ms", limit.as_millis()))??;
+        }
         if self.config.order == Order::Failover {
             self.current = host;
         }

@@ -81,7 +81,7 @@ impl RpcSink {
 #[async_trait]
 impl Sink for RpcSink {
     fn batch_size(&self) -> usize {
-        self.config.client.batch_size
+        self.config.client.events_in_flight()
     }
 
     async fn start(&mut self) -> Result<(), SinkError> {

@@ -133,8 +133,11 @@ impl EventProtocol for Protocol {
 
 #[async_trait]
 impl EventConnection for Client<Stream> {
-    async fn append_batch(&mut self, batch: &Batch) -> Result<(), Cause> {
-        Self::append_batch(self, batch).await.map_err(Cause::from)
+    async fn append(&mut self, batches: &[Batch]) -> Result<(), Cause> {
+        for batch in batches {
+            self.append_batch(batch).await?;
+        }
+        Ok(())
     }
 
     fn is_usable(&mut self) -> bool {
