@@ -229,11 +229,8 @@ mod tests {
              use-fast-replay = true\nuse-log-replay-v1 = true\ncompressBackupCheckpoint = true\nmemoryBytes = 0\n",
         );
         assert_eq!(findings, []);
-        let directories = Directories {
-            checkpoint: "/c".into(),
-            backup: Some("/b".into()),
-            data: vec!["/d1".into(), "/d2".into()],
-        };
+        let directories =
+            Directories { checkpoint: "/c".into(), backup: Some("/b".into()), data: vec!["/d1".into(), "/d2".into()] };
         let expected = FileConfig {
             directories,
             capacity: 20,

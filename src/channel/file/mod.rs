@@ -204,13 +204,7 @@ impl Shared {
 
 impl FileChannel {
     /// A channel that is not open yet.
-    pub fn new(
-        name: &str,
-        config: FileConfig,
-        tuning: Tuning,
-        fs: Arc<dyn FileSystem>,
-        metrics: &Metrics,
-    ) -> Self {
+    pub fn new(name: &str, config: FileConfig, tuning: Tuning, fs: Arc<dyn FileSystem>, metrics: &Metrics) -> Self {
         let counters = metrics.register(Arc::new(ChannelCounters::new(name)));
         counters.capacity.set(config.capacity as u64);
         Self(Arc::new(Shared {

@@ -43,10 +43,11 @@ pub fn run(shared: &Arc<Shared>, told: oneshot::Sender<Result<(), String>>) {
                     error!("Failed to start the file channel [channel={}]: {why}; tried again", shared.name);
                     complaint.clone_from(&why);
                 }
-                if !wait_to_retry(shared, &why) {
+                note_closed(shared, &why);
+                tell(Err(why));
+                if !wait_to_retry(shared) {
                     return;
                 }
-                tell(Err(why));
             }
         }
     };
@@ -59,13 +60,18 @@ pub fn run(shared: &Arc<Shared>, told: oneshot::Sender<Result<(), String>>) {
     drop(locks);
 }
 
-/// Notes why the channel is closed and lets some time go by; `false` when it is stopped.
-fn wait_to_retry(shared: &Shared, why: &str) -> bool {
+fn note_closed(shared: &Shared, why: &str) {
     let mut state = shared.state();
     if state.phase != Phase::Stopped {
         state.phase = Phase::Closed(why.to_owned());
-        let wait = shared.to_write.wait_timeout(state, shared.tuning.retry);
-        state = wait.unwrap_or_else(PoisonError::into_inner).0;
+    }
+}
+
+/// Lets some time go by; `false` when the channel is stopped.
+fn wait_to_retry(shared: &Shared) -> bool {
+    let mut state = shared.state();
+    if state.phase != Phase::Stopped {
+        state = shared.to_write.wait_timeout(state, shared.tuning.retry).unwrap_or_else(PoisonError::into_inner).0;
     }
     state.phase != Phase::Stopped
 }
@@ -104,7 +110,9 @@ fn open(shared: &Arc<Shared>) -> Result<Opened, String> {
 fn find_segments(shared: &Shared) -> Result<BTreeMap<u64, PathBuf>, String> {
     let mut found: BTreeMap<u64, PathBuf> = BTreeMap::new();
     for directory in &shared.directories.data {
-        let listed = shared.fs.list(directory);
+        // A process that was killed may have left names that are not durable yet, and others will rely on them.
+        let synced = shared.fs.sync_directory(directory);
+        let listed = synced.and_then(|()| shared.fs.list(directory));
         for name in listed.map_err(|error| format!("Could not list {}: {error}", directory.display()))? {
             let path = directory.join(&name);
             // Whoever starts anew beside them would leave their events undelivered without a word.
@@ -129,7 +137,9 @@ fn find_segments(shared: &Shared) -> Result<BTreeMap<u64, PathBuf>, String> {
 fn read_checkpoint(shared: &Shared) -> Result<Option<Checkpoint>, String> {
     let Directories { checkpoint, backup, .. } = &shared.directories;
     for directory in [checkpoint].into_iter().chain(backup) {
-        match Checkpoint::read(&*shared.fs, directory) {
+        // What is removed because of it must not come back to an older one.
+        let synced = shared.fs.sync_directory(directory);
+        match synced.and_then(|()| Checkpoint::read(&*shared.fs, directory)) {
             Ok(Some(checkpoint)) => return Ok(Some(checkpoint)),
             Ok(None) => {}
             Err(error) if error.kind() == io::ErrorKind::InvalidData => {
@@ -253,6 +263,8 @@ impl<'a> Replay<'a> {
             self.report(&scanner, path, damage.take());
         }
         self.next = self.next.max(end);
+        // So is what it had written and not synced.
+        file.sync()?;
         let mut whole = len;
         if let Some((torn, _)) = damage.filter(|(_, to)| is_last && *to == len) {
             whole = torn;

@@ -80,7 +80,9 @@ impl Reader<'_> {
     fn read(&mut self, position: Position, segment: &Segment) -> io::Result<()> {
         let number = position.segment;
         let mut scanner = match self.scanner.take() {
-            Some((of, end, scanner)) if of == number && end == segment.len && scanner.at() == position.offset => scanner,
+            Some((of, end, scanner)) if of == number && end == segment.len && scanner.at() == position.offset => {
+                scanner
+            }
             _ => Scanner::new(self.shared.fs.open(&segment.path)?, number, position.offset, segment.len),
         };
         let mut runs: Vec<Run> = Vec::new();

@@ -44,6 +44,13 @@ fn channel(fs: &Simulated, config: &FileConfig) -> FileChannel {
 async fn open(fs: &Simulated, config: &FileConfig) -> FileChannel {
     let channel = channel(fs, config);
     if channel.start().await.is_err() {
+        tokio::time::timeout(Duration::from_secs(2), channel.0.healthy())
+            .await
+            .unwrap_or_else(|_| {
+                dump(&channel, "open");
+                panic!("open")
+            })
+            .ok();
         channel.0.healthy().await.expect("it opens in the end");
     }
     channel
@@ -143,12 +150,11 @@ async fn segments_go_when_their_events_are_delivered() {
     }
     let segments = || ["/data", "/more"].map(|path| fs.list(Path::new(path)).expect("listed").len()).iter().sum();
     let full: usize = segments();
-    assert!(full > 10, "{full} files");
+    assert!(full >= 10, "{full} files");
     assert_eq!(drain(&channel).await, names);
     channel.stop().await;
     let left: usize = segments();
-    // Two locks and the last segment.
-    assert_eq!(left, 3);
+    assert_eq!(left, 1, "the last one stays");
     let again = open(&fs, &config()).await;
     put(&again, &batch(&["next"])).await.expect("room");
     assert_eq!(drain(&again).await, ["next"]);
@@ -292,7 +298,10 @@ async fn a_full_disk_refuses_and_recovers() {
     assert!(error.is_transient());
     assert!(error.to_string().starts_with("Put failed due to IO error [channel=c1]"), "{error}");
     let error = put(&channel, &batch(&["b"])).await.expect_err("no space").to_string();
-    assert!(error.contains("Usable space exhausted, only ") && error.contains(" bytes remaining, required "), "{error}");
+    assert!(
+        error.contains("Usable space exhausted, only ") && error.contains(" bytes remaining, required "),
+        "{error}"
+    );
     fs.set_capacity(1 << 30);
     channel.reserve(&batch(&["c"]), Patience::Endless).await.map(drop).expect("it recovers");
     put(&channel, &batch(&["c"])).await.expect("space");
@@ -417,9 +426,13 @@ fn every_flipped_bit_and_every_truncation_costs_only_what_it_hits() {
     }
 }
 
-#[tokio::test]
-async fn damage_behind_the_checkpoint_is_found_when_it_is_read() {
+#[test]
+fn damage_behind_the_checkpoint_is_found_when_it_is_read() {
     let (fs, records) = small_log();
+    runtime().block_on(read_damaged(fs, records));
+}
+
+async fn read_damaged(fs: Simulated, records: Vec<(usize, usize)>) {
     let first = open(&fs, &one_segment()).await;
     first.stop().await;
     fs.damage(Path::new(SEGMENT), |bytes| bytes[records[1].0 + 40] ^= 1);
@@ -512,7 +525,14 @@ async fn run_steps(steps: Vec<Step>, config: FileConfig) {
         let left = match step {
             Step::Put(events) => {
                 let (ids, batch) = model.batch(events);
-                if put(&channel, &batch).await.is_ok() {
+                if tokio::time::timeout(Duration::from_secs(2), put(&channel, &batch))
+                    .await
+                    .unwrap_or_else(|_| {
+                        dump(&channel, "put");
+                        panic!("put")
+                    })
+                    .is_ok()
+                {
                     model.must.extend(ids);
                 }
                 continue;
@@ -540,7 +560,13 @@ async fn run_steps(steps: Vec<Step>, config: FileConfig) {
             }
             Step::Take(max, commit) => {
                 if channel.counters().size.get() > 0 {
-                    let take = channel.take(max).await.expect("events");
+                    let take = tokio::time::timeout(Duration::from_secs(2), channel.take(max))
+                        .await
+                        .unwrap_or_else(|_| {
+                            dump(&channel, "take");
+                            panic!("take")
+                        })
+                        .expect("events");
                     model.taken(take.batch(), commit);
                     if commit {
                         take.commit();
@@ -567,7 +593,10 @@ async fn run_steps(steps: Vec<Step>, config: FileConfig) {
                 fs.clone()
             }
         };
-        channel.stop().await;
+        tokio::time::timeout(Duration::from_secs(2), channel.stop()).await.unwrap_or_else(|_| {
+            dump(&channel, "stop");
+            panic!("stop")
+        });
         fs = left;
         channel = open(&fs, &config).await;
         let size = channel.counters().size.get();
@@ -576,12 +605,39 @@ async fn run_steps(steps: Vec<Step>, config: FileConfig) {
     }
     fs.fail(0..0);
     while channel.counters().size.get() > 0 {
-        let take = channel.take(100).await.expect("events");
+        let take = tokio::time::timeout(Duration::from_secs(2), channel.take(100))
+            .await
+            .unwrap_or_else(|_| {
+                dump(&channel, "last take");
+                panic!("take")
+            })
+            .expect("events");
         model.taken(take.batch(), true);
         take.commit();
     }
     assert_eq!(model.must, BTreeSet::new());
     channel.stop().await;
+}
+
+fn dump(channel: &FileChannel, what: &str) {
+    let s = channel.0.state();
+    eprintln!(
+        "DUMP {what}: phase {:?} ailment {:?} inbox {} unlogged {:?} writer {:?} reader_waits {} segments {:?} written {} done {:?} pending {:?} cold {:?} taken {} ready {} size {}",
+        s.phase,
+        s.ailment,
+        s.inbox.len(),
+        s.unlogged,
+        s.writer,
+        s.reader_waits,
+        s.segments,
+        s.written,
+        s.done,
+        s.pending,
+        s.cold,
+        s.taken,
+        s.is_ready(),
+        channel.counters().size.get()
+    );
 }
 
 proptest! {
@@ -594,7 +650,9 @@ proptest! {
         durable in prop::bool::weighted(0.8),
     ) {
         let fsync_interval = (!durable).then_some(Duration::from_millis(1));
-        runtime().block_on(run_steps(steps, FileConfig { memory_bytes, max_file_size, fsync_interval, ..config() }));
+        let config = FileConfig { memory_bytes, max_file_size, fsync_interval, ..config() };
+        let run = async { tokio::time::timeout(Duration::from_secs(5), run_steps(steps, config)).await };
+        runtime().block_on(run).expect("nothing hangs");
     }
 }
 

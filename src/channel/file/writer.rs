@@ -67,6 +67,18 @@ pub struct Writer {
     retry: Instant,
 }
 
+/// Puts that could not be written, and why.
+struct Failure {
+    error: io::Error,
+    group: Vec<Request>,
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self { error, group: Vec::new() }
+    }
+}
+
 /// What woke the writer.
 struct Work {
     requests: VecDeque<Request>,
@@ -183,8 +195,10 @@ impl Writer {
                 }
                 return;
             }
-            if let Err(error) = self.write_group(&mut requests, &mut done) {
+            if let Err(Failure { error, group }) = self.write_group(&mut requests, &mut done) {
+                // Before anybody hears of it, so that whoever tries again waits.
                 self.fail(&error);
+                self.refuse(group, &error);
             }
         }
     }
@@ -205,9 +219,9 @@ impl Writer {
         self.shared.change(|state| state.ailment = Some(ailment));
     }
 
-    /// Writes what fits into the segment, and what is done before it. After an error whatever was not written is still
-    /// in `requests` and `done`, and the puts that were are refused.
-    fn write_group(&mut self, requests: &mut VecDeque<Request>, done: &mut Option<Ranges>) -> io::Result<()> {
+    /// Writes what fits into the segment, and what is done before it. After an error what is done, and the puts whose
+    /// turn did not come, are still there.
+    fn write_group(&mut self, requests: &mut VecDeque<Request>, done: &mut Option<Ranges>) -> Result<(), Failure> {
         let puts = requests.front().map_or(0, |request| request.draft.len());
         self.ensure_space(puts)?;
         let mut done_draft = done.as_ref().map(|done| Draft::done(done.iter()));
@@ -255,8 +269,7 @@ impl Writer {
                         self.abandon(active, offset);
                     }
                 }
-                self.refuse(group, &error);
-                return Err(error);
+                return Err(Failure { error, group });
             }
         }
         if active.len == active.synced.0 {
@@ -272,8 +285,7 @@ impl Writer {
             if let Err(error) = active.file.sync() {
                 self.spoil(event);
                 self.abandon(active, offset);
-                self.refuse(group, &error);
-                return Err(error);
+                return Err(Failure { error, group });
             }
             active.synced = (offset, event);
         }
@@ -319,7 +331,10 @@ impl Writer {
 
     fn abandon(&mut self, active: Active, len: u64) {
         let Active { number, file, synced, .. } = active;
-        warn!("The end of segment {number} is not known to be durable and is written anew [channel={}]", self.shared.name);
+        warn!(
+            "The end of segment {number} is not known to be durable and is written anew [channel={}]",
+            self.shared.name
+        );
         self.abandoned = Some(Abandoned { number, file, synced, len });
     }
 
@@ -327,7 +342,8 @@ impl Writer {
     fn ensure_space(&mut self, bytes: u64) -> io::Result<()> {
         let Some(active) = self.active.as_ref().filter(|_| bytes > 0) else { return Ok(()) };
         let required = self.config.minimum_required_space + bytes;
-        let known = self.space.as_ref().is_some_and(|space| space.asked.elapsed() < SPACE_HOLDS && space.left >= required);
+        let known =
+            self.space.as_ref().is_some_and(|space| space.asked.elapsed() < SPACE_HOLDS && space.left >= required);
         if known {
             return Ok(());
         }
