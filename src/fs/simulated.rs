@@ -148,9 +148,9 @@ impl World {
     }
 }
 
-impl Simulated {
-    /// An empty one, of a terabyte.
-    pub fn new() -> Self {
+/// An empty one, of a terabyte.
+impl Default for Simulated {
+    fn default() -> Self {
         Self(Arc::new(Mutex::new(World {
             directories: BTreeMap::new(),
             inodes: Vec::new(),
@@ -161,7 +161,9 @@ impl Simulated {
             failing: 0..0,
         })))
     }
+}
 
+impl Simulated {
     fn world(&self) -> MutexGuard<'_, World> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -408,7 +410,7 @@ mod tests {
     const FILE: &str = "/d/f";
 
     fn with_file(content: &[u8]) -> (Simulated, Arc<dyn File>) {
-        let fs = Simulated::new();
+        let fs = Simulated::default();
         fs.create_directory(Path::new(DIRECTORY)).expect("made");
         let file = fs.create(Path::new(FILE)).expect("made");
         file.write_at(&[IoSlice::new(content)], 0).expect("room");

@@ -237,7 +237,7 @@ mod tests {
 
     /// The numbers of the events found, and the damage.
     fn scan(bytes: &[u8]) -> (Vec<u64>, Vec<(u64, u64)>) {
-        let fs = Simulated::new();
+        let fs = Simulated::default();
         fs.create_directory(Path::new("/d")).expect("made");
         let file = fs.create(Path::new(PATH)).expect("made");
         file.write_at(&[IoSlice::new(bytes)], 0).expect("room");
@@ -299,7 +299,7 @@ mod tests {
 
     #[test]
     fn damage_is_set_aside() {
-        let fs = Simulated::new();
+        let fs = Simulated::default();
         fs.create_directory(Path::new("/d")).expect("made");
         let file = fs.create(Path::new(PATH)).expect("made");
         file.write_at(&[IoSlice::new(b"0123456789")], 0).expect("room");

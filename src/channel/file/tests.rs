@@ -44,13 +44,6 @@ fn channel(fs: &Simulated, config: &FileConfig) -> FileChannel {
 async fn open(fs: &Simulated, config: &FileConfig) -> FileChannel {
     let channel = channel(fs, config);
     if channel.start().await.is_err() {
-        tokio::time::timeout(Duration::from_secs(2), channel.0.healthy())
-            .await
-            .unwrap_or_else(|_| {
-                dump(&channel, "open");
-                panic!("open")
-            })
-            .ok();
         channel.0.healthy().await.expect("it opens in the end");
     }
     channel
@@ -91,7 +84,7 @@ fn runtime() -> Runtime {
 
 #[tokio::test]
 async fn events_come_out_in_order_and_with_their_headers() {
-    let fs = Simulated::new();
+    let fs = Simulated::default();
     let channel = open(&fs, &config()).await;
     put(&channel, &batch(&["a", "b", "c"])).await.expect("room");
     put(&channel, &batch(&["d"])).await.expect("room");
@@ -111,7 +104,7 @@ async fn events_come_out_in_order_and_with_their_headers() {
 
 #[tokio::test]
 async fn what_is_acknowledged_is_there_after_a_crash() {
-    let fs = Simulated::new();
+    let fs = Simulated::default();
     let channel = open(&fs, &config()).await;
     for body in ["a", "b", "c"] {
         put(&channel, &batch(&[body])).await.expect("room");
@@ -128,7 +121,7 @@ async fn what_is_acknowledged_is_there_after_a_crash() {
 
 #[tokio::test]
 async fn a_stop_forgets_nothing() {
-    let fs = Simulated::new();
+    let fs = Simulated::default();
     let first = open(&fs, &config()).await;
     put(&first, &batch(&["a", "b", "c"])).await.expect("room");
     first.take(1).await.expect("an event").commit();
@@ -142,7 +135,7 @@ async fn a_stop_forgets_nothing() {
 
 #[tokio::test]
 async fn segments_go_when_their_events_are_delivered() {
-    let fs = Simulated::new();
+    let fs = Simulated::default();
     let channel = open(&fs, &config()).await;
     let names: Vec<String> = (0..100).map(|n| format!("event {n}")).collect();
     for name in &names {
@@ -163,7 +156,7 @@ async fn segments_go_when_their_events_are_delivered() {
 
 #[tokio::test]
 async fn several_sinks_get_every_event_once() {
-    let fs = Simulated::new();
+    let fs = Simulated::default();
     let channel = Arc::new(open(&fs, &config()).await);
     let sinks: Vec<_> = (0..3)
         .map(|number| {
@@ -198,7 +191,7 @@ async fn several_sinks_get_every_event_once() {
 
 #[tokio::test]
 async fn many_puts_share_a_sync() {
-    let fs = Simulated::new();
+    let fs = Simulated::default();
     let channel = Arc::new(open(&fs, &one_segment()).await);
     put(&channel, &batch(&["first"])).await.expect("room");
     let before = fs.calls();
@@ -218,7 +211,7 @@ async fn many_puts_share_a_sync() {
 
 #[tokio::test]
 async fn a_prepared_put_that_is_dropped_does_not_appear() {
-    let fs = Simulated::new();
+    let fs = Simulated::default();
     let channel = open(&fs, &config()).await;
     let given_up = batch(&["no"]);
     let mut reserved = channel.reserve(&given_up, Patience::KeepAlive).await.expect("room");
@@ -234,7 +227,7 @@ async fn a_prepared_put_that_is_dropped_does_not_appear() {
 
 #[tokio::test]
 async fn a_full_channel_says_so_as_flume_does() {
-    let fs = Simulated::new();
+    let fs = Simulated::default();
     let config = FileConfig { capacity: 2, transaction_capacity: 2, keep_alive: Duration::ZERO, ..config() };
     let channel = open(&fs, &config).await;
     put(&channel, &batch(&["a", "b"])).await.expect("room");
@@ -259,7 +252,7 @@ async fn a_full_channel_says_so_as_flume_does() {
 
 #[tokio::test]
 async fn a_directory_is_locked_while_it_is_in_use() {
-    let fs = Simulated::new();
+    let fs = Simulated::default();
     let first = open(&fs, &config()).await;
     let second = channel(&fs, &config());
     let error = second.start().await.expect_err("it is locked");
@@ -276,7 +269,7 @@ async fn a_directory_is_locked_while_it_is_in_use() {
 
 #[tokio::test]
 async fn what_flume_left_is_not_passed_over() {
-    let fs = Simulated::new();
+    let fs = Simulated::default();
     fs.create_directory(Path::new("/data")).expect("made");
     fs.create(Path::new("/data/log-1")).expect("made");
     let channel = channel(&fs, &config());
@@ -287,7 +280,7 @@ async fn what_flume_left_is_not_passed_over() {
 
 #[tokio::test]
 async fn a_full_disk_refuses_and_recovers() {
-    let fs = Simulated::new();
+    let fs = Simulated::default();
     let config = FileConfig { keep_alive: Duration::from_millis(30), ..one_segment() };
     let channel = open(&fs, &config).await;
     put(&channel, &batch(&["a"])).await.expect("room");
@@ -315,7 +308,7 @@ async fn a_full_disk_refuses_and_recovers() {
 #[tokio::test]
 async fn a_segment_whose_sync_failed_is_left_and_nothing_acknowledged_is_lost() {
     for fsync_interval in [None, Some(Duration::from_secs(3600))] {
-        let fs = Simulated::new();
+        let fs = Simulated::default();
         let config = FileConfig { fsync_interval, ..one_segment() };
         let channel = open(&fs, &config).await;
         put(&channel, &batch(&["a"])).await.expect("room");
@@ -341,7 +334,7 @@ async fn a_segment_whose_sync_failed_is_left_and_nothing_acknowledged_is_lost() 
 
 #[tokio::test]
 async fn the_copy_of_the_checkpoint_is_used_when_the_first_is_damaged() {
-    let fs = Simulated::new();
+    let fs = Simulated::default();
     let mut config = config();
     config.directories.backup = Some("/backup".into());
     let channel = open(&fs, &config).await;
@@ -358,7 +351,7 @@ async fn the_copy_of_the_checkpoint_is_used_when_the_first_is_damaged() {
 
 #[tokio::test]
 async fn a_missing_segment_is_asked_for() {
-    let fs = Simulated::new();
+    let fs = Simulated::default();
     let first = open(&fs, &config()).await;
     for n in 0..20 {
         put(&first, &batch(&[&format!("event {n}")])).await.expect("room");
@@ -383,7 +376,7 @@ async fn drain_when_open(channel: &FileChannel) -> Vec<String> {
 
 /// A log of four transactions, as a process that was killed leaves it, and where each record begins and ends.
 fn small_log() -> (Simulated, Vec<(usize, usize)>) {
-    let fs = Simulated::new();
+    let fs = Simulated::default();
     let mut ends = vec![segment::START as usize];
     let left = runtime().block_on(async {
         let channel = open(&fs, &one_segment()).await;
@@ -518,21 +511,14 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
 
 async fn run_steps(steps: Vec<Step>, config: FileConfig) {
     let durable = config.fsync_interval.is_none();
-    let mut fs = Simulated::new();
+    let mut fs = Simulated::default();
     let mut channel = open(&fs, &config).await;
     let mut model = Model::default();
     for step in steps {
         let left = match step {
             Step::Put(events) => {
                 let (ids, batch) = model.batch(events);
-                if tokio::time::timeout(Duration::from_secs(2), put(&channel, &batch))
-                    .await
-                    .unwrap_or_else(|_| {
-                        dump(&channel, "put");
-                        panic!("put")
-                    })
-                    .is_ok()
-                {
+                if put(&channel, &batch).await.is_ok() {
                     model.must.extend(ids);
                 }
                 continue;
@@ -560,13 +546,7 @@ async fn run_steps(steps: Vec<Step>, config: FileConfig) {
             }
             Step::Take(max, commit) => {
                 if channel.counters().size.get() > 0 {
-                    let take = tokio::time::timeout(Duration::from_secs(2), channel.take(max))
-                        .await
-                        .unwrap_or_else(|_| {
-                            dump(&channel, "take");
-                            panic!("take")
-                        })
-                        .expect("events");
+                    let take = channel.take(max).await.expect("events");
                     model.taken(take.batch(), commit);
                     if commit {
                         take.commit();
@@ -593,10 +573,7 @@ async fn run_steps(steps: Vec<Step>, config: FileConfig) {
                 fs.clone()
             }
         };
-        tokio::time::timeout(Duration::from_secs(2), channel.stop()).await.unwrap_or_else(|_| {
-            dump(&channel, "stop");
-            panic!("stop")
-        });
+        channel.stop().await;
         fs = left;
         channel = open(&fs, &config).await;
         let size = channel.counters().size.get();
@@ -605,39 +582,12 @@ async fn run_steps(steps: Vec<Step>, config: FileConfig) {
     }
     fs.fail(0..0);
     while channel.counters().size.get() > 0 {
-        let take = tokio::time::timeout(Duration::from_secs(2), channel.take(100))
-            .await
-            .unwrap_or_else(|_| {
-                dump(&channel, "last take");
-                panic!("take")
-            })
-            .expect("events");
+        let take = channel.take(100).await.expect("events");
         model.taken(take.batch(), true);
         take.commit();
     }
     assert_eq!(model.must, BTreeSet::new());
     channel.stop().await;
-}
-
-fn dump(channel: &FileChannel, what: &str) {
-    let s = channel.0.state();
-    eprintln!(
-        "DUMP {what}: phase {:?} ailment {:?} inbox {} unlogged {:?} writer {:?} reader_waits {} segments {:?} written {} done {:?} pending {:?} cold {:?} taken {} ready {} size {}",
-        s.phase,
-        s.ailment,
-        s.inbox.len(),
-        s.unlogged,
-        s.writer,
-        s.reader_waits,
-        s.segments,
-        s.written,
-        s.done,
-        s.pending,
-        s.cold,
-        s.taken,
-        s.is_ready(),
-        channel.counters().size.get()
-    );
 }
 
 proptest! {
@@ -682,7 +632,7 @@ async fn scenario(fs: &Simulated, config: &FileConfig) -> Model {
 #[test]
 fn every_single_call_may_fail() {
     let runtime = runtime();
-    let undisturbed = Simulated::new();
+    let undisturbed = Simulated::default();
     runtime.block_on(scenario(&undisturbed, &config()));
     let calls = undisturbed.calls();
     assert!(calls > 50, "{calls} calls");
@@ -690,7 +640,7 @@ fn every_single_call_may_fail() {
     for call in 0..calls {
         for once in [true, false] {
             runtime.block_on(async {
-                let fs = Simulated::new();
+                let fs = Simulated::default();
                 fs.fail(call..if once { call + 1 } else { u64::MAX });
                 let mut model = scenario(&fs, &short).await;
                 model.crashed();
