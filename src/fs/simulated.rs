@@ -8,6 +8,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::io::{self, IoSlice};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::Duration;
 
 use super::{File, FileSystem, Lock};
 
@@ -25,6 +27,7 @@ struct World {
     capacity: u64,
     calls: u64,
     failing: std::ops::Range<u64>,
+    slowness: Duration,
 }
 
 #[derive(Clone, Default)]
@@ -159,6 +162,7 @@ impl Default for Simulated {
             capacity: 1 << 40,
             calls: 0,
             failing: 0..0,
+            slowness: Duration::ZERO,
         })))
     }
 }
@@ -198,6 +202,7 @@ impl Simulated {
             capacity,
             calls: 0,
             failing: 0..0,
+            slowness: Duration::ZERO,
         })))
     }
 
@@ -227,6 +232,11 @@ impl Simulated {
     pub fn fail_all(&self, fail: bool) {
         let mut world = self.world();
         world.failing = if fail { world.calls..u64::MAX } else { 0..0 };
+    }
+
+    /// Makes every sync take so long.
+    pub fn slow_down(&self, sync: Duration) {
+        self.world().slowness = sync;
     }
 
     /// Sets the size of the disk.
@@ -372,6 +382,8 @@ impl File for Open {
     }
 
     fn sync(&self) -> io::Result<()> {
+        let slowness = self.fs.world().slowness;
+        thread::sleep(slowness);
         let mut world = self.fs.world();
         let outcome = world.call();
         let World { inodes, random, .. } = &mut *world;

@@ -194,6 +194,7 @@ async fn many_puts_share_a_sync() {
     let fs = Simulated::default();
     let channel = Arc::new(open(&fs, &one_segment()).await);
     put(&channel, &batch(&["first"])).await.expect("room");
+    fs.slow_down(Duration::from_millis(50));
     let before = fs.calls();
     let puts: Vec<_> = (0..100)
         .map(|n| {
@@ -430,7 +431,6 @@ async fn read_damaged(fs: Simulated, records: Vec<(usize, usize)>) {
     first.stop().await;
     fs.damage(Path::new(SEGMENT), |bytes| bytes[records[1].0 + 40] ^= 1);
     let again = open(&fs, &one_segment()).await;
-    assert_eq!(again.counters().size.get(), 4);
     assert_eq!(drain(&again).await, ["zero", "two", "three"]);
     assert_eq!(again.counters().lost.get(), 1);
     assert_eq!(again.room(), one_segment().capacity);
