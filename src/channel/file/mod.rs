@@ -1,16 +1,16 @@
 //! The file channel: a bounded queue of events on disk. What was put into it survives the process and the machine.
 //!
 //! A put is acknowledged when it is durable. Its record is made by whoever puts; one thread writes all records that
-//! wait, one behind the other, and makes them durable with one sync ([`writer`]). Events are taken from memory; those
-//! for which there was no room are read back in large pieces by another thread ([`reader`]). Takes are logged behind the
+//! wait, one behind the other, and makes them durable with one sync (`writer`). Events are taken from memory; those
+//! for which there was no room are read back in large pieces by another thread (`reader`). Takes are logged behind the
 //! events, without waiting for them: after a crash the last ones may be delivered again.
 //!
 //! A put that was made durable for one channel, and then given up because another one refused, is marked as done. When
 //! the process ends before the mark is written, it is delivered: what was never acknowledged may appear after a crash,
 //! and what was acknowledged is never lost.
 //!
-//! On disk there are [segments](segment) of [records](record), and a [checkpoint](checkpoint) that says which events are
-//! done and where the first of the others stands, so that [opening](open) reads only what came after it.
+//! On disk there are segments (`segment`) of records (`record`), and a checkpoint (`checkpoint`) that says which events are
+//! done and where the first of the others stands, so that opening (`open`) reads only what came after it.
 //!
 //! When a write or a sync fails, puts are refused until it works again; what was not known to be durable is written
 //! anew, into another segment.
