@@ -307,7 +307,7 @@ async fn a_full_disk_refuses_and_recovers() {
 }
 
 #[tokio::test]
-async fn a_segment_whose_sync_failed_is_left_and_nothing_acknowledged_is_lost() {
+async fn a_segment_that_fails_is_left_and_nothing_acknowledged_is_lost() {
     for fsync_interval in [None, Some(Duration::from_secs(3600))] {
         let fs = Simulated::default();
         let config = FileConfig { fsync_interval, ..one_segment() };
@@ -315,12 +315,8 @@ async fn a_segment_whose_sync_failed_is_left_and_nothing_acknowledged_is_lost() 
         put(&channel, &batch(&["a"])).await.expect("room");
         put(&channel, &batch(&["b"])).await.expect("room");
         fs.fail_all(true);
-        if fsync_interval.is_some() {
-            // The checkpoint that is due after so many bytes is what syncs.
-            put(&channel, &batch(&[&"x".repeat(800)])).await.expect_err("failing");
-        } else {
-            put(&channel, &batch(&["refused"])).await.expect_err("failing");
-        }
+        // Neither the write nor the cut behind it works, so the segment is given up either way.
+        put(&channel, &batch(&["refused"])).await.expect_err("failing");
         fs.fail_all(false);
         put(&channel, &batch(&["c"])).await.expect("it recovers");
         // A stop syncs what was acknowledged without.
@@ -331,6 +327,27 @@ async fn a_segment_whose_sync_failed_is_left_and_nothing_acknowledged_is_lost() 
             again.stop().await;
         }
     }
+}
+
+#[tokio::test]
+async fn a_put_whose_sync_failed_is_refused_and_does_not_appear() {
+    let fs = Simulated::default();
+    let channel = open(&fs, &one_segment()).await;
+    put(&channel, &batch(&["a"])).await.expect("room");
+    put(&channel, &batch(&["b"])).await.expect("room");
+    // As the free space is known by now, a put is one write and one sync.
+    let sync = fs.calls() + 1;
+    fs.fail(sync..sync + 1);
+    put(&channel, &batch(&["refused"])).await.expect_err("not durable");
+    put(&channel, &batch(&["c"])).await.expect("it recovers");
+    assert!(fs.content(Path::new("/data/segment-0000000002")).len() > segment::START as usize);
+    for seed in 0..10 {
+        let again = open(&fs.crash(seed), &one_segment()).await;
+        assert_eq!(drain(&again).await, ["a", "b", "c"]);
+        again.stop().await;
+    }
+    assert_eq!(drain(&channel).await, ["a", "b", "c"]);
+    channel.stop().await;
 }
 
 #[tokio::test]
