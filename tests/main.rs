@@ -10,6 +10,7 @@ mod cli;
 mod config;
 mod examples;
 mod exec;
+mod file_channel;
 mod file_roll;
 mod generators;
 mod lifecycle;
