@@ -2,7 +2,7 @@
 //! protocol over it, [`thrift`] Flume's Thrift protocol.
 
 pub mod avro;
-mod deflate;
+pub mod deflate;
 pub mod spark;
 pub mod thrift;
 pub mod transport;
