@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use flume_rs::rpc::avro::client::{Knowledge, Requestor};
+use flume_rs::rpc::avro::client::Requestor;
 use flume_rs::rpc::avro::datum::{put_bytes, put_long};
 use flume_rs::rpc::avro::protocol::SPARK_FLUME;
 use flume_rs::rpc::spark::{EventBatch, PollError, PollingClient};
@@ -225,17 +225,16 @@ fn numbers_that_cannot_be_are_answered_as_spark_does() {
         client.ack(&batch.sequence).await.expect("an answer");
 
         let connection = sparked.endpoint.connect().await.expect("the sink listens");
-        let mut raw = Requestor::new(connection, &SPARK_FLUME, None);
-        let mut known = Knowledge::default();
+        let mut raw = Requestor::new(connection, &SPARK_FLUME);
         let mut minus_one = Vec::new();
         put_long(&mut minus_one, -1);
-        let answer = raw.call("getEventBatch", &minus_one, &mut known).await.expect("an answer");
+        let answer = raw.call("getEventBatch", &minus_one).await.expect("an answer");
         assert_eq!(EventBatch::read(&answer).expect("a batch"), EventBatch::of_error("Illegal Capacity: -1"));
         // What it has not got is nobody's, and what cannot be read is answered too.
         let mut nobodys = Vec::new();
         put_bytes(&mut nobodys, "");
-        assert_eq!(raw.call("nack", &nobodys, &mut known).await.expect("an answer"), "");
-        let error = raw.call("getEventBatch", &[], &mut known).await.expect_err("no number").to_string();
+        assert_eq!(raw.call("nack", &nobodys).await.expect("an answer"), "");
+        let error = raw.call("getEventBatch", &[]).await.expect_err("no number").to_string();
         assert!(error.contains("java.io.EOFException"), "{error}");
         assert_eq!(numbers(&client.poll(10).await.expect("events")), range(10..20));
     });

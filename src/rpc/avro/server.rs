@@ -10,16 +10,15 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::pack::{PackError, PackReader};
 use super::protocol::Registry;
 use super::responder::{Call, HandshakeError, Opened, Responder};
+use crate::net::{self, Stream};
 
-/// How long answers that are due may take when the server stops.
-const LAST_ANSWERS: Duration = Duration::from_millis(500);
 /// So many bytes of answers are sent before more calls are read.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
 /// So much room for answers is kept between them.
@@ -69,7 +68,7 @@ pub struct Limits {
 
 /// Serves one connection: calls are executed in the order in which they come, and answered in that order. Ends with
 /// the client, or once the answers due are out when it is told to stop. A call that waits must hear the stop itself.
-pub async fn serve<T: AsyncRead + AsyncWrite + Unpin + Send, S: Service>(
+pub async fn serve<T: Stream, S: Service>(
     stream: &mut T,
     service: &mut S,
     registry: Arc<Registry>,
@@ -86,13 +85,15 @@ pub async fn serve<T: AsyncRead + AsyncWrite + Unpin + Send, S: Service>(
     };
     let outcome = connection.converse(service).await;
     // What has been executed is answered even now, unless the client does not read.
-    let last = timeout(LAST_ANSWERS, async {
+    let goodbye = async {
         connection.send().await?;
-        connection.stream.shutdown().await
-    });
-    let last = last.await;
-    outcome?;
-    if stop.is_cancelled() { Ok(()) } else { Ok(last.unwrap_or(Ok(()))?) }
+        match outcome {
+            Ok(()) => connection.stream.shutdown().await,
+            Err(_) => net::close_gently(connection.stream).await,
+        }
+    };
+    timeout(net::LAST_ANSWERS, goodbye).await.ok();
+    outcome
 }
 
 struct Connection<'a, T> {
@@ -105,7 +106,7 @@ struct Connection<'a, T> {
     stop: &'a CancellationToken,
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, T> {
+impl<T: Stream> Connection<'_, T> {
     async fn converse<S: Service>(&mut self, service: &mut S) -> Result<(), ConnectionError> {
         while !self.stop.is_cancelled() {
             match self.reader.next_pack()? {
