@@ -216,11 +216,11 @@ fn a_failover_client_stays_with_the_host_that_works() {
     let servers = [AvroServer::new(), AvroServer::new()];
     let (agent, mut nc) = sender(servers[0].port(), &two_hosts("default_failover", &servers));
     let [first, second] = servers;
+    assert_eq!(nc.ask("1"), "OK");
     let mut peer = first.accept();
-    for line in ["1", "2"] {
-        assert_eq!(nc.ask(line), "OK");
-        assert_eq!(take(&mut peer), [line]);
-    }
+    assert_eq!(take(&mut peer), ["1"]);
+    assert_eq!(nc.ask("2"), "OK");
+    assert_eq!(take(&mut peer), ["2"]);
     assert_eq!(nc.ask("3"), "OK");
     let (call, _) = peer.request();
     peer.answer(&call, FAILED);
