@@ -150,7 +150,7 @@ fn a_file_of_a_directory_that_is_not_delivered_keeps_its_name() {
     assert_eq!(output.status.code(), Some(1));
     let said = stderr(&output);
     let error = format!(
-        "flume-rs: Unable to deliver events to Flume. Exception follows.: NettyAvroRpcClient {{ host: localhost, \
+        "flume-rs: Unable to deliver events to Flume. Exception follows. NettyAvroRpcClient {{ host: localhost, \
          port: {port} }}: Failed to send batch: Avro RPC call returned Status: FAILED\n"
     );
     assert!(said.starts_with("0 events sent, ") && said.ends_with(&error), "{said}");
@@ -182,8 +182,8 @@ fn nobody_to_send_to_is_an_error() {
     assert_eq!(output.status.code(), Some(1));
     let said = stderr(&output);
     let error =
-        "flume-rs: Unable to open connection to Flume. Exception follows.: NettyAvroRpcClient { host: localhost,";
-    assert!(said.contains(error) && said.contains("refused"), "{said}");
+        "flume-rs: Unable to open connection to Flume. Exception follows. NettyAvroRpcClient { host: localhost,";
+    assert!(said.contains(error) && said.matches("refused").count() == 1, "{said}");
 }
 
 #[test]
