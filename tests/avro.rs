@@ -37,6 +37,11 @@ fn tls(component: &str) -> String {
     format!("a1.{component}.ssl = true\na1.{component}.{store} = {file}\na1.{component}.{store}-password = changeit\n")
 }
 
+/// The key of a source, or of a sink, that compresses.
+fn deflate(component: &str) -> String {
+    format!("a1.{component}.compression-type = deflate\n")
+}
+
 /// An agent with an avro source, and its port.
 fn receiver(rest: &str) -> (TestAgent, u16) {
     let agent = TestAgent::start(&format!("{SOURCE}{MEMORY}{rest}"));
@@ -411,10 +416,9 @@ fn what_is_no_request_ends_its_connection_and_no_other() {
 #[test]
 fn what_has_other_layers_ends_its_connection_and_no_other() {
     let plain = first_append("lost");
-    let deflate = |component: &str| format!("a1.{component}.compression-type = deflate\n");
-    let cases: [(&dyn Fn(&str) -> String, [(&[u8], &str); 3]); 2] = [
+    let cases: [(fn(&str) -> String, [(&[u8], &str); 3]); 2] = [
         (
-            &deflate,
+            deflate,
             [
                 (&plain, "is compression-type the same at both ends?"),
                 (TLS_HELLO, "is compression-type the same at both ends?"),
@@ -422,7 +426,7 @@ fn what_has_other_layers_ends_its_connection_and_no_other() {
             ],
         ),
         (
-            &tls,
+            tls,
             [
                 (&plain, "the peer does not speak TLS"),
                 (BROKEN_ZLIB, "the peer does not speak TLS"),
