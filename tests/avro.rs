@@ -366,6 +366,9 @@ const TLS_HELLO: &[u8] = b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03aaaaaaaaa
 /// A compressed stream that goes wrong.
 const BROKEN_ZLIB: &[u8] = b"\x78\x9c\xff\xff\xff\xff\xff\xff";
 
+/// What is wrong, and what an operator is told.
+type Fault<'a> = (&'a [u8], &'a str);
+
 /// Sends what is wrong, and finds the connection closed, and an operator told why.
 fn expect_fault(agent: &TestAgent, port: u16, bytes: &[u8], then: Then, reason: &str) {
     let before = agent.counter("SOURCE.r1", "EventReadFail");
@@ -416,7 +419,7 @@ fn what_is_no_request_ends_its_connection_and_no_other() {
 #[test]
 fn what_has_other_layers_ends_its_connection_and_no_other() {
     let plain = first_append("lost");
-    let cases: [(fn(&str) -> String, [(&[u8], &str); 3]); 2] = [
+    let cases: [(fn(&str) -> String, [Fault<'_>; 3]); 2] = [
         (
             deflate,
             [
