@@ -43,7 +43,14 @@ pub trait FileSystem: Send + Sync {
 
     /// The bytes that can still be written below a directory.
     fn free_space(&self, path: &Path) -> io::Result<u64>;
+
+    /// Which file has a name.
+    fn id(&self, path: &Path) -> io::Result<FileId>;
 }
+
+/// What a file is, whatever its names are: its device and its number there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileId(u64, u64);
 
 /// An open file.
 pub trait File: Send + Sync {
@@ -58,6 +65,9 @@ pub trait File: Send + Sync {
 
     /// Cuts the file, or makes it longer with zeros.
     fn set_len(&self, len: u64) -> io::Result<()>;
+
+    /// Which file it is.
+    fn id(&self) -> io::Result<FileId>;
 
     /// The length in bytes.
     fn len(&self) -> io::Result<u64>;

@@ -123,14 +123,26 @@ fn find_segments(shared: &Shared) -> Result<BTreeMap<u64, PathBuf>, String> {
                     path.display()
                 ));
             }
-            if let Some(number) = number_of(&name)
-                && let Some(other) = found.insert(number, path.clone())
-            {
-                return Err(format!("{} and {} have the same number", other.display(), path.display()));
-            }
+            let Some(number) = number_of(&name) else { continue };
+            let Some(other) = found.insert(number, path.clone()) else { continue };
+            found.insert(number, one_of(shared, other, path)?);
         }
     }
     Ok(found)
+}
+
+/// Of two segments with the same number the one that is in use: an attempt to begin it may have failed, and left a file
+/// without records.
+fn one_of(shared: &Shared, one: PathBuf, other: PathBuf) -> Result<PathBuf, String> {
+    for (unused, used) in [(&one, &other), (&other, &one)] {
+        let failed = |error| format!("Could not remove {}: {error}", unused.display());
+        let len = shared.fs.open(unused).and_then(|file| file.len()).map_err(failed)?;
+        if len <= START {
+            shared.fs.remove(unused).map_err(failed)?;
+            return Ok(used.clone());
+        }
+    }
+    Err(format!("{} and {} have the same number", one.display(), other.display()))
 }
 
 /// The newest checkpoint that can be read.
