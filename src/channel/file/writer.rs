@@ -56,6 +56,10 @@ struct Abandoned {
     len: u64,
 }
 
+fn is_gone(segment: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{} is gone: {error}", segment.display()))
+}
+
 fn directory_of(segment: &Path) -> &Path {
     segment.parent().unwrap_or(Path::new("."))
 }
@@ -380,8 +384,9 @@ impl Writer {
         let left = match self.shared.fs.free_space(directory_of(&active.path)) {
             Ok(left) => left,
             Err(error) => {
+                let gone = is_gone(&active.path, &error);
                 self.leave();
-                return Err(error);
+                return Err(gone);
             }
         };
         self.space = Some(Space { asked: Instant::now(), left });
@@ -484,10 +489,9 @@ impl Writer {
         }
         // Somebody has removed it, or the directory: nothing of it would be found again.
         active.forget();
-        let path = active.path.display();
         Err(match named {
-            Ok(_) => io::Error::other(format!("another file is in the place of {path}")),
-            Err(error) => io::Error::new(error.kind(), format!("{path} is gone: {error}")),
+            Ok(_) => io::Error::other(format!("another file is in the place of {}", active.path.display())),
+            Err(error) => is_gone(&active.path, &error),
         })
     }
 
