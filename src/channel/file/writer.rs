@@ -307,12 +307,13 @@ impl Writer {
         if let Some(space) = &mut self.space {
             space.left = space.left.saturating_sub(bytes);
         }
-        if !group.is_empty() && self.config.fsync_interval.is_none() {
-            if let Err(error) = self.make_durable(&mut active, event) {
-                self.spoil(event);
-                self.abandon(active, offset);
-                return Err(Failure { error, group });
-            }
+        if !group.is_empty()
+            && self.config.fsync_interval.is_none()
+            && let Err(error) = self.make_durable(&mut active, event)
+        {
+            self.spoil(event);
+            self.abandon(active, offset);
+            return Err(Failure { error, group });
         }
         *done = None;
         self.next_event = event;
