@@ -13,6 +13,7 @@ pub mod config;
 pub mod event;
 pub mod interceptor;
 mod java;
+pub mod java_regex;
 pub mod logging;
 pub mod metrics;
 mod net;
