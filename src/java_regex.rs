@@ -6,6 +6,7 @@
 //! Refused are intersections and unions of classes, the flags `m`, `x`, `u`, `d` and `U`, `\G`, `\X`, `\N`, back
 //! references beside the flag `i`, and the less usual `\p{…}`.
 
+use std::fmt;
 use std::iter::Peekable;
 use std::str::CharIndices;
 
@@ -26,6 +27,7 @@ pub struct PatternError {
 /// A pattern.
 #[derive(Debug)]
 pub struct JavaRegex {
+    pattern: String,
     whole: fancy_regex::Regex,
     part: fancy_regex::Regex,
     complaints: Limited,
@@ -43,6 +45,7 @@ impl JavaRegex {
             })
         };
         Ok(Self {
+            pattern: pattern.to_owned(),
             whole: compile(&format!(r"\A(?:{translated})\z"))?,
             part: compile(&translated)?,
             complaints: Limited::default(),
@@ -71,6 +74,13 @@ impl JavaRegex {
             }
             false
         })
+    }
+}
+
+/// As it was written.
+impl fmt::Display for JavaRegex {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.pattern)
     }
 }
 

@@ -6,6 +6,8 @@
 //! [`config`] reads, and keeps them running.
 
 pub mod agent;
+mod atomic_file;
+mod blocking;
 pub mod channel;
 mod charset;
 pub mod cli;

@@ -11,7 +11,9 @@ pub mod netcat;
 mod processor;
 mod seq;
 mod stress;
+mod taildir;
 mod thrift;
+mod watch;
 
 use async_trait::async_trait;
 use thiserror::Error;
@@ -24,7 +26,7 @@ use crate::config::{ComponentType, Props};
 
 /// All source types that the agent has.
 pub const TYPES: &[ComponentType<SourceBuilder>] =
-    &[avro::TYPE, thrift::TYPE, netcat::TYPE, exec::TYPE, seq::TYPE, stress::TYPE];
+    &[avro::TYPE, thrift::TYPE, netcat::TYPE, exec::TYPE, seq::TYPE, stress::TYPE, taildir::TYPE];
 
 /// Reads a source's configuration; `None` when it has errors, which the properties have noted.
 pub type SourceBuilder = fn(&mut Props<'_>) -> Option<Box<dyn SourceConfig>>;
