@@ -19,4 +19,5 @@ mod netcat;
 mod packaging;
 mod real_flume;
 mod spark_peers;
+mod taildir;
 mod thrift;
