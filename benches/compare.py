@@ -5,7 +5,9 @@
 
 Builds the release binary unless --agent names one, fetches Flume's jars by Maven at the first use (needs a JDK), and
 runs both in turn. Prints one Markdown row a scenario with the medians, and "missed" where a target is. Exits with 1
-when one is. Scenarios: netcat, netcat-ack, roll (exec to file_roll), startup, latency.
+when one is. Scenarios: netcat, netcat-ack, roll (exec to file_roll), hop-1000, hop-100, hop-deflate, hop-tls (exec to
+avro sink, avro source to null; both agents added up), startup, latency, hop-latency (netcat to avro sink, avro source to
+logger), clients (1,000 avro clients that send an event a second each).
 """
 import argparse, json, os, socket, statistics, subprocess, sys, tempfile, threading, time
 
@@ -15,9 +17,14 @@ sys.path.insert(0, os.path.join(KIT, "bench"))
 import bench  # noqa: E402
 
 FLUME = [os.path.join(KIT, "flume.sh")]
-# scenario: (events, least ratio of events a second, least ratio of CPU an event)
-THROUGHPUT = {"netcat": (4_000_000, 6, 10), "netcat-ack": (4_000_000, 8, 15), "roll": (4_000_000, 5, 8)}
-PEAK_RSS_MB, IDLE_RSS_MB, START_MS, LATENCY_MS = 16, 8, 20, 2
+# scenario: (events, least ratio of events a second, least ratio of CPU an event, most CPU us an event, most MB at the peak)
+THROUGHPUT = {
+    "netcat": (4_000_000, 6, 10, None, 16), "netcat-ack": (4_000_000, 8, 15, None, 16), "roll": (4_000_000, 5, 8, None, 16),
+    "hop-1000": (2_000_000, 8, None, 0.6, 30), "hop-100": (1_000_000, 10, None, 1.3, 30),
+    "hop-deflate": (2_000_000, 4, None, None, 30), "hop-tls": (2_000_000, 6, None, None, 30),
+}
+IDLE_RSS_MB, START_MS, LATENCY_MS, HOP_LATENCY_MS = 8, 20, 2, 5
+CLIENTS, CLIENTS_CPU_PERCENT, CLIENTS_RSS_MB = 1000, 5, 64
 missed = []
 
 
@@ -49,16 +56,19 @@ def both(scenario, events, runs, ours):
 
 
 def throughput(scenario, runs, ours):
-    events, least_speed, least_cpu = THROUGHPUT[scenario]
+    events, least_speed, least_cpu, most_us, most_mb = THROUGHPUT[scenario]
     f, o = both(scenario, events, runs, ours)
     speed, cpu = o["events_per_s"] / f["events_per_s"], f["cpu_s"] / o["cpu_s"]
     rss = o["rss_peak_kb"] / 1024
     us = lambda r: r["cpu_s"] / events * 1e6
     print(f"| {scenario}: events/s | {f['events_per_s']:,.0f} | {o['events_per_s']:,.0f} | {speed:.1f}x | at least {least_speed}x"
           f"{verdict(scenario, speed >= least_speed)} |")
-    print(f"| {scenario}: CPU us/event | {us(f):.2f} | {us(o):.3f} | 1/{cpu:.0f} | at most 1/{least_cpu}{verdict(scenario + ' cpu', cpu >= least_cpu)} |")
+    target = f"at most 1/{least_cpu}{verdict(scenario + ' cpu', cpu >= least_cpu)}" if least_cpu else ""
+    if most_us:
+        target = f"at most {most_us} us{verdict(scenario + ' cpu', us(o) <= most_us)}"
+    print(f"| {scenario}: CPU us/event | {us(f):.2f} | {us(o):.3f} | 1/{cpu:.0f} | {target} |")
     print(f"| {scenario}: peak RSS MB | {f['rss_peak_kb'] / 1024:.0f} | {rss:.1f} | 1/{f['rss_peak_kb'] / o['rss_peak_kb']:.0f} "
-          f"| at most {PEAK_RSS_MB} MB{verdict(scenario + ' rss', rss <= PEAK_RSS_MB)} |", flush=True)
+          f"| at most {most_mb} MB{verdict(scenario + ' rss', rss <= most_mb)} |", flush=True)
 
 
 def startup(runs, ours):
@@ -69,28 +79,52 @@ def startup(runs, ours):
     print(f"| CPU in 10 idle seconds, ms | {f['idle_cpu_s'] * 1000:.0f} | {o['idle_cpu_s'] * 1000:.1f} | | none to be seen{verdict('idle cpu', o['idle_cpu_s'] < 0.002)} |", flush=True)
 
 
-def one_latency(command, samples):
+def agent_with(name, text, command, work):
+    config = os.path.join(work, name + ".properties")
+    open(config, "w").write(text)
+    return subprocess.Popen([*command, "agent", "-n", "a1", "-f", config, "-Dflume.root.logger=INFO,console"],
+                            stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+
+
+def configuration(name, **values):
+    text = open(os.path.join(KIT, "bench", name + ".properties")).read()
+    for key, value in {"PORT": bench.PORT, "ACK": "false", "BATCH": 100, **bench.PLAIN, **values}.items():
+        text = text.replace(f"@{key}@", str(value))
+    return text
+
+
+def to_logger(text):
+    return text.replace("a1.sinks.k1.type = null", "a1.sinks.k1.type = logger").replace("a1.sinks.k1.batchSize = 1000", "")
+
+
+def one_latency(command, samples, hop):
     """Milliseconds from sending a line to reading it in the logger sink's output, one line at a time."""
     work = tempfile.mkdtemp(prefix="latency-", dir=os.path.join(bench.CACHE, "bench"))
-    text = open(os.path.join(KIT, "bench", "netcat.properties")).read().replace("@PORT@", str(bench.PORT)).replace("@ACK@", "false")
-    text = text.replace("a1.sinks.k1.type = null", "a1.sinks.k1.type = logger").replace("a1.sinks.k1.batchSize = 1000", "")
-    config = os.path.join(work, "logger.properties")
-    open(config, "w").write(text)
-    process = subprocess.Popen([*command, "agent", "-n", "a1", "-f", config, "-Dflume.root.logger=INFO,console"],
-                               stdout=subprocess.PIPE, stderr=subprocess.STDOUT)
+    port = bench.PORT
+    if hop:
+        agents = [agent_with("b", to_logger(configuration("hop-b")), command, work)]
+        bench.wait_for(lambda: bench.accepts(bench.PORT))
+        port += 3
+        netcat, sink = configuration("netcat", PORT=port), configuration("hop-a")
+        netcat = [line for line in netcat.splitlines() if not line.startswith("a1.sinks")]
+        sink = [line for line in sink.splitlines() if line.startswith("a1.sinks")]
+        agents.append(agent_with("a", "\n".join(netcat + sink), command, work))
+        threading.Thread(target=agents[1].stdout.read, daemon=True).start()
+    else:
+        agents = [agent_with("logger", to_logger(configuration("netcat")), command, work)]
     seen, arrived = threading.Semaphore(0), []
 
     def read():
-        for line in process.stdout:
+        for line in agents[0].stdout:
             if b"Event: {" in line:
                 arrived.append(time.perf_counter())
                 seen.release()
 
     threading.Thread(target=read, daemon=True).start()
     try:
-        bench.wait_for(lambda: bench.accepts(bench.PORT))
+        bench.wait_for(lambda: bench.accepts(port))
         times = []
-        with socket.create_connection(("127.0.0.1", bench.PORT)) as s:
+        with socket.create_connection(("127.0.0.1", port)) as s:
             s.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             for i in range(samples + 20):
                 sent = time.perf_counter()
@@ -102,19 +136,61 @@ def one_latency(command, samples):
         times = sorted(times[20:])
         return statistics.median(times), times[int(len(times) * 0.99)]
     finally:
-        process.kill()
-        process.wait()
+        for agent in agents:
+            agent.kill()
+            agent.wait()
 
 
-def latency(ours):
-    f50, f99 = one_latency(FLUME, 500)
-    o50, o99 = one_latency([ours], 2000)
-    print(f"| one event, netcat to logger, ms p50 | {f50:.2f} | {o50:.2f} | | |")
-    print(f"| one event, netcat to logger, ms p99 | {f99:.2f} | {o99:.2f} | | at most {LATENCY_MS} ms{verdict('latency', o99 <= LATENCY_MS)} |", flush=True)
+def latency(ours, hop):
+    f50, f99 = one_latency(FLUME, 30 if hop else 500, hop)
+    o50, o99 = one_latency([ours], 2000, hop)
+    what, most = ("one event, two agents", HOP_LATENCY_MS) if hop else ("one event, netcat to logger", LATENCY_MS)
+    print(f"| {what}, ms p50 | {f50:.2f} | {o50:.2f} | | |")
+    print(f"| {what}, ms p99 | {f99:.2f} | {o99:.2f} | | at most {most} ms{verdict('hop latency' if hop else 'latency', o99 <= most)} |", flush=True)
+
+
+def one_crowd(command):
+    """CPU percent and RSS in MB of an agent that CLIENTS avro clients are connected to, each with an event a second."""
+    work = tempfile.mkdtemp(prefix="clients-", dir=os.path.join(bench.CACHE, "bench"))
+    config = os.path.join(work, "b.properties")
+    open(config, "w").write(configuration("hop-b"))
+    agent = bench.Agent(config, work, bench.PORT + 1, command)
+    hello = bytes.fromhex("86aadae2c45474c0fe93ffd0f2350a65") + b"\0" + bytes.fromhex("86aadae2c45474c0fe93ffd0f2350a65") + b"\2\0"
+    append = b"\0\x0cappend\2\x08host\x08web1\0" + b"\xc8\1" + b"x" * 100
+    pack = lambda serial, message: serial.to_bytes(4, "big") + (1).to_bytes(4, "big") + len(message).to_bytes(4, "big") + message
+    try:
+        bench.wait_for(lambda: bench.accepts(bench.PORT))
+        clients = []
+        for i in range(CLIENTS):
+            clients.append(socket.create_connection(("127.0.0.1", bench.PORT)))
+            clients[-1].sendall(pack(1, hello + append))
+            clients[-1].recv(100)
+        seconds, serial = 10, 1
+        cpu, begin = agent.cpu(), time.monotonic()
+        for second in range(seconds):
+            serial += 1
+            message = pack(serial, append)
+            for i, client in enumerate(clients):
+                client.sendall(message)
+                client.recv(100)
+                ahead = begin + second + i / CLIENTS - time.monotonic()
+                if ahead > 0.001:
+                    time.sleep(ahead)
+        percent = (agent.cpu() - cpu) / (time.monotonic() - begin) * 100
+        return percent, agent.rss("VmHWM") / 1024
+    finally:
+        agent.stop()
+
+
+def clients(ours):
+    f, f_rss = one_crowd(FLUME)
+    o, o_rss = one_crowd([ours])
+    print(f"| 1,000 avro clients, an event a second each: % of a core | {f:.1f} | {o:.1f} | 1/{f / o:.0f} | at most {CLIENTS_CPU_PERCENT} %{verdict('clients cpu', o <= CLIENTS_CPU_PERCENT)} |")
+    print(f"| 1,000 avro clients: peak RSS MB | {f_rss:.0f} | {o_rss:.1f} | 1/{f_rss / o_rss:.0f} | at most {CLIENTS_RSS_MB} MB{verdict('clients rss', o_rss <= CLIENTS_RSS_MB)} |", flush=True)
 
 
 def main():
-    scenarios = [*THROUGHPUT, "startup", "latency"]
+    scenarios = [*THROUGHPUT, "startup", "latency", "hop-latency", "clients"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--only", default=",".join(scenarios))
@@ -129,8 +205,10 @@ def main():
             throughput(scenario, args.runs, ours)
         elif scenario == "startup":
             startup(args.runs, ours)
-        elif scenario == "latency":
-            latency(ours)
+        elif scenario in ("latency", "hop-latency"):
+            latency(ours, scenario == "hop-latency")
+        elif scenario == "clients":
+            clients(ours)
         else:
             sys.exit("scenarios: " + " ".join(scenarios))
     if missed:

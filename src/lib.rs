@@ -13,6 +13,7 @@ mod charset;
 pub mod cli;
 pub mod config;
 pub mod event;
+pub mod fs;
 pub mod interceptor;
 mod java;
 pub mod java_regex;

@@ -12,6 +12,8 @@ use crate::support::{
 
 /// The counts of an agent's last line: accepted, refused, delivered, lost.
 fn summary(agent: &TestAgent) -> [u64; 4] {
+    // What a process printed may still be on its way when it has ended.
+    agent.wait_for_line("Agent a1 stopped: ");
     let line = agent.last_line();
     let words =
         message(&line).strip_prefix("Agent a1 stopped: ").unwrap_or_else(|| panic!("the last line is {line:?}"));

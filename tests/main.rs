@@ -5,11 +5,15 @@
 
 mod support;
 
+mod avro;
+mod avro_client;
 mod avro_peers;
+mod avro_sink;
 mod cli;
 mod config;
 mod examples;
 mod exec;
+mod file_channel;
 mod file_roll;
 mod generators;
 mod lifecycle;
@@ -18,6 +22,7 @@ mod metrics;
 mod netcat;
 mod packaging;
 mod real_flume;
+mod spark;
 mod spark_peers;
 mod taildir;
 mod thrift;

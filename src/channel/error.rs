@@ -2,7 +2,7 @@
 
 use thiserror::Error;
 
-/// A channel's refusal. The texts of the first four are Flume's, because netcat clients read them.
+/// A channel's refusal. The texts are Flume's where it has such a case, because netcat clients read them.
 #[derive(Clone, Debug, Error, PartialEq)]
 #[non_exhaustive]
 pub enum ChannelError {
@@ -29,6 +29,48 @@ pub enum ChannelError {
         /// The transaction capacity.
         capacity: usize,
     },
+    /// No room for so many events in a file channel within the keep-alive.
+    #[error(
+        "The channel has reached it's capacity. This might be the result of a sink on the channel having too low of batch size, a downstream system running slower than normal, or that the channel capacity is just too low. [channel={channel}]"
+    )]
+    FileFull {
+        /// Its name.
+        channel: String,
+    },
+    /// The batch has more events than a transaction of a file channel may.
+    #[error(
+        "Put queue for FileBackedTransaction of capacity {capacity} full, consider committing more frequently, increasing capacity or increasing thread count. [channel={channel}]"
+    )]
+    FileTransactionTooLarge {
+        /// The transaction capacity.
+        capacity: usize,
+        /// The channel's name.
+        channel: String,
+    },
+    /// The batch has more bytes than one record of a file channel may.
+    #[error("{bytes} bytes are too many for one transaction [channel={channel}]")]
+    RecordTooLarge {
+        /// The bytes of all bodies.
+        bytes: usize,
+        /// The channel's name.
+        channel: String,
+    },
+    /// The disk did not take the batch.
+    #[error("Put failed due to IO error [channel={channel}]: {cause}")]
+    PutFailed {
+        /// The channel's name.
+        channel: String,
+        /// What the disk said.
+        cause: String,
+    },
+    /// The channel could not be opened yet.
+    #[error("Channel closed [channel={channel}]. Due to {why}")]
+    Closed {
+        /// Its name.
+        channel: String,
+        /// What is in the way.
+        why: String,
+    },
     /// The channel has been stopped.
     #[error("channel {channel} is stopped")]
     Stopped {
@@ -40,6 +82,13 @@ pub enum ChannelError {
 impl ChannelError {
     /// Whether the same batch may succeed later with nobody's help.
     pub fn is_transient(&self) -> bool {
-        matches!(self, Self::Full | Self::BytesFull { never: false, .. })
+        matches!(
+            self,
+            Self::Full
+                | Self::BytesFull { never: false, .. }
+                | Self::FileFull { .. }
+                | Self::PutFailed { .. }
+                | Self::Closed { .. }
+        )
     }
 }

@@ -9,15 +9,14 @@
 
 use std::any::Any;
 use std::collections::VecDeque;
-use std::future::Future;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::sync::{Notify, Semaphore, SemaphorePermit};
-use tokio::time::timeout;
+use tokio::sync::Notify;
 
+use super::room::{Room, within};
 use super::{Channel, ChannelConfig, ChannelError, Patience, Put, PutTransaction, Take, TakeTransaction};
 use crate::config::{ComponentType, Props};
 use crate::event::Batch;
@@ -132,15 +131,13 @@ impl MemoryChannel {
         Arc::new(Handle(Arc::new(Shared {
             name: name.to_owned(),
             counters,
-            events: Semaphore::new(config.capacity),
-            slots: Semaphore::new(config.byte_slots),
+            events: Room::new(config.capacity),
+            slots: Room::new(config.byte_slots),
             limits: Mutex::new(config.clone()),
             transaction_capacity: AtomicUsize::new(config.transaction_capacity),
             byte_slots: AtomicUsize::new(config.byte_slots),
             keep_alive_ms: AtomicU64::new(config.keep_alive.as_millis() as u64),
             stopped: AtomicBool::new(false),
-            excess_events: AtomicUsize::new(0),
-            excess_slots: AtomicUsize::new(0),
             queue: Mutex::default(),
             filled: Notify::new(),
             emptied: Notify::new(),
@@ -154,17 +151,14 @@ struct Shared {
     name: String,
     counters: Arc<ChannelCounters>,
     /// Free places for events.
-    events: Semaphore,
+    events: Room,
     /// Free slots of bytes.
-    slots: Semaphore,
+    slots: Room,
     limits: Mutex<MemoryConfig>,
     transaction_capacity: AtomicUsize,
     byte_slots: AtomicUsize,
     keep_alive_ms: AtomicU64,
     stopped: AtomicBool,
-    /// Room that is to go once it comes back, after the channel was made smaller.
-    excess_events: AtomicUsize,
-    excess_slots: AtomicUsize,
     queue: Mutex<Queue>,
     /// Wakes one sink when there is something to take.
     filled: Notify,
@@ -215,19 +209,8 @@ impl Shared {
 
     fn resize(&self, new: &MemoryConfig) -> bool {
         let mut limits = self.limits.lock().unwrap_or_else(PoisonError::into_inner);
-        let change = |semaphore: &Semaphore, excess: &AtomicUsize, old: usize, new: usize| {
-            // What is in use now is taken out of the room as it comes back.
-            let pending = excess.swap(0, Ordering::AcqRel);
-            let total = old + pending;
-            if new >= total {
-                semaphore.add_permits(new - total);
-            } else {
-                let missing = total - new - semaphore.forget_permits(total - new);
-                excess.store(missing, Ordering::Release);
-            }
-        };
-        change(&self.events, &self.excess_events, limits.capacity, new.capacity);
-        change(&self.slots, &self.excess_slots, limits.byte_slots, new.byte_slots);
+        self.events.resize(limits.capacity, new.capacity);
+        self.slots.resize(limits.byte_slots, new.byte_slots);
         limits.capacity = new.capacity;
         limits.byte_slots = new.byte_slots;
         limits.transaction_capacity = new.transaction_capacity;
@@ -239,18 +222,9 @@ impl Shared {
         true
     }
 
-    /// Gives room back, less what is to go.
     fn give_back(&self, events: usize, slots: usize) {
-        let kept = |excess: &AtomicUsize, room: usize| {
-            if excess.load(Ordering::Relaxed) == 0 {
-                return room;
-            }
-            let less = |left: usize| Some(left.saturating_sub(room));
-            let taken = excess.fetch_update(Ordering::AcqRel, Ordering::Acquire, less);
-            room - taken.unwrap_or(0).min(room)
-        };
-        self.events.add_permits(kept(&self.excess_events, events));
-        self.slots.add_permits(kept(&self.excess_slots, slots));
+        self.events.give_back(events);
+        self.slots.give_back(slots);
     }
 
     /// What is there, at most `max` events; `None` when nothing is.
@@ -292,7 +266,7 @@ impl Channel for Handle {
     }
 
     fn room(&self) -> usize {
-        self.0.events.available_permits()
+        self.0.events.free()
     }
 
     fn is_durable(&self) -> bool {
@@ -317,11 +291,15 @@ impl Channel for Handle {
 
     fn try_reserve(&self, batch: &Batch) -> Result<Put, ChannelError> {
         let (events, slots) = self.0.need(batch)?;
-        let free_slots = self.0.slots.try_acquire_many(slots).map_err(|_| self.0.bytes_full(false))?;
-        let free_events = self.0.events.try_acquire_many(events).map_err(|_| ChannelError::Full)?;
-        free_slots.forget();
-        free_events.forget();
-        Ok(Put::new(Reserved { channel: Arc::clone(&self.0), events, slots }))
+        if !self.0.slots.try_take(slots) {
+            return Err(self.0.bytes_full(false));
+        }
+        let mut reserved = Reserved { channel: Arc::clone(&self.0), events: 0, slots };
+        if !self.0.events.try_take(events) {
+            return Err(ChannelError::Full);
+        }
+        reserved.events = events;
+        Ok(Put::new(reserved))
     }
 
     async fn reserve(&self, batch: &Batch, patience: Patience) -> Result<Put, ChannelError> {
@@ -334,10 +312,9 @@ impl Channel for Handle {
             Patience::KeepAlive => Some(Duration::from_millis(self.0.keep_alive_ms.load(Ordering::Relaxed))),
             Patience::Endless => None,
         };
-        let free = wait(keep_alive, self.0.slots.acquire_many(slots)).await;
-        free.ok_or_else(|| self.0.bytes_full(false))?.forget();
+        within(keep_alive, self.0.slots.take(slots)).await.ok_or_else(|| self.0.bytes_full(false))?;
         let mut reserved = Reserved { channel: Arc::clone(&self.0), events: 0, slots };
-        wait(keep_alive, self.0.events.acquire_many(events)).await.ok_or(ChannelError::Full)?.forget();
+        within(keep_alive, self.0.events.take(events)).await.ok_or(ChannelError::Full)?;
         reserved.events = events;
         Ok(Put::new(reserved))
     }
@@ -368,17 +345,7 @@ impl Channel for Handle {
     }
 }
 
-async fn wait<'a, E>(
-    limit: Option<Duration>,
-    permit: impl Future<Output = Result<SemaphorePermit<'a>, E>>,
-) -> Option<SemaphorePermit<'a>> {
-    match limit {
-        Some(limit) => timeout(limit, permit).await.ok()?.ok(),
-        None => permit.await.ok(),
-    }
-}
-
-/// Room that was taken out of the semaphores, and goes back when it is not used.
+/// Room that was taken, and goes back when it is not used.
 struct Reserved {
     channel: Arc<Shared>,
     events: u32,
@@ -453,6 +420,8 @@ impl TakeTransaction for Taken {
 
 #[cfg(test)]
 mod tests {
+    use tokio::time::timeout;
+
     use super::*;
     use crate::event::Event;
 

@@ -9,7 +9,9 @@
 //!   events until it is committed; dropped, it rolls back and they return to the head in their order.
 
 mod error;
+pub mod file;
 pub mod memory;
+mod room;
 
 use std::sync::Arc;
 
@@ -22,7 +24,7 @@ use crate::event::Batch;
 use crate::metrics::{ChannelCounters, Metrics};
 
 /// All channel types that the agent has.
-pub const TYPES: &[ComponentType<ChannelBuilder>] = &[memory::TYPE];
+pub const TYPES: &[ComponentType<ChannelBuilder>] = &[memory::TYPE, file::TYPE];
 
 /// Reads a channel's configuration; `None` when it has errors, which the properties have noted.
 pub type ChannelBuilder = fn(&mut Props<'_>) -> Option<Box<dyn ChannelConfig>>;
@@ -112,7 +114,12 @@ impl Put {
 
     /// First phase: makes the batch as durable as the channel promises.
     pub async fn prepare(&mut self, batch: &Batch) -> Result<(), ChannelError> {
-        if self.0.needs_prepare() { self.0.prepare(batch).await } else { Ok(()) }
+        if self.needs_prepare() { self.0.prepare(batch).await } else { Ok(()) }
+    }
+
+    /// Whether the first phase does anything.
+    pub fn needs_prepare(&self) -> bool {
+        self.0.needs_prepare()
     }
 
     /// Second phase: makes the batch visible. It cannot fail.

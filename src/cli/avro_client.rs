@@ -17,7 +17,8 @@ use super::{JavaArgs, fail};
 use crate::config::{Finding, Globals, Props, Severity, parse};
 use crate::event::{Batch, Headers};
 use crate::metrics::SinkCounters;
-use crate::rpc::avro::event_client::{ClientConfig, EventClient, SendError};
+use crate::rpc::avro::Avro;
+use crate::rpc::event_client::{ClientConfig, EventClient, SendError};
 use crate::source::{LineSplitter, Terminator};
 
 const BATCH_SIZE: i32 = 5;
@@ -64,10 +65,11 @@ enum ClientError {
     Config,
     #[error("{path}")]
     File { path: PathBuf, source: io::Error },
-    #[error("Unable to open connection to Flume. Exception follows.")]
-    Connect(#[source] SendError),
-    #[error("Unable to deliver events to Flume. Exception follows.")]
-    Deliver(#[source] SendError),
+    // The error has its causes in its text.
+    #[error("Unable to open connection to Flume. Exception follows. {0}")]
+    Connect(SendError),
+    #[error("Unable to deliver events to Flume. Exception follows. {0}")]
+    Deliver(SendError),
     #[error("the runtime could not be started")]
     Runtime(#[source] io::Error),
 }
@@ -99,7 +101,7 @@ fn send_all(args: &AvroClientArgs, globals: &Globals) -> Result<(), ClientError>
     let inputs = inputs(args)?;
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(ClientError::Runtime)?;
     let batch_size = config.batch_size;
-    let client = EventClient::new(config, Arc::new(SinkCounters::new("avro-client")));
+    let client = EventClient::new(config, Arc::new(Avro), Arc::new(SinkCounters::new("avro-client")));
     let size: Option<u64> = inputs.iter().map(|input| input.size).sum();
     let mut sender = Sender { client, headers, batch_size, totals: Totals::new(size, args.filename.as_deref()) };
     runtime.block_on(async {
@@ -138,7 +140,7 @@ fn client_config(args: &AvroClientArgs, globals: &Globals) -> Result<ClientConfi
         }
     }
     let props = Props::new("rpcProps", &entries, None, globals);
-    let mut config = ClientConfig::from_props(&props, first, batch_size);
+    let mut config = ClientConfig::from_props(&props, first, batch_size).compressed(&props);
     if let Some(batch_size) = args.batch_size {
         config.batch_size = batch_size as usize;
     }

@@ -145,6 +145,15 @@ impl<'a> Props<'a> {
         self.optional(key).unwrap_or(default)
     }
 
+    /// The value of a key that counts things, or its default; `what` it counts.
+    pub fn positive(&self, key: &str, default: i32, what: &str) -> usize {
+        let value = self.or(key, default);
+        if value < 1 {
+            self.error(key, &format!("a number of {what}, at least 1"), "");
+        }
+        value.max(1) as usize
+    }
+
     /// The value of a key that must be there. Where it is not, that is noted and a placeholder returned:
     /// [`finish`](Self::finish) then gives nothing.
     pub fn required<T: FromText + Default>(&self, key: &str, expected: &str, flume: &str) -> T {

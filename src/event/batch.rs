@@ -101,6 +101,11 @@ impl Batch {
         self.body_bytes += end - start;
     }
 
+    /// The table of sets of headers, which events refer to by [`header_set`](EventRef::header_set).
+    pub fn header_sets(&self) -> &[Headers] {
+        &self.headers
+    }
+
     /// Adds an owned event.
     pub fn push(&mut self, event: Event) {
         let len = event.body.len();
@@ -310,6 +315,11 @@ impl<'a> EventRef<'a> {
             NO_HEADERS => &EMPTY,
             HeadersId(id) => &self.batch.headers[id as usize],
         }
+    }
+
+    /// The place of its headers in the batch's [`header_sets`](Batch::header_sets); `None` for an event without.
+    pub fn header_set(&self) -> Option<usize> {
+        (self.span.headers != NO_HEADERS).then_some(self.span.headers.0 as usize)
     }
 
     /// An owned copy.

@@ -8,7 +8,7 @@ use std::io;
 use bytes::Bytes;
 use thiserror::Error;
 
-use super::avro::client::{CallError, Knowledge, Requestor};
+use super::avro::client::{CallError, Requestor};
 use super::avro::datum::{DatumError, Reader, put_bytes, put_long};
 use super::avro::events::{EventReader, put_array};
 use super::avro::protocol::SPARK_FLUME;
@@ -68,21 +68,19 @@ pub enum PollError {
 /// events come again, in a batch with another number.
 pub struct PollingClient {
     requestor: Requestor,
-    knowledge: Knowledge,
 }
 
 impl PollingClient {
     /// Connects to a sink.
     pub async fn connect(endpoint: &Endpoint) -> io::Result<Self> {
-        let requestor = Requestor::new(endpoint.connect().await?, &SPARK_FLUME, None);
-        Ok(Self { requestor, knowledge: Knowledge::default() })
+        Ok(Self { requestor: Requestor::new(endpoint.connect().await?, &SPARK_FLUME) })
     }
 
     /// Asks for at most `max` events, and waits until there is at least one.
     pub async fn poll(&mut self, max: u32) -> Result<EventBatch, PollError> {
         let mut parameters = Vec::new();
         put_long(&mut parameters, i64::from(max).min(i64::from(i32::MAX)));
-        let answer = self.requestor.call("getEventBatch", &parameters, &mut self.knowledge).await?;
+        let answer = self.requestor.call("getEventBatch", &parameters).await?;
         let batch = EventBatch::read(&answer).map_err(CallError::from)?;
         if batch.error.is_empty() { Ok(batch) } else { Err(PollError::Sink(batch.error)) }
     }
@@ -100,7 +98,7 @@ impl PollingClient {
     async fn settle(&mut self, message: &str, sequence: &str) -> Result<(), CallError> {
         let mut parameters = Vec::new();
         put_bytes(&mut parameters, sequence);
-        self.requestor.call(message, &parameters, &mut self.knowledge).await.map(drop)
+        self.requestor.call(message, &parameters).await.map(drop)
     }
 }
 

@@ -3,11 +3,11 @@
 use std::io;
 use std::time::Duration;
 
-use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
 
 use super::deflate::Deflated;
+use crate::net;
 use crate::tls::{Acceptor, Connector};
 
 /// Flume's level, which its servers always use.
@@ -15,13 +15,8 @@ pub const DEFAULT_LEVEL: u32 = 6;
 /// The first byte of a TLS connection, a record with a handshake.
 const TLS_HANDSHAKE: u8 = 0x16;
 
-/// Bytes in both directions.
-pub trait Duplex: AsyncRead + AsyncWrite + Send + Unpin {}
-
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Duplex for T {}
-
 /// A connection, whatever its layers.
-pub type Stream = Box<dyn Duplex>;
+pub type Stream = Box<dyn net::Stream>;
 
 /// How a server's connections are layered.
 #[derive(Clone, Default)]

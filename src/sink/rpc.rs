@@ -1,209 +1,115 @@
 //! What the sinks have in common that hand their batches to the next agent in remote procedure calls.
 //!
-//! A batch is one call, and it leaves the channel when the other side says that it has it. After any failure the
-//! connection is closed and a new one opened for the next attempt, as after `reset-connection-interval`. A connection
-//! that the other side has closed in the meantime is noticed before a batch is lost on it.
+//! A batch leaves the channel when the other side says that it has it.
 //!
-//! Keys: `hostname`, `port`, `batch-size` (100), `connect-timeout` and `request-timeout` (20000 ms),
-//! `reset-connection-interval` (seconds; 0: never), and those of [TLS](crate::tls).
+//! Keys: `hostname`, `port`, `reset-connection-interval` (seconds; 0: never), and those of
+//! [Flume's client](crate::rpc::event_client), such as `batch-size` and `ssl`.
 
-use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use async_trait::async_trait;
-use tokio::net::TcpStream;
-use tokio::time::{Instant, timeout};
-use tracing::{debug, info, warn};
+use tokio::time::Instant;
+use tracing::{info, warn};
 
-use super::{Sink, SinkError};
+use super::{BuiltSink, Sink, SinkConfig, SinkError};
 use crate::config::Props;
 use crate::event::Batch;
 use crate::metrics::SinkCounters;
-use crate::net::{self, Stream};
-use crate::tls::{self, Connector};
+use crate::rpc::event_client::{ClientConfig, EventClient, EventProtocol};
 
 const BATCH_SIZE: i32 = 100;
-const TIMEOUT_MS: i64 = 20_000;
-const LEAST_TIMEOUT_MS: i64 = 1000;
 
-/// The keys that all of them have.
+/// The keys that all of them have, and the protocol.
+#[derive(Clone)]
 pub struct RpcConfig {
     hostname: String,
     port: u16,
-    pub batch_size: usize,
-    connect_timeout: Duration,
-    request_timeout: Duration,
+    client: ClientConfig,
     /// None: connections are kept for ever.
     reset_interval: Option<Duration>,
-    /// None: connections are not encrypted.
-    connector: Option<Connector>,
+    protocol: Arc<dyn EventProtocol>,
 }
 
 impl RpcConfig {
     /// Reads the keys; what is wrong with them is noted.
-    pub fn from_props(props: &Props<'_>) -> Self {
-        let batch_size = props.text("batch-size").unwrap_or_default();
-        let batch_size = props.lenient(
-            "batch-size",
-            BATCH_SIZE,
-            |size| *size >= 1,
-            "a number of events, at least 1",
-            &format!("Invalid value for batchSize: {batch_size}; Using default value."),
-        );
-        let milliseconds = |key: &str, name: &str| {
-            let flume = format!("{name} timeout specified less than 1s. Using default value instead.");
-            let valid = |ms: &i64| *ms >= LEAST_TIMEOUT_MS;
-            Duration::from_millis(props.lenient(key, TIMEOUT_MS, valid, "milliseconds, at least 1000", &flume) as u64)
-        };
-        let reset_interval = props.or("reset-connection-interval", 0i32);
+    pub fn from_props(props: &Props<'_>, protocol: impl EventProtocol + 'static) -> Self {
+        let hostname: String = props.required("hostname", "the host to send events to", "No hostname specified");
+        let port = props.required("port", "the port to send events to", "No port specified");
+        let reset_seconds = props.or("reset-connection-interval", 0i32);
         Self {
-            hostname: props.required("hostname", "the host to send events to", "No hostname specified"),
-            port: props.required("port", "the port to send events to", "No port specified"),
-            batch_size: batch_size as usize,
-            connect_timeout: milliseconds("connect-timeout", "Connection"),
-            request_timeout: milliseconds("request-timeout", "Request"),
-            reset_interval: u64::try_from(reset_interval).ok().filter(|s| *s > 0).map(Duration::from_secs),
-            connector: tls::connector(props),
+            client: ClientConfig::from_props(props, Some((hostname.clone(), port)), BATCH_SIZE),
+            hostname,
+            port,
+            reset_interval: (reset_seconds > 0).then(|| Duration::from_secs(reset_seconds as u64)),
+            protocol: Arc::new(protocol),
         }
     }
 
-    async fn dial(&self) -> io::Result<Box<dyn Stream>> {
-        let stream = TcpStream::connect((&*self.hostname, self.port)).await?;
-        stream.set_nodelay(true)?;
-        Ok(match &self.connector {
-            None => Box::new(stream),
-            Some(connector) => Box::new(connector.connect(&self.hostname, stream).await?),
-        })
+    /// Reads the keys of compression, for protocols that have it.
+    #[must_use]
+    pub fn compressed(self, props: &Props<'_>) -> Self {
+        Self { client: self.client.compressed(props), ..self }
     }
 }
 
-/// A protocol in which batches are sent.
-pub trait RpcProtocol: Send + Sync {
-    /// Speaks it over a connection.
-    fn open(&self, stream: Box<dyn Stream>) -> Box<dyn RpcConnection>;
+impl SinkConfig for RpcConfig {
+    fn batch_size(&self) -> Option<usize> {
+        Some(self.client.batch_size)
+    }
+
+    fn build(&self, name: &str, counters: Arc<SinkCounters>) -> BuiltSink {
+        let client = EventClient::new(self.client.clone(), Arc::clone(&self.protocol), counters);
+        BuiltSink::Push(Box::new(RpcSink { name: name.to_owned(), config: self.clone(), client, reset_at: None }))
+    }
 }
 
-/// A connection on which batches are sent.
-#[async_trait]
-pub trait RpcConnection: Send {
-    /// Sends a batch and waits until the other side has it. After an error the connection is of no more use.
-    async fn append_batch(&mut self, batch: &Batch) -> io::Result<()>;
-    /// Whether another batch can be sent.
-    fn is_usable(&mut self) -> bool;
-    /// Closes it in order.
-    async fn close(&mut self) -> io::Result<()>;
-}
-
-/// A sink that sends its batches in one of the protocols.
-pub struct RpcSink {
+struct RpcSink {
     name: String,
-    config: Arc<RpcConfig>,
-    protocol: Box<dyn RpcProtocol>,
-    counters: Arc<SinkCounters>,
-    open: Option<Open>,
-}
-
-struct Open {
-    connection: Box<dyn RpcConnection>,
+    config: RpcConfig,
+    client: EventClient,
+    /// When the connections are to be made anew.
     reset_at: Option<Instant>,
 }
 
-impl Open {
-    fn is_usable(&mut self) -> bool {
-        self.reset_at.is_none_or(|reset_at| Instant::now() < reset_at) && self.connection.is_usable()
-    }
-}
-
 impl RpcSink {
-    /// A sink that is not connected.
-    pub fn new(
-        name: &str,
-        config: Arc<RpcConfig>,
-        protocol: impl RpcProtocol + 'static,
-        counters: Arc<SinkCounters>,
-    ) -> Self {
-        Self { name: name.to_owned(), config, protocol: Box::new(protocol), counters, open: None }
+    fn schedule_reset(&mut self) {
+        self.reset_at = self.config.reset_interval.map(|interval| Instant::now() + interval);
     }
-
-    async fn connect(&mut self) -> io::Result<Open> {
-        let RpcConfig { hostname, port, connect_timeout, reset_interval, .. } = &*self.config;
-        info!("Rpc sink {}: Building RpcClient with hostname: {hostname}, port: {port}", self.name);
-        match limited(*connect_timeout, self.config.dial()).await {
-            Ok(stream) => {
-                self.counters.connection_created.add(1);
-                debug!("Rpc sink {}: Created RpcClient", self.name);
-                let reset_at = reset_interval.map(|interval| Instant::now() + interval);
-                Ok(Open { connection: self.protocol.open(stream), reset_at })
-            }
-            Err(error) => {
-                self.counters.connection_failed.add(1);
-                Err(io::Error::new(error.kind(), format!("could not connect to {hostname}:{port}: {error}")))
-            }
-        }
-    }
-
-    async fn close(&mut self) {
-        if let Some(mut open) = self.open.take() {
-            // The other side may be gone, which is no news any more.
-            timeout(net::LAST_ANSWERS, open.connection.close()).await.ok();
-            self.counters.connection_closed.add(1);
-        }
-    }
-}
-
-/// What comes of an attempt within a time.
-async fn limited<T>(time: Duration, attempt: impl Future<Output = io::Result<T>>) -> io::Result<T> {
-    timeout(time, attempt).await.unwrap_or_else(|_| {
-        Err(io::Error::new(io::ErrorKind::TimedOut, format!("timed out after {} ms", time.as_millis())))
-    })
 }
 
 #[async_trait]
 impl Sink for RpcSink {
     fn batch_size(&self) -> usize {
-        self.config.batch_size
+        self.config.client.events_in_flight()
     }
 
     async fn start(&mut self) -> Result<(), SinkError> {
-        let config = Arc::clone(&self.config);
-        let RpcConfig { hostname, port, .. } = &*config;
+        let RpcConfig { hostname, port, reset_interval, .. } = &self.config;
         info!("Starting RpcSink {} {{ host: {hostname}, port: {port} }}...", self.name);
-        if config.reset_interval.is_none() {
+        if reset_interval.is_none() {
             info!("Connection reset is set to 0. Will not reset connection to next hop");
         }
-        match self.connect().await {
-            Ok(open) => self.open = Some(open),
-            Err(error) => warn!("Unable to create Rpc client using hostname: {hostname}, port: {port}: {error}"),
+        info!("Rpc sink {}: Building RpcClient with hostname: {hostname}, port: {port}", self.name);
+        if let Err(error) = self.client.connect().await {
+            warn!("Unable to create Rpc client using hostname: {hostname}, port: {port}: {error}");
         }
+        self.schedule_reset();
         info!("Rpc sink {} started.", self.name);
         Ok(())
     }
 
     async fn deliver(&mut self, batch: &Batch) -> Result<(), SinkError> {
-        let failed = |error| SinkError::io("Failed to send events", error);
-        if self.open.as_mut().is_some_and(|open| !open.is_usable()) {
-            self.close().await;
+        if self.reset_at.is_some_and(|at| at <= Instant::now()) {
+            self.client.close().await;
+            self.schedule_reset();
         }
-        let mut open = match self.open.take() {
-            Some(open) => open,
-            None => self.connect().await.map_err(failed)?,
-        };
-        match limited(self.config.request_timeout, open.connection.append_batch(batch)).await {
-            Ok(()) => {
-                self.open = Some(open);
-                Ok(())
-            }
-            Err(error) => {
-                self.counters.connection_closed.add(1);
-                Err(failed(error))
-            }
-        }
+        self.client.send(batch).await.map_err(|error| SinkError::new(format!("Failed to send events: {error}")))
     }
 
     async fn stop(&mut self) {
         info!("Rpc sink {} stopping...", self.name);
-        self.close().await;
+        self.client.close().await;
         info!("Rpc sink {} stopped.", self.name);
     }
 }

@@ -62,21 +62,14 @@ struct SparkConfig {
 
 impl SparkConfig {
     fn from_props(props: &mut Props<'_>) -> Option<Self> {
-        let positive = |key: &str, default: i32, what: &str| {
-            let value = props.or(key, default);
-            if value < 1 {
-                props.error(key, &format!("a number of {what}, at least 1"), "");
-            }
-            value.max(1) as usize
-        };
         let flume = "The port to bind to must be specified";
         let config = Self {
             hostname: props.or("hostname", "0.0.0.0".to_owned()),
             port: props.required("port", "a port to listen on", flume),
-            threads: positive("threads", 10, "batches"),
-            timeout: Duration::from_secs(positive("timeout", 60, "seconds") as u64),
-            backoff: Duration::from_millis(positive("backoffInterval", 200, "milliseconds") as u64),
-            max_connections: positive("max-connections", 1000, "connections"),
+            threads: props.positive("threads", 10, "batches"),
+            timeout: Duration::from_secs(props.positive("timeout", 60, "seconds") as u64),
+            backoff: Duration::from_millis(props.positive("backoffInterval", 200, "milliseconds") as u64),
+            max_connections: props.positive("max-connections", 1000, "connections"),
         };
         props.finish(config)
     }
@@ -238,7 +231,8 @@ struct Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        for sequence in &self.batches {
+        // The first batch goes back last, to the front of the channel.
+        for sequence in self.batches.iter().rev() {
             self.counter.give_up(sequence, &format!("{} is gone", self.peer));
         }
         self.counter.outlet.counters().connection_closed.add(1);

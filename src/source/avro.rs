@@ -23,11 +23,11 @@ use super::ip_filter::IpFilter;
 use super::{ChannelProcessor, Source, SourceBuilder, SourceConfig, SourceError};
 use crate::config::{ComponentType, Props};
 use crate::net;
-use crate::rpc::avro::event_client::deflate;
 use crate::rpc::avro::protocol::{AVRO_SOURCE, Registry};
 use crate::rpc::avro::responder::{Call, java_error};
 use crate::rpc::avro::server::{self, Limits, Service};
 use crate::rpc::avro::status;
+use crate::rpc::event_client::deflate;
 use crate::rpc::transport::ServerLayers;
 use crate::tls;
 
@@ -55,13 +55,6 @@ struct AvroConfig {
 impl AvroConfig {
     fn from_props(props: &mut Props<'_>) -> Option<Self> {
         let required = |key: &str| format!("Required parameter {key} must exist and may not be null");
-        let positive = |key: &str, default: i32, what: &str| {
-            let value = props.or(key, default);
-            if value < 1 {
-                props.error(key, &format!("a number of {what}, at least 1"), "");
-            }
-            value.max(1) as usize
-        };
         let flume = "AVRO source's \"threads\" property must specify an integer value.";
         props.lenient("threads", 0, |_| true, "a whole number", flume);
         let config = Self {
@@ -69,10 +62,10 @@ impl AvroConfig {
             port: props.required("port", "a port to listen on", &required("port")),
             layers: ServerLayers { tls: tls::acceptor(props), deflate: deflate(props) },
             filter: IpFilter::from_props(props),
-            max_connections: positive("max-connections", MAX_CONNECTIONS, "connections"),
+            max_connections: props.positive("max-connections", MAX_CONNECTIONS, "connections"),
             limits: Limits {
-                pack_bytes: positive("max-frame-bytes", MAX_FRAME_BYTES, "bytes"),
-                silence: Duration::from_secs(positive("frame-timeout", FRAME_TIMEOUT_SECONDS, "seconds") as u64),
+                pack_bytes: props.positive("max-frame-bytes", MAX_FRAME_BYTES, "bytes"),
+                silence: Duration::from_secs(props.positive("frame-timeout", FRAME_TIMEOUT_SECONDS, "seconds") as u64),
             },
         };
         props.finish(config)

@@ -56,14 +56,6 @@ impl NetcatConfig {
     /// Reads the keys.
     pub fn from_props(props: &mut Props<'_>) -> Option<Self> {
         let required = |key: &str| format!("Required parameter {key} must exist and may not be null");
-        let max_line_length = props.or("max-line-length", MAX_LINE_LENGTH);
-        if max_line_length < 1 {
-            props.error("max-line-length", "a number of characters, at least 1", "");
-        }
-        let max_connections = props.or("max-connections", MAX_CONNECTIONS);
-        if max_connections < 1 {
-            props.error("max-connections", "a number of connections, at least 1", "");
-        }
         let encoding = props.or("encoding", "utf-8".to_owned());
         let charset = Charset::for_name(&encoding);
         if charset.is_none() {
@@ -73,9 +65,9 @@ impl NetcatConfig {
             bind: props.required("bind", "a host name or address to listen on", &required("bind")),
             port: props.required("port", "a port to listen on", &required("port")),
             ack_every_event: props.or("ack-every-event", true),
-            max_line_length: max_line_length.max(1) as usize,
+            max_line_length: props.positive("max-line-length", MAX_LINE_LENGTH, "characters"),
             encoding: charset.unwrap_or(Charset::Utf8),
-            max_connections: max_connections.max(1) as usize,
+            max_connections: props.positive("max-connections", MAX_CONNECTIONS, "connections"),
         };
         props.finish(config)
     }

@@ -2,10 +2,11 @@
 //!
 //! Each request is one transaction, and is answered `OK` when its events are in every required channel and `FAILED`
 //! when a channel refuses them. Requests of a connection are answered in their order. A request that is well formed but
-//! not allowed (a missing field, a header that is not UTF-8, an unknown method) is answered with an exception and the
+//! not allowed (a missing field, an unknown method) is answered with an exception and the
 //! connection goes on; bytes that are no message end it.
 //!
-//! Keys: `bind`, `port`, `protocol` (compact, or binary), those of [TLS](crate::tls). `threads` has nothing to do, as no connection has a thread;
+//! Keys: `bind`, `port`, `protocol` (compact, or binary), those of [TLS](crate::tls). `threads` has nothing to do, as no
+//! connection has a thread;
 //! `kerberos = true` is refused. Not Flume's: `max-connections` (20000; more clients wait in the kernel's queue),
 //! `max-frame-bytes` (16384000, libthrift's limit).
 
@@ -29,7 +30,8 @@ use crate::rpc::thrift::{
     DecodeError, Exception, ExceptionKind, FrameError, FrameReader, MAX_FRAME_BYTES, Message, Method, Protocol, Reply,
     Status,
 };
-use crate::tls::{self, Acceptor};
+use crate::rpc::transport::ServerLayers;
+use crate::tls;
 
 /// How the type is registered.
 pub const TYPE: ComponentType<SourceBuilder> = ComponentType {
@@ -48,8 +50,7 @@ struct ThriftConfig {
     protocol: Protocol,
     max_connections: usize,
     max_frame_bytes: usize,
-    /// None: connections are not encrypted.
-    acceptor: Option<Acceptor>,
+    layers: ServerLayers,
 }
 
 impl ThriftConfig {
@@ -68,22 +69,14 @@ impl ThriftConfig {
         for key in ["agent-principal", "agent-keytab"] {
             props.text(key);
         }
-        let max_connections = props.or("max-connections", MAX_CONNECTIONS);
-        if max_connections < 1 {
-            props.error("max-connections", "a number of connections, at least 1", "");
-        }
-        let max_frame_bytes = props.or("max-frame-bytes", MAX_FRAME_BYTES as i32);
-        if max_frame_bytes < 1 {
-            props.error("max-frame-bytes", "a number of bytes, at least 1", "");
-        }
         let bind_missing = "Bind address must be specified for Thrift Source.";
         props.finish(Self {
             port: props.required("port", "a port to listen on", "Port must be specified for Thrift Source."),
             bind: props.required("bind", "a host name or address to listen on", bind_missing),
             protocol: protocol.unwrap_or(Protocol::Compact),
-            max_connections: max_connections.max(1) as usize,
-            max_frame_bytes: max_frame_bytes.max(1) as usize,
-            acceptor: tls::acceptor(props),
+            max_connections: props.positive("max-connections", MAX_CONNECTIONS, "connections"),
+            max_frame_bytes: props.positive("max-frame-bytes", MAX_FRAME_BYTES as i32, "bytes"),
+            layers: ServerLayers { tls: tls::acceptor(props), deflate: false },
         })
     }
 }
@@ -168,10 +161,8 @@ impl Connection {
     }
 
     async fn serve(mut self, stream: TcpStream, stop: &CancellationToken) {
-        // Without it answers are late, and nothing else.
-        stream.set_nodelay(true).ok();
-        let Some(acceptor) = self.config.acceptor.clone() else { return self.talk(stream, stop).await };
-        match stop.run_until_cancelled(acceptor.accept(stream)).await {
+        let config = Arc::clone(&self.config);
+        match stop.run_until_cancelled(config.layers.accept(stream)).await {
             Some(Ok(stream)) => self.talk(stream, stop).await,
             Some(Err(error)) => self.disconnect(&Fault::Handshake(error)),
             None => {}

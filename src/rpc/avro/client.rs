@@ -1,17 +1,16 @@
 //! A connection at the client's side.
 
+use std::collections::VecDeque;
 use std::io;
-use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use futures_util::FutureExt as _;
 use thiserror::Error;
 use tokio::io::AsyncWriteExt as _;
-use tokio::time::timeout;
 
 use super::datum::{DatumError, Reader, put_bytes};
 use super::handshake::{HandshakeRequest, HandshakeResponse, Match, Outcome};
-use super::pack::{self, PackError, PackReader};
+use super::pack::{self, Pack, PackError, PackReader};
 use super::protocol::Protocol;
 use crate::rpc::transport::Stream;
 
@@ -33,12 +32,12 @@ pub enum CallError {
     /// The server closed the connection.
     #[error("RPC connection error: the server closed the connection")]
     Closed,
-    /// The answer took too long.
-    #[error("RPC request timed out after {} ms", .0.as_millis())]
-    TimedOut(Duration),
     /// The answer belongs to no request.
     #[error("the answer {0} belongs to no request")]
     Serial(u32),
+    /// There is no call to be answered.
+    #[error("no call waits for an answer")]
+    Unasked,
     /// The server does not take the client's protocol.
     #[error("the server does not agree to the protocol")]
     Handshake,
@@ -50,93 +49,107 @@ pub enum CallError {
     Remote(String),
 }
 
-/// What a client knows of its server, from one connection to the next.
-#[derive(Clone, Debug, Default)]
-pub struct Knowledge {
-    /// The server's protocol, when it is another text than the client's.
-    server: Option<(String, super::handshake::Hash)>,
-}
-
-/// A connection over which calls are made, one after the other.
+/// A connection over which calls are made.
 pub struct Requestor {
     stream: Stream,
     protocol: &'static Protocol,
     reader: PackReader,
+    /// Requests that are not sent yet.
     out: BytesMut,
     head: Vec<u8>,
     /// The last request's number.
     serial: u32,
+    /// Answers that have come and have not been asked for, in the order of their requests.
+    answers: VecDeque<Answer>,
     agreed: bool,
-    timeout: Option<Duration>,
 }
 
+/// A request's number, and what was answered to it.
+type Answer = (u32, Option<Outcome>);
+
 impl Requestor {
-    /// A client on a fresh connection. Each answer may take so long, or without a limit as long as it takes.
-    pub fn new(stream: Stream, protocol: &'static Protocol, timeout: Option<Duration>) -> Self {
+    /// A client on a fresh connection.
+    pub fn new(stream: Stream, protocol: &'static Protocol) -> Self {
         let reader = PackReader::new(MAX_ANSWER_BYTES);
-        let (out, head) = (BytesMut::new(), Vec::new());
-        Self { stream, protocol, reader, out, head, serial: 0, agreed: false, timeout }
+        let (out, head, answers) = (BytesMut::new(), Vec::new(), VecDeque::new());
+        Self { stream, protocol, reader, out, head, serial: 0, answers, agreed: false }
     }
 
-    /// Makes a call and waits for its result's datum.
-    pub async fn call(&mut self, message: &str, parameters: &[u8], known: &mut Knowledge) -> Result<Bytes, CallError> {
-        let limit = self.timeout;
-        let exchange = self.exchange(message, parameters, known);
-        match limit {
-            Some(limit) => timeout(limit, exchange).await.map_err(|_| CallError::TimedOut(limit))?,
-            None => exchange.await,
+    /// Makes a call and waits for its result's datum, as long as it takes. Cut off, the connection is of no more use.
+    pub async fn call(&mut self, message: &str, parameters: &[u8]) -> Result<Bytes, CallError> {
+        self.ask(message, parameters).await?;
+        self.answer().await
+    }
+
+    /// Makes a call whose [`answer`](Self::answer) is to be taken later; many may be on their way. The first one of a
+    /// connection goes alone, with the handshake, so that this waits for its answer.
+    pub async fn ask(&mut self, message: &str, parameters: &[u8]) -> Result<(), CallError> {
+        if self.agreed {
+            self.put_request(message, parameters, None);
+            self.answers.push_back((self.serial, None));
+            return Ok(());
         }
-    }
-
-    async fn exchange(&mut self, message: &str, parameters: &[u8], known: &mut Knowledge) -> Result<Bytes, CallError> {
-        // The server's answer to the first guess may be that it needs the client's text.
-        let mut with_text = false;
+        // The first guess is that the server speaks just what the client does; if not, it may need the client's text.
+        let Protocol { hash, text, .. } = *self.protocol;
+        let mut handshake = HandshakeRequest { client_hash: hash, client_protocol: None, server_hash: hash };
         loop {
-            self.head.clear();
-            if !self.agreed {
-                let protocol = self.protocol;
-                let server_hash = known.server.as_ref().map_or(protocol.hash, |(_, hash)| *hash);
-                let client_protocol = with_text.then(|| protocol.text.to_owned());
-                HandshakeRequest { client_hash: protocol.hash, client_protocol, server_hash }.put(&mut self.head);
+            self.put_request(message, parameters, Some(&handshake));
+            let (serial, answer) = self.receive().await?;
+            if serial != self.serial {
+                return Err(CallError::Serial(serial));
             }
-            // No metadata, and the name.
-            self.head.push(0);
-            put_bytes(&mut self.head, message);
-            self.serial = self.serial.wrapping_add(1);
-            pack::put_request(&mut self.out, self.serial, &self.head, parameters);
-            let answer = self.send_and_receive().await?;
             let mut reader = Reader::new(&answer);
-            if !self.agreed {
-                let HandshakeResponse { matched, server } = HandshakeResponse::read(&mut reader)?;
-                if server.is_some() {
-                    known.server = server;
-                }
-                if matched == Match::None {
-                    if with_text {
-                        return Err(CallError::Handshake);
-                    }
-                    with_text = true;
-                    continue;
-                }
+            let HandshakeResponse { matched, server } = HandshakeResponse::read(&mut reader)?;
+            if matched != Match::None {
                 self.agreed = true;
+                self.answers.push_back((serial, Some(Outcome::read(&answer, &mut reader)?)));
+                return Ok(());
             }
-            return match Outcome::read(&answer, &mut reader)? {
-                Outcome::Result(datum) => Ok(datum),
-                Outcome::Error(text) => Err(CallError::Remote(text)),
-            };
+            if handshake.client_protocol.is_some() {
+                return Err(CallError::Handshake);
+            }
+            handshake.client_protocol = Some(text.to_owned());
+            handshake.server_hash = server.map_or(hash, |(_, hash)| hash);
         }
     }
 
-    async fn send_and_receive(&mut self) -> Result<Bytes, CallError> {
-        while !self.out.is_empty() {
-            if self.stream.write_buf(&mut self.out).await? == 0 {
-                return Err(CallError::Closed);
+    /// Waits for the answer to the earliest call that has none yet: its result's datum.
+    pub async fn answer(&mut self) -> Result<Bytes, CallError> {
+        loop {
+            match self.answers.pop_front() {
+                None => return Err(CallError::Unasked),
+                Some((_, Some(Outcome::Result(datum)))) => return Ok(datum),
+                Some((_, Some(Outcome::Error(text)))) => return Err(CallError::Remote(text)),
+                Some(waiting) => self.answers.push_front(waiting),
             }
+            // Java's server answers in any order.
+            let (serial, answer) = self.receive().await?;
+            let asked = self.answers.iter_mut().find(|(asked, outcome)| *asked == serial && outcome.is_none());
+            let (_, outcome) = asked.ok_or(CallError::Serial(serial))?;
+            *outcome = Some(Outcome::read(&answer, &mut Reader::new(&answer))?);
         }
+    }
+
+    /// Writes a request.
+    fn put_request(&mut self, message: &str, parameters: &[u8], handshake: Option<&HandshakeRequest>) {
+        self.head.clear();
+        if let Some(handshake) = handshake {
+            handshake.put(&mut self.head);
+        }
+        // No metadata, and the name.
+        self.head.push(0);
+        put_bytes(&mut self.head, message);
+        self.serial = self.serial.wrapping_add(1);
+        pack::put_request(&mut self.out, self.serial, &self.head, parameters);
+    }
+
+    /// Sends what is to be sent, and waits for an answer.
+    async fn receive(&mut self) -> Result<(u32, Bytes), CallError> {
+        self.stream.write_all_buf(&mut self.out).await?;
         self.stream.flush().await?;
         loop {
-            if let Some(pack) = self.reader.next_pack()? {
-                return if pack.serial == self.serial { Ok(pack.message) } else { Err(CallError::Serial(pack.serial)) };
+            if let Some(Pack { serial, message }) = self.reader.next_pack()? {
+                return Ok((serial, message));
             }
             if self.reader.buffer().read_from(&mut self.stream).await? == 0 {
                 return Err(CallError::Closed);
@@ -144,14 +157,13 @@ impl Requestor {
         }
     }
 
-    /// Whether the server has closed the connection while nothing was asked of it.
-    pub fn is_closed(&mut self) -> bool {
-        let read = self.reader.buffer().read_from(&mut self.stream).now_or_never();
-        matches!(read, Some(Ok(0) | Err(_)))
+    /// Whether another call can be made: the server has not closed the connection, and said nothing unasked.
+    pub fn is_usable(&mut self) -> bool {
+        self.reader.buffer().read_from(&mut self.stream).now_or_never().is_none()
     }
 
     /// Ends the connection in order: with the end of its compressed stream and TLS session.
-    pub async fn close(mut self) -> io::Result<()> {
+    pub async fn close(&mut self) -> io::Result<()> {
         self.stream.shutdown().await
     }
 }

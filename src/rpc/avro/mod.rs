@@ -6,11 +6,11 @@
 //! numbers. [Events](events) are ranges of the message that brought them.
 //!
 //! The [responder] is the server's side without a network, the [server] serves a connection with it, the [client] is the
-//! other side, and the [event client](event_client) is Flume's, for the source that takes events.
+//! other side; [`Avro`] is what Flume's clients send events in.
 
 pub mod client;
 pub mod datum;
-pub mod event_client;
+mod event_connection;
 pub mod events;
 pub mod handshake;
 pub mod pack;
@@ -19,6 +19,8 @@ pub mod responder;
 pub mod schema;
 pub mod server;
 pub mod status;
+
+pub use event_connection::Avro;
 
 #[cfg(test)]
 mod tests;

@@ -10,16 +10,15 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt as _};
+use tokio::io::AsyncWriteExt as _;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use super::pack::{PackError, PackReader};
 use super::protocol::Registry;
 use super::responder::{Call, HandshakeError, Opened, Responder};
+use crate::net::{self, Stream};
 
-/// How long answers that are due may take when the server stops.
-const LAST_ANSWERS: Duration = Duration::from_millis(500);
 /// So many bytes of answers are sent before more calls are read.
 const MAX_ANSWER_BYTES: usize = 64 << 10;
 /// So much room for answers is kept between them.
@@ -69,7 +68,7 @@ pub struct Limits {
 
 /// Serves one connection: calls are executed in the order in which they come, and answered in that order. Ends with
 /// the client, or once the answers due are out when it is told to stop. A call that waits must hear the stop itself.
-pub async fn serve<T: AsyncRead + AsyncWrite + Unpin + Send, S: Service>(
+pub async fn serve<T: Stream, S: Service>(
     stream: &mut T,
     service: &mut S,
     registry: Arc<Registry>,
@@ -86,13 +85,15 @@ pub async fn serve<T: AsyncRead + AsyncWrite + Unpin + Send, S: Service>(
     };
     let outcome = connection.converse(service).await;
     // What has been executed is answered even now, unless the client does not read.
-    let last = timeout(LAST_ANSWERS, async {
+    let goodbye = async {
         connection.send().await?;
-        connection.stream.shutdown().await
-    });
-    let last = last.await;
-    outcome?;
-    if stop.is_cancelled() { Ok(()) } else { Ok(last.unwrap_or(Ok(()))?) }
+        match outcome {
+            Ok(()) => connection.stream.shutdown().await,
+            Err(_) => net::close_gently(connection.stream).await,
+        }
+    };
+    timeout(net::LAST_ANSWERS, goodbye).await.ok();
+    outcome
 }
 
 struct Connection<'a, T> {
@@ -105,7 +106,7 @@ struct Connection<'a, T> {
     stop: &'a CancellationToken,
 }
 
-impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, T> {
+impl<T: Stream> Connection<'_, T> {
     async fn converse<S: Service>(&mut self, service: &mut S) -> Result<(), ConnectionError> {
         while !self.stop.is_cancelled() {
             match self.reader.next_pack()? {
@@ -198,5 +199,151 @@ impl<T: AsyncRead + AsyncWrite + Unpin + Send> Connection<'_, T> {
             self.out = BytesMut::new();
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
+    use super::super::datum::put_bytes;
+    use super::super::events::{put_array, put_items};
+    use super::super::handshake::HandshakeRequest;
+    use super::super::pack::put_request;
+    use super::super::protocol::AVRO_SOURCE;
+    use super::super::responder::java_error;
+    use super::super::status;
+    use super::*;
+    use crate::event::{Batch, Event};
+
+    const LIMITS: Limits = Limits { pack_bytes: 1 << 20, silence: Duration::from_secs(60) };
+
+    /// Keeps what comes, and takes its time for every other call.
+    #[derive(Default)]
+    struct Keeper<const ENDS_WITH_INPUT: bool> {
+        batches: Vec<Batch>,
+        calls: usize,
+    }
+
+    impl<const ENDS_WITH_INPUT: bool> Keeper<ENDS_WITH_INPUT> {
+        fn execute(&mut self, call: &Call) -> Result<Vec<u8>, String> {
+            let batch = if call.message == "append" { call.event("event") } else { call.events("events") };
+            self.batches.push(batch.map_err(java_error)?);
+            Ok(status::OK.to_vec())
+        }
+    }
+
+    impl<const ENDS_WITH_INPUT: bool> Service for Keeper<ENDS_WITH_INPUT> {
+        const ENDS_WITH_INPUT: bool = ENDS_WITH_INPUT;
+
+        async fn call(&mut self, call: &Call) -> Result<Vec<u8>, String> {
+            self.calls += 1;
+            if self.calls.is_multiple_of(2) {
+                tokio::task::yield_now().await;
+            }
+            self.execute(call)
+        }
+
+        fn complain(&self, _what: &dyn Display) {}
+    }
+
+    /// A client's whole stream: calls of all kinds, also such as cannot be executed.
+    fn requests() -> impl Strategy<Value = BytesMut> {
+        let events = prop::collection::vec(prop::collection::vec(any::<u8>(), 0..10_000), 0..3);
+        let call = (prop::sample::select(vec!["append", "appendBatch", "appendAll", ""]), events, any::<bool>());
+        prop::collection::vec(call, 1..16).prop_map(|calls| {
+            let mut stream = BytesMut::new();
+            for (serial, (message, bodies, whole)) in (1..).zip(calls) {
+                let mut head = Vec::new();
+                if serial == 1 {
+                    let hash = AVRO_SOURCE.hash;
+                    HandshakeRequest { client_hash: hash, client_protocol: None, server_hash: hash }.put(&mut head);
+                }
+                head.push(0);
+                put_bytes(&mut head, message);
+                let batch: Batch = bodies.into_iter().map(|body| Event::new(body).with("host", "web1")).collect();
+                let mut parameters = Vec::new();
+                match message {
+                    "append" => put_items(&mut parameters, &batch.front(1)),
+                    _ => put_array(&mut parameters, &batch),
+                }
+                parameters.truncate(parameters.len() - usize::from(!whole && !parameters.is_empty()));
+                put_request(&mut stream, serial, &head, &parameters);
+            }
+            stream
+        })
+    }
+
+    /// What is answered, and what is kept, without a network.
+    fn executed(stream: &[u8]) -> (BytesMut, Vec<Batch>) {
+        let mut reader = PackReader::new(LIMITS.pack_bytes);
+        reader.buffer().room().extend_from_slice(stream);
+        let mut responder = Responder::new(Arc::new(Registry::new(&AVRO_SOURCE)));
+        let mut keeper = Keeper::<false>::default();
+        let mut out = BytesMut::new();
+        while let Some(pack) = reader.next_pack().expect("packs") {
+            if let Opened::Call(call) = responder.open(pack, &mut out).expect("a handshake") {
+                let result = keeper.execute(&call);
+                call.answer(&mut out, result.as_deref().map_err(String::as_str));
+            }
+        }
+        (out, keeper.batches)
+    }
+
+    /// The same over a stream that takes so many bytes at once and comes in pieces.
+    async fn served<const ENDS: bool>(
+        stream: &[u8],
+        answers: usize,
+        pipe: usize,
+        cuts: &[usize],
+    ) -> (Vec<u8>, Vec<Batch>) {
+        let (client, mut server) = duplex(pipe);
+        let (mut from, mut to) = tokio::io::split(client);
+        let mut keeper = Keeper::<ENDS>::default();
+        let (registry, stop) = (Arc::new(Registry::new(&AVRO_SOURCE)), CancellationToken::new());
+        let serving = serve(&mut server, &mut keeper, registry, &LIMITS, &stop);
+        let mut received = vec![0; answers];
+        let asking = async {
+            let sending = async {
+                let mut rest = stream;
+                for cut in cuts.iter().cycle() {
+                    let (piece, after) = rest.split_at((*cut).min(rest.len()));
+                    to.write_all(piece).await.expect("the server reads");
+                    tokio::task::yield_now().await;
+                    rest = after;
+                    if rest.is_empty() {
+                        break;
+                    }
+                }
+            };
+            tokio::join!(sending, async { from.read_exact(&mut received).await.expect("all answers") });
+            to.shutdown().await.expect("the server is there");
+            assert_eq!(from.read(&mut [0]).await.expect("the server closes"), 0, "nothing more was asked");
+        };
+        let (served, ()) = tokio::join!(serving, asking);
+        served.expect("the client leaves in order");
+        (received, keeper.batches)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn requests_mean_the_same_however_their_stream_is_cut(
+            stream in requests(),
+            pipe in 1usize..20_000,
+            cuts in prop::collection::vec(1usize..10_000, 1..20),
+        ) {
+            let (answers, batches) = executed(&stream);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+            let (first, second) = runtime.block_on(async {
+                let first = served::<false>(&stream, answers.len(), pipe, &cuts).await;
+                (first, served::<true>(&stream, answers.len(), pipe, &cuts).await)
+            });
+            for (received, kept) in [first, second] {
+                prop_assert_eq!(&received, &answers);
+                prop_assert_eq!(&kept, &batches);
+            }
+        }
     }
 }

@@ -2,6 +2,7 @@
 
 use std::io;
 
+use async_trait::async_trait;
 use bytes::BytesMut;
 use futures_util::FutureExt as _;
 use thiserror::Error;
@@ -11,6 +12,8 @@ use super::{
     DecodeError, Exception, FrameError, FrameReader, MAX_FRAME_BYTES, Message, Method, Protocol, Reply, Status,
 };
 use crate::event::Batch;
+use crate::rpc::event_client::{Cause, EventConnection, EventProtocol};
+use crate::rpc::transport::Stream;
 
 /// Room that is kept from one request to the next, in bytes.
 const KEPT_BYTES: usize = 1 << 20;
@@ -115,5 +118,33 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
     /// Closes the connection in order.
     pub async fn close(&mut self) -> io::Result<()> {
         self.stream.shutdown().await
+    }
+}
+
+impl EventProtocol for Protocol {
+    fn client(&self) -> &'static str {
+        "ThriftRpcClient"
+    }
+
+    fn open(&self, stream: Stream) -> Box<dyn EventConnection> {
+        Box::new(Client::new(stream, *self))
+    }
+}
+
+#[async_trait]
+impl EventConnection for Client<Stream> {
+    async fn append(&mut self, batches: &[Batch]) -> Result<(), Cause> {
+        for batch in batches {
+            self.append_batch(batch).await?;
+        }
+        Ok(())
+    }
+
+    fn is_usable(&mut self) -> bool {
+        Self::is_usable(self)
+    }
+
+    async fn close(&mut self) -> io::Result<()> {
+        Self::close(self).await
     }
 }

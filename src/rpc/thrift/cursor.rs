@@ -68,12 +68,6 @@ pub enum DecodeError {
         /// Its length.
         length: usize,
     },
-    /// Text that is not UTF-8.
-    #[error("a header that is not valid UTF-8 at byte {at}")]
-    Text {
-        /// Where the text begins.
-        at: usize,
-    },
     /// A struct without a field that it must have. The text is libthrift's.
     #[error("Required field '{field}' was not present! Struct: {of}")]
     Missing {
@@ -87,7 +81,7 @@ pub enum DecodeError {
 impl DecodeError {
     /// Whether the message is well formed and only says what it may not: the connection can go on.
     pub fn is_well_formed(&self) -> bool {
-        matches!(self, Self::Text { .. } | Self::Missing { .. })
+        matches!(self, Self::Missing { .. })
     }
 }
 

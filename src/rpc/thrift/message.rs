@@ -275,9 +275,8 @@ impl<'a> EventReader<'a> {
         }
         let mut text = || {
             let length = C::read_length(input)?;
-            let at = input.position();
-            let text = std::str::from_utf8(input.slice(length)?).map_err(|_| DecodeError::Text { at })?;
-            Ok(SmolStr::new(text))
+            // As in libthrift, what is not UTF-8 becomes U+FFFD.
+            Ok(SmolStr::from(String::from_utf8_lossy(input.slice(length)?)))
         };
         let headers = (0..map.count).map(|_| Ok((text()?, text()?))).collect::<Result<Headers, _>>()?;
         self.last = start..input.position();

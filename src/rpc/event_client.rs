@@ -1,35 +1,58 @@
-//! Flume's client: sends batches of events to one avro source, or to one of several.
+//! Flume's client: sends batches of events to one source, or to one of several, in one of the protocols.
+//!
+//! A batch is one request, or several when it has more than `batch-size` events. After any failure the connection is closed, and a new one is opened for the next attempt. A
+//! connection that the other side has closed in the meantime is noticed before a batch is lost on it.
 //!
 //! Keys, as Flume's client library has them: `hosts` and `hosts.NAME` (`host:port`), `client.type` (`default` takes the
 //! first host, `default_failover` the next one when one fails, `default_loadbalance` each in turn), `host-selector`
 //! (`round_robin`, `random`), `backoff` and `maxBackoff` (30000 ms: how long a host that fails is left alone), `max-attempts`,
-//! `batch-size` (100), `connect-timeout` and `request-timeout` (20000 ms), `compression-type`, `compression-level` (6), the
-//! keys of [TLS](crate::tls); `maxIoWorkers` has no effect, as in Flume since 1.10. Not Flume's: `compression-outside-tls`
-//! (true; false is what Flume up to 1.9 understands when both are on).
+//! `batch-size` (100), `connect-timeout` and `request-timeout` (20000 ms), the keys of [TLS](crate::tls), and for Avro
+//! `compression-type` and `compression-level` (6); `maxIoWorkers` has no effect, as in Flume since 1.10. Not Flume's:
+//! `compression-outside-tls` (true; false is what Flume up to 1.9 understands when both are on), and `max-in-flight` (1):
+//! so many requests are sent before the first of them is answered, which pays over long distances. A failure repeats all
+//! of them, and the avro source of Flume since 1.10 may store them in another order.
 
 use std::sync::Arc;
 use std::time::Duration;
 
+use async_trait::async_trait;
 use thiserror::Error;
 use tokio::time::{Instant, timeout};
 use tracing::{debug, warn};
 
-use super::client::{CallError, Knowledge, Requestor};
-use super::protocol::AVRO_SOURCE;
-use super::{events, status};
+use super::transport::{DEFAULT_LEVEL, Endpoint, Stream};
 use crate::config::Props;
 use crate::event::Batch;
 use crate::metrics::SinkCounters;
-use crate::rpc::transport::{DEFAULT_LEVEL, Endpoint};
+use crate::net::LAST_ANSWERS;
 use crate::tls;
+
+/// Why a protocol could not send a batch.
+pub type Cause = Box<dyn std::error::Error + Send + Sync>;
+
+/// A protocol in which batches are sent.
+pub trait EventProtocol: Send + Sync {
+    /// The name of Flume's client for it, for messages.
+    fn client(&self) -> &'static str;
+    /// Speaks it over a connection.
+    fn open(&self, stream: Stream) -> Box<dyn EventConnection>;
+}
+
+/// A connection on which batches are sent.
+#[async_trait]
+pub trait EventConnection: Send {
+    /// Sends batches, a request each, and waits until the other side has all of them. After an error, or cut off, the
+    /// connection is of no more use.
+    async fn append(&mut self, batches: &[Batch]) -> Result<(), Cause>;
+    /// Whether another batch can be sent.
+    fn is_usable(&mut self) -> bool;
+    /// Closes it in order.
+    async fn close(&mut self) -> std::io::Result<()>;
+}
 
 const TIMEOUT_MS: i64 = 20_000;
 const LEAST_TIMEOUT_MS: i64 = 1000;
 const MAX_BACKOFF_MS: i64 = 30_000;
-/// How long the end of a connection may take.
-const LAST_WORDS: Duration = Duration::from_millis(500);
-/// A buffer larger than this goes after use.
-const KEPT_BYTES: usize = 1 << 20;
 
 /// Which host gets the next batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,6 +78,8 @@ pub struct ClientConfig {
     request_timeout: Duration,
     /// The most events of a request.
     pub batch_size: usize,
+    /// Requests that may be on their way at once.
+    in_flight: usize,
 }
 
 impl ClientConfig {
@@ -67,7 +92,9 @@ impl ClientConfig {
             props.error("hosts", "at least two hosts for load balancing", flume);
         }
         let events = "a whole number of events, at least 1";
-        let batch_size = props.lenient("batch-size", batch_size, |n| *n >= 1, events, "");
+        let given = props.text("batch-size").unwrap_or_default();
+        let flume = format!("Invalid value for batchSize: {given}; Using default value.");
+        let batch_size = props.lenient("batch-size", batch_size, |n| *n >= 1, events, &flume);
         let milliseconds = |key: &str, flume: &str| {
             let expected = "a whole number of milliseconds, at least 1000";
             let value = props.lenient(key, TIMEOUT_MS, |n| *n >= LEAST_TIMEOUT_MS, expected, flume);
@@ -82,17 +109,10 @@ impl ClientConfig {
         let milliseconds = "a whole number of milliseconds";
         let max_backoff = props.lenient("maxBackoff", MAX_BACKOFF_MS, |n| *n >= 0, milliseconds, "");
         let max_backoff = if max_backoff == 0 { MAX_BACKOFF_MS } else { max_backoff };
-        let level = "a level from 0 (not compressed) to 9 (best)";
-        let level = props.lenient("compression-level", DEFAULT_LEVEL as i32, |n| (0..=9).contains(n), level, "");
         if props.text("maxIoWorkers").is_some() {
             props.warning("maxIoWorkers", "has no effect; a connection needs no threads of its own");
         }
-        let endpoint = Endpoint {
-            tls: tls::connector(props),
-            deflate: deflate(props).then_some(level as u32),
-            deflate_outside: props.or("compression-outside-tls", true),
-            ..Endpoint::plain("", 0, connect_timeout)
-        };
+        let endpoint = Endpoint { tls: tls::connector(props), ..Endpoint::plain("", 0, connect_timeout) };
         let endpoints = hosts.into_iter().map(|(host, port)| Endpoint { host, port, ..endpoint.clone() });
         Self {
             endpoints: endpoints.collect(),
@@ -101,7 +121,27 @@ impl ClientConfig {
             max_backoff: backoff.then(|| Duration::from_millis(max_backoff as u64)),
             request_timeout,
             batch_size: batch_size as usize,
+            in_flight: props.positive("max-in-flight", 1, "requests"),
         }
+    }
+
+    /// The most events that it pays to hand over at once.
+    pub fn events_in_flight(&self) -> usize {
+        self.batch_size.saturating_mul(self.in_flight)
+    }
+
+    /// Reads the keys of compression.
+    #[must_use]
+    pub fn compressed(mut self, props: &Props<'_>) -> Self {
+        let level = "a level from 0 (not compressed) to 9 (best)";
+        let level = props.lenient("compression-level", DEFAULT_LEVEL as i32, |n| (0..=9).contains(n), level, "");
+        let level = deflate(props).then_some(level as u32);
+        let outside = props.or("compression-outside-tls", true);
+        for endpoint in &mut self.endpoints {
+            endpoint.deflate = level;
+            endpoint.deflate_outside = outside;
+        }
+        self
     }
 }
 
@@ -158,18 +198,18 @@ fn hosts(props: &Props<'_>, first: Option<(String, u16)>) -> Vec<(String, u16)> 
 
 /// Why a batch was not delivered: what the last of the hosts that were tried had to say.
 #[derive(Debug, Error)]
-#[error("NettyAvroRpcClient {{ host: {host}, port: {port} }}: {what}: {source}")]
+#[error("{client} {{ host: {host}, port: {port} }}: {what}: {source}")]
 pub struct SendError {
+    client: &'static str,
     host: String,
     port: u16,
     what: &'static str,
-    source: CallError,
+    source: Cause,
 }
 
 struct Host {
     endpoint: Endpoint,
-    connection: Option<Requestor>,
-    knowledge: Knowledge,
+    connection: Option<Box<dyn EventConnection>>,
     /// How often it has failed in a row, and until when it is left alone.
     failures: u32,
     rests_until: Option<Instant>,
@@ -178,42 +218,45 @@ struct Host {
 /// A client. Batches that it has delivered are in the channels of the source that took them.
 pub struct EventClient {
     config: ClientConfig,
+    protocol: Arc<dyn EventProtocol>,
     hosts: Vec<Host>,
     /// The host that is next, or was last.
     current: usize,
     /// Counts connections.
     counters: Arc<SinkCounters>,
-    /// The request that is being written.
-    parameters: Vec<u8>,
 }
 
 impl EventClient {
     /// A client without connections.
-    pub fn new(config: ClientConfig, counters: Arc<SinkCounters>) -> Self {
-        let host = |endpoint: &Endpoint| Host {
-            endpoint: endpoint.clone(),
-            connection: None,
-            knowledge: Knowledge::default(),
-            failures: 0,
-            rests_until: None,
-        };
+    pub fn new(config: ClientConfig, protocol: Arc<dyn EventProtocol>, counters: Arc<SinkCounters>) -> Self {
+        let host =
+            |endpoint: &Endpoint| Host { endpoint: endpoint.clone(), connection: None, failures: 0, rests_until: None };
         let hosts = config.endpoints.iter().map(host).collect();
-        Self { config, hosts, current: 0, counters, parameters: Vec::new() }
+        Self { config, protocol, hosts, current: 0, counters }
     }
 
-    /// Connects to the first host ahead of the first batch.
+    /// Connects ahead of the first batch where only one host can take it; of several, any may be away.
     pub async fn connect(&mut self) -> Result<(), SendError> {
+        if self.config.order != Order::First {
+            return Ok(());
+        }
         let first = self.current;
-        self.verify_connection(first).await.map_err(|error| self.error(first, "RPC connection error", error))
+        self.verify_connection(first).await.map(drop).map_err(|error| self.error(first, "RPC connection error", error))
     }
 
     /// Delivers a batch to one of the hosts.
     pub async fn send(&mut self, batch: &Batch) -> Result<(), SendError> {
-        self.parameters.clear();
-        events::put_array(&mut self.parameters, batch);
+        let cut;
+        let requests = if batch.len() <= self.config.batch_size {
+            std::slice::from_ref(batch)
+        } else {
+            cut = self.cut(batch.clone());
+            &cut
+        };
         let mut outcome = Ok(());
         for host in self.candidates() {
-            outcome = self.send_to(host).await.map_err(|error| self.error(host, "Failed to send batch", error));
+            outcome =
+                self.send_to(host, requests).await.map_err(|error| self.error(host, "Failed to send batch", error));
             match &outcome {
                 Ok(()) => {
                     self.hosts[host].failures = 0;
@@ -227,9 +270,6 @@ impl EventClient {
                     }
                 }
             }
-        }
-        if self.parameters.capacity() > KEPT_BYTES {
-            self.parameters = Vec::new();
         }
         outcome
     }
@@ -263,12 +303,19 @@ impl EventClient {
             self.config.max_backoff.map(|max| Instant::now() + max.min(Duration::from_secs(1 << (host.failures - 1))));
     }
 
-    async fn send_to(&mut self, host: usize) -> Result<(), CallError> {
-        self.verify_connection(host).await?;
-        let Host { connection: Some(connection), knowledge, .. } = &mut self.hosts[host] else { return Ok(()) };
-        let answer = connection.call("appendBatch", &self.parameters, knowledge).await?;
-        if answer != status::OK {
-            return Err(CallError::Status(status::name(&answer)));
+    /// Cuts a batch that is too large for one request.
+    fn cut(&self, mut batch: Batch) -> Vec<Batch> {
+        let count = batch.len().div_ceil(self.config.batch_size);
+        (0..count).map(|_| batch.split_to(self.config.batch_size)).collect()
+    }
+
+    async fn send_to(&mut self, host: usize, requests: &[Batch]) -> Result<(), Cause> {
+        let limit = self.config.request_timeout;
+        let in_flight = self.config.in_flight;
+        let connection = self.verify_connection(host).await?;
+        for requests in requests.chunks(in_flight) {
+            let answered = timeout(limit, connection.append(requests)).await;
+            answered.map_err(|_| format!("RPC request timed out after {} ms", limit.as_millis()))??;
         }
         if self.config.order == Order::Failover {
             self.current = host;
@@ -277,25 +324,28 @@ impl EventClient {
     }
 
     /// Makes sure that there is a connection to a host.
-    async fn verify_connection(&mut self, number: usize) -> Result<(), CallError> {
+    async fn verify_connection(&mut self, number: usize) -> Result<&mut Box<dyn EventConnection>, Cause> {
         let host = &mut self.hosts[number];
-        if host.connection.as_mut().is_some_and(Requestor::is_closed) {
+        if host.connection.as_mut().is_some_and(|connection| !connection.is_usable()) {
             debug!("{}:{} has closed the connection", host.endpoint.host, host.endpoint.port);
             self.disconnect(number).await;
         }
         let host = &mut self.hosts[number];
-        if host.connection.is_none() {
-            let stream = host.endpoint.connect().await.inspect_err(|_| self.counters.connection_failed.add(1))?;
-            self.counters.connection_created.add(1);
-            host.connection = Some(Requestor::new(stream, &AVRO_SOURCE, Some(self.config.request_timeout)));
-        }
-        Ok(())
+        let connection = match host.connection.take() {
+            Some(connection) => connection,
+            None => {
+                let stream = host.endpoint.connect().await.inspect_err(|_| self.counters.connection_failed.add(1))?;
+                self.counters.connection_created.add(1);
+                self.protocol.open(stream)
+            }
+        };
+        Ok(host.connection.insert(connection))
     }
 
     async fn disconnect(&mut self, host: usize) {
-        if let Some(connection) = self.hosts[host].connection.take() {
+        if let Some(mut connection) = self.hosts[host].connection.take() {
             // The server may be gone; there is nothing to lose.
-            timeout(LAST_WORDS, connection.close()).await.ok();
+            timeout(LAST_ANSWERS, connection.close()).await.ok();
             self.counters.connection_closed.add(1);
         }
     }
@@ -307,8 +357,8 @@ impl EventClient {
         }
     }
 
-    fn error(&self, host: usize, what: &'static str, source: CallError) -> SendError {
+    fn error(&self, host: usize, what: &'static str, source: Cause) -> SendError {
         let Endpoint { host, port, .. } = &self.hosts[host].endpoint;
-        SendError { host: host.clone(), port: *port, what, source }
+        SendError { client: self.protocol.client(), host: host.clone(), port: *port, what, source }
     }
 }

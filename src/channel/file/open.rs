@@ -1,0 +1,308 @@
+//! Opening: from the files of the last time to a channel with just the events that are not done.
+//!
+//! What the checkpoint speaks for is not read. The records behind it say what came in and what was done since. Bytes at
+//! the very end that are no whole transaction were never acknowledged and are cut off; other bytes that are no records
+//! are damage: they are named and copied, and the records behind them are found. Without a checkpoint, all segments are
+//! read.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+use std::thread;
+
+use tokio::sync::oneshot;
+use tracing::{error, info, warn};
+
+use super::checkpoint::{Checkpoint, Position};
+use super::lock::lock_all;
+use super::ranges::Ranges;
+use super::reader::{self, report_damage};
+use super::record::{Kind, decode_done};
+use super::segment::{Found, Place, START, Scanner, Segment, file_name, number_of, read_first, set_aside};
+use super::state::Phase;
+use super::writer::Writer;
+use super::{Directories, Shared};
+use crate::fs::{File, Lock};
+
+/// Opens the channel, as often as it takes, and runs it until it stops. The first attempt's outcome is told.
+pub fn run(shared: &Arc<Shared>, told: oneshot::Sender<Result<(), String>>) {
+    let mut told = Some(told);
+    let mut tell = |outcome: Result<(), String>| {
+        if let Some(told) = told.take() {
+            // Whoever started the channel may have been told to stop waiting.
+            told.send(outcome).ok();
+        }
+    };
+    let mut complaint = String::new();
+    let opened = loop {
+        match open(shared) {
+            Ok(opened) => break opened,
+            Err(why) => {
+                if why != complaint {
+                    error!("Failed to start the file channel [channel={}]: {why}; tried again", shared.name);
+                    complaint.clone_from(&why);
+                }
+                note_closed(shared, &why);
+                tell(Err(why));
+                if !wait_to_retry(shared) {
+                    return;
+                }
+            }
+        }
+    };
+    let Opened { locks, writer, reader } = opened;
+    tell(Ok(()));
+    writer.run();
+    if reader.join().is_err() {
+        error!("The reader of the file channel has failed [channel={}]", shared.name);
+    }
+    drop(locks);
+}
+
+fn note_closed(shared: &Shared, why: &str) {
+    let mut state = shared.state();
+    if state.phase != Phase::Stopped {
+        state.phase = Phase::Closed(why.to_owned());
+    }
+}
+
+/// Lets some time go by; `false` when the channel is stopped.
+fn wait_to_retry(shared: &Shared) -> bool {
+    let mut state = shared.state();
+    if state.phase != Phase::Stopped {
+        state = shared.to_write.wait_timeout(state, shared.tuning.retry).unwrap_or_else(PoisonError::into_inner).0;
+    }
+    state.phase != Phase::Stopped
+}
+
+struct Opened {
+    locks: Vec<Lock>,
+    writer: Writer,
+    reader: thread::JoinHandle<()>,
+}
+
+fn open(shared: &Arc<Shared>) -> Result<Opened, String> {
+    let Directories { checkpoint, backup, data } = &shared.directories;
+    let all = [checkpoint].into_iter().chain(backup).chain(data).map(PathBuf::as_path);
+    let locks = lock_all(&*shared.fs, &shared.name, all)?;
+    let files = find_segments(shared)?;
+    let replay = Replay::run(shared, files)?;
+    let next_segment = replay.segments.last_key_value().map_or(replay.last_segment, |(number, _)| *number) + 1;
+    let waiting = replay.done.count_missing(0, replay.next);
+    let reader = {
+        let shared = Arc::clone(shared);
+        let spawned = thread::Builder::new().name(format!("read-{}", shared.name)).spawn(move || reader::run(&shared));
+        spawned.map_err(|error| format!("no thread to read with: {error}"))?
+    };
+    let writer = Writer::new(shared, next_segment, replay.next);
+    {
+        let _entry = shared.ledger.entry();
+        shared.room.occupy(waiting as usize);
+        shared.counters.size.set(waiting);
+    }
+    info!("Queue Size after replay: {waiting} [channel={}]", shared.name);
+    shared.change(|state| state.open(replay.segments, replay.done, replay.head, replay.next));
+    Ok(Opened { locks, writer, reader })
+}
+
+/// All segments there are, by their numbers.
+fn find_segments(shared: &Shared) -> Result<BTreeMap<u64, PathBuf>, String> {
+    let mut found: BTreeMap<u64, PathBuf> = BTreeMap::new();
+    for directory in &shared.directories.data {
+        // A process that was killed may have left names that are not durable yet, and others will rely on them.
+        let synced = shared.fs.sync_directory(directory);
+        let listed = synced.and_then(|()| shared.fs.list(directory));
+        for name in listed.map_err(|error| format!("Could not list {}: {error}", directory.display()))? {
+            let path = directory.join(&name);
+            // Whoever starts anew beside them would leave their events undelivered without a word.
+            if name.strip_prefix("log-").is_some_and(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit())) {
+                return Err(format!(
+                    "{} was left behind by Apache Flume, and its events cannot be taken over yet: \
+                     deliver them with Flume and remove its files, or configure other directories",
+                    path.display()
+                ));
+            }
+            if let Some(number) = number_of(&name)
+                && let Some(other) = found.insert(number, path.clone())
+            {
+                return Err(format!("{} and {} have the same number", other.display(), path.display()));
+            }
+        }
+    }
+    Ok(found)
+}
+
+/// The newest checkpoint that can be read.
+fn read_checkpoint(shared: &Shared) -> Result<Option<Checkpoint>, String> {
+    let Directories { checkpoint, backup, .. } = &shared.directories;
+    for directory in [checkpoint].into_iter().chain(backup) {
+        // What is removed because of it must not come back to an older one.
+        let synced = shared.fs.sync_directory(directory);
+        match synced.and_then(|()| Checkpoint::read(&*shared.fs, directory)) {
+            Ok(Some(checkpoint)) => return Ok(Some(checkpoint)),
+            Ok(None) => {}
+            Err(error) if error.kind() == io::ErrorKind::InvalidData => {
+                warn!("The checkpoint in {} is damaged [channel={}]", directory.display(), shared.name);
+            }
+            Err(error) => return Err(format!("Could not read the checkpoint in {}: {error}", directory.display())),
+        }
+    }
+    Ok(None)
+}
+
+/// What the files say.
+struct Replay<'a> {
+    shared: &'a Shared,
+    segments: BTreeMap<u64, Segment>,
+    last_segment: u64,
+    done: Ranges,
+    head: Position,
+    /// The next event's number.
+    next: u64,
+    /// The events whose records were seen.
+    seen: Ranges,
+}
+
+impl<'a> Replay<'a> {
+    fn run(shared: &'a Shared, mut files: BTreeMap<u64, PathBuf>) -> Result<Self, String> {
+        let checkpoint = read_checkpoint(shared)?;
+        let known = checkpoint.is_some();
+        let Checkpoint { tail, head, done, segments: listed } = checkpoint.unwrap_or_default();
+        let last_segment = tail.segment;
+        let mut replay = Self {
+            shared,
+            segments: BTreeMap::new(),
+            last_segment,
+            done,
+            head,
+            next: tail.event,
+            seen: Ranges::default(),
+        };
+        for listed in listed {
+            let segment = |path| Segment { path, first: listed.first, end: listed.end, len: listed.len };
+            match files.get(&listed.number) {
+                Some(path) => {
+                    replay.segments.insert(listed.number, segment(path.clone()));
+                }
+                None => replay.check_missing(listed.number, listed.first, listed.end)?,
+            }
+        }
+        // Left over from before the checkpoint, which does not need them.
+        let newer = files.split_off(&tail.segment);
+        for path in files.iter().filter(|(number, _)| !replay.segments.contains_key(number)).map(|(_, path)| path) {
+            shared.fs.remove(path).map_err(|error| format!("Could not remove {}: {error}", path.display()))?;
+        }
+        if !known && !newer.is_empty() {
+            warn!("There is no checkpoint, all segments are read [channel={}]", shared.name);
+        }
+        let last = newer.last_key_value().map(|(number, _)| *number);
+        let mut before: Option<u64> = known.then_some(tail.segment);
+        for (number, path) in newer {
+            if let Some(before) = before
+                && number > before + 1
+            {
+                return Err(format!("{} is missing from the data directories", file_name(before + 1)));
+            }
+            before = Some(number);
+            let from = if known && number == tail.segment { tail.offset } else { START };
+            let failed = |error| format!("Could not read {}: {error}", path.display());
+            replay.segment(number, &path, from, Some(number) == last).map_err(failed)?;
+            if !known && replay.head == Position::default() {
+                let first = replay.segments[&number].first;
+                replay.head = Position { event: first, segment: number, offset: START };
+                replay.done.insert(0, first);
+            }
+        }
+        replay.fill_gaps(tail.event);
+        Ok(replay)
+    }
+
+    fn check_missing(&self, number: u64, first: u64, end: u64) -> Result<(), String> {
+        let waiting = self.done.count_missing(first, end);
+        if waiting == 0 {
+            return Ok(());
+        }
+        Err(format!(
+            "{0} with {waiting} events is missing from the data directories: \
+             bring it back, or put an empty file {0} there to go on without them",
+            file_name(number)
+        ))
+    }
+
+    fn segment(&mut self, number: u64, path: &Path, from: u64, is_last: bool) -> io::Result<()> {
+        let file = self.shared.fs.open(path)?;
+        let len = file.len()?;
+        let listed = self.segments.get(&number);
+        let first = match listed {
+            Some(listed) => listed.first,
+            None => read_first(&*file, number)?.unwrap_or(self.next),
+        };
+        let mut end = listed.map_or(first, |listed| listed.end);
+        self.next = self.next.max(end);
+        let mut scanner = Scanner::new(Arc::clone(&file), number, from, len);
+        let mut damage = None;
+        while let Some(found) = scanner.next()? {
+            match found {
+                Found::Damage { from, to } => {
+                    self.report(&scanner, path, damage.replace((from, to)));
+                    continue;
+                }
+                Found::Record { header, .. } if header.kind == Kind::Put => {
+                    self.seen.insert(header.first, header.end());
+                    end = end.max(header.end());
+                }
+                Found::Record { payload, .. } => {
+                    for (from, to) in decode_done(&payload).unwrap_or_default() {
+                        self.done.insert(from, to);
+                        // Their records may be gone, but their numbers are not to be used again.
+                        end = end.max(to);
+                    }
+                }
+            }
+            self.report(&scanner, path, damage.take());
+        }
+        self.next = self.next.max(end);
+        // So is what it had written and not synced.
+        file.sync()?;
+        let mut whole = len;
+        if let Some((torn, _)) = damage.filter(|(_, to)| is_last && *to == len) {
+            whole = torn;
+            self.cut(&*file, path, torn, len)?;
+        } else {
+            self.report(&scanner, path, damage);
+        }
+        let segment = Segment { path: path.to_owned(), first, end, len: whole };
+        self.segments.insert(number, segment);
+        Ok(())
+    }
+
+    fn report(&self, scanner: &Scanner, path: &Path, damage: Option<(u64, u64)>) {
+        if let Some((from, to)) = damage {
+            report_damage(self.shared, scanner, Place(path, from, to));
+        }
+    }
+
+    /// Cuts off an end that is no whole transaction. A copy is kept, as it may have been one before it was damaged.
+    fn cut(&self, file: &dyn File, path: &Path, torn: u64, len: u64) -> io::Result<()> {
+        let copy = set_aside(&*self.shared.fs, file, Place(path, torn, len))?;
+        file.set_len(torn)?;
+        file.sync()?;
+        let (place, copy) = (Place(path, torn, len), copy.display());
+        info!("{place} are no whole transaction and cut off, a copy is in {copy} [channel={}]", self.shared.name);
+        Ok(())
+    }
+
+    /// Events without a record are done: there is nothing to deliver.
+    fn fill_gaps(&mut self, from: u64) {
+        let known: Ranges = self.done.iter().chain(self.seen.iter()).collect();
+        let gaps: Vec<_> = known.missing(from, self.next).collect();
+        let missing: u64 = gaps.iter().map(|(from, to)| to - from).sum();
+        for (from, to) in gaps {
+            self.done.insert(from, to);
+        }
+        if missing > 0 {
+            error!("The records of {missing} events are missing or damaged [channel={}]", self.shared.name);
+        }
+    }
+}

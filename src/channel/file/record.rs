@@ -1,0 +1,369 @@
+//! Records: what a segment is made of.
+//!
+//! All numbers are little-endian; a varint has seven bits a byte, the lowest first. A record is a header of 32 bytes
+//! and a payload:
+//!
+//! | at | bytes | |
+//! |---|---|---|
+//! | 0 | 4 | `F1 75 6D 65` |
+//! | 4 | 1 | version, 1 |
+//! | 5 | 1 | kind: 1 a put, 2 done |
+//! | 6 | 2 | 0 |
+//! | 8 | 4 | length of the payload |
+//! | 12 | 4 | events |
+//! | 16 | 8 | sequence number of the first event |
+//! | 24 | 4 | CRC-32 of the payload |
+//! | 28 | 4 | CRC-32 of the segment's number and the record's offset in it (8 bytes each), then bytes 0 to 27 |
+//!
+//! The second checksum makes a header valid in its place only: after damage, the next record is found by looking for
+//! one, and a body that holds a copy of a record is not taken for one.
+//!
+//! A put is one transaction: a varint of the number of sets of headers; each set as a varint of its pairs and for each
+//! pair key and value, a varint of the length before either; for each event a varint, 0 without headers or else the
+//! number of its set from 1, and a varint of the length of its body; then all bodies. It counts once it is durable.
+//!
+//! Done says which events must not be delivered (again): they were, or their put was given up. Its payload is pairs of
+//! sequence numbers, 8 bytes each, the first of a range and the one behind its last. Its own number is 0.
+
+use bytes::{Buf as _, Bytes};
+use smol_str::SmolStr;
+
+use crate::event::{Batch, Headers, NO_HEADERS};
+
+/// Bytes of a record's header.
+pub const HEADER: usize = 32;
+/// How a record begins.
+pub const MAGIC: [u8; 4] = [0xF1, 0x75, 0x6D, 0x65];
+/// The most bytes of a payload. A batch with more is refused.
+pub const MAX_PAYLOAD: usize = 1 << 30;
+
+const VERSION: u8 = 1;
+
+/// What a record says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Events came in.
+    Put = 1,
+    /// Events are done with.
+    Done = 2,
+}
+
+/// The header of a record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Header {
+    /// What it says.
+    pub kind: Kind,
+    /// Bytes behind the header.
+    pub payload: usize,
+    /// Events in it.
+    pub events: u32,
+    /// The first event's number.
+    pub first: u64,
+    payload_crc: u32,
+}
+
+fn place_crc(segment: u64, offset: u64, header: &[u8]) -> u32 {
+    let mut hasher = crc32fast::Hasher::new();
+    hasher.update(&segment.to_le_bytes());
+    hasher.update(&offset.to_le_bytes());
+    hasher.update(header);
+    hasher.finalize()
+}
+
+impl Header {
+    /// Reads the header at this place; `None` when there is none.
+    pub fn parse(bytes: &[u8], segment: u64, offset: u64) -> Option<Self> {
+        let bytes = bytes.get(..HEADER)?;
+        if bytes[..4] != MAGIC || place_crc(segment, offset, &bytes[..28]).to_le_bytes() != bytes[28..] {
+            return None;
+        }
+        let mut fields = &bytes[4..];
+        let version = fields.get_u8();
+        let kind = match fields.get_u8() {
+            1 => Kind::Put,
+            2 => Kind::Done,
+            _ => return None,
+        };
+        fields.get_u16_le();
+        let payload = fields.get_u32_le() as usize;
+        let (events, first, payload_crc) = (fields.get_u32_le(), fields.get_u64_le(), fields.get_u32_le());
+        let valid = version == VERSION && payload <= MAX_PAYLOAD && first.checked_add(events.into()).is_some();
+        valid.then_some(Self { kind, payload, events, first, payload_crc })
+    }
+
+    /// The whole record's length.
+    pub fn len(&self) -> u64 {
+        (HEADER + self.payload) as u64
+    }
+
+    /// The number behind the last event.
+    pub fn end(&self) -> u64 {
+        self.first + u64::from(self.events)
+    }
+
+    /// Whether this is the payload.
+    pub fn fits(&self, payload: &[u8]) -> bool {
+        payload.len() == self.payload && crc32fast::hash(payload) == self.payload_crc
+    }
+}
+
+/// A record that has its payload and gets its place when it is written.
+#[derive(Clone, Debug)]
+pub struct Draft {
+    bytes: Vec<u8>,
+    kind: Kind,
+    events: u32,
+    payload_crc: u32,
+}
+
+impl Draft {
+    fn new(bytes: Vec<u8>, kind: Kind, events: usize) -> Self {
+        let payload_crc = crc32fast::hash(&bytes[HEADER..]);
+        Self { bytes, kind, events: events as u32, payload_crc }
+    }
+
+    /// A put of a batch; `None` when it is too large for a record.
+    pub fn put(batch: &Batch) -> Option<Self> {
+        let sets = batch.header_sets();
+        let headers: usize = sets.iter().flat_map(Headers::iter).map(|(key, value)| key.len() + value.len() + 6).sum();
+        let estimate = HEADER + batch.body_bytes() + 6 * batch.len() + headers + 2 * sets.len() + 5;
+        if estimate > MAX_PAYLOAD {
+            return None;
+        }
+        let mut bytes = Vec::with_capacity(estimate);
+        bytes.resize(HEADER, 0);
+        put_varint(&mut bytes, sets.len());
+        for set in sets {
+            put_varint(&mut bytes, set.len());
+            for text in set.iter().flat_map(|(key, value)| [key, value]) {
+                put_varint(&mut bytes, text.len());
+                bytes.extend_from_slice(text.as_bytes());
+            }
+        }
+        for event in batch.iter() {
+            put_varint(&mut bytes, event.header_set().map_or(0, |set| set + 1));
+            put_varint(&mut bytes, event.body().len());
+        }
+        for event in batch.iter() {
+            bytes.extend_from_slice(event.body());
+        }
+        Some(Self::new(bytes, Kind::Put, batch.len()))
+    }
+
+    /// A record of ranges that are done.
+    pub fn done(ranges: impl IntoIterator<Item = (u64, u64)>) -> Self {
+        let mut bytes = vec![0; HEADER];
+        for (from, to) in ranges {
+            bytes.extend_from_slice(&from.to_le_bytes());
+            bytes.extend_from_slice(&to.to_le_bytes());
+        }
+        Self::new(bytes, Kind::Done, 0)
+    }
+
+    /// A record that was written before, to be written elsewhere.
+    pub fn again(header: &Header, payload: &[u8]) -> Self {
+        let bytes = [&[0; HEADER], payload].concat();
+        Self { bytes, kind: header.kind, events: header.events, payload_crc: header.payload_crc }
+    }
+
+    /// The whole record's length.
+    pub fn len(&self) -> u64 {
+        self.bytes.len() as u64
+    }
+
+    /// How many events it puts.
+    pub fn events(&self) -> u32 {
+        self.events
+    }
+
+    /// Gives it its number and place; returns the record's bytes.
+    pub fn seal(&mut self, first: u64, segment: u64, offset: u64) -> &[u8] {
+        let payload = (self.bytes.len() - HEADER) as u32;
+        let header = &mut self.bytes[..HEADER];
+        header[..4].copy_from_slice(&MAGIC);
+        header[4..8].copy_from_slice(&[VERSION, self.kind as u8, 0, 0]);
+        header[8..12].copy_from_slice(&payload.to_le_bytes());
+        header[12..16].copy_from_slice(&self.events.to_le_bytes());
+        header[16..24].copy_from_slice(&first.to_le_bytes());
+        header[24..28].copy_from_slice(&self.payload_crc.to_le_bytes());
+        let crc = place_crc(segment, offset, &header[..28]);
+        header[28..].copy_from_slice(&crc.to_le_bytes());
+        &self.bytes
+    }
+}
+
+fn put_varint(bytes: &mut Vec<u8>, mut number: usize) {
+    while number >= 0x80 {
+        bytes.push(number as u8 | 0x80);
+        number >>= 7;
+    }
+    bytes.push(number as u8);
+}
+
+/// Reads from the front of a payload.
+struct Reader<'a>(&'a [u8]);
+
+impl<'a> Reader<'a> {
+    fn varint(&mut self) -> Option<usize> {
+        let mut number = 0u64;
+        for shift in (0..35).step_by(7) {
+            let (byte, rest) = self.0.split_first()?;
+            self.0 = rest;
+            number |= u64::from(byte & 0x7F) << shift;
+            if byte & 0x80 == 0 {
+                return usize::try_from(number).ok();
+            }
+        }
+        None
+    }
+
+    fn text(&mut self) -> Option<&'a str> {
+        let len = self.varint()?;
+        let (text, rest) = self.0.split_at_checked(len)?;
+        self.0 = rest;
+        std::str::from_utf8(text).ok()
+    }
+}
+
+/// The events of a put; their bodies share the payload. `None` when the payload is none of a put.
+pub fn decode_put(header: &Header, payload: Bytes) -> Option<Batch> {
+    let mut reader = Reader(&payload);
+    let mut batch = Batch::new();
+    let mut sets = Vec::new();
+    for _ in 0..reader.varint()? {
+        let mut set = Headers::new();
+        for _ in 0..reader.varint()? {
+            let key = SmolStr::new(reader.text()?);
+            set.set(key, reader.text()?);
+        }
+        sets.push(batch.push_headers(set));
+    }
+    let mut spans = Vec::with_capacity((header.events as usize).min(reader.0.len()));
+    let mut bodies = 0usize;
+    for _ in 0..header.events {
+        let id = match reader.varint()? {
+            0 => NO_HEADERS,
+            set => *sets.get(set - 1)?,
+        };
+        let len = reader.varint()?;
+        spans.push((id, len));
+        bodies = bodies.checked_add(len)?;
+    }
+    if bodies != reader.0.len() {
+        return None;
+    }
+    let mut start = payload.len() - bodies;
+    let buffer = batch.push_buffer(payload);
+    for (id, len) in spans {
+        batch.push_span(buffer, start, start + len, id);
+        start += len;
+    }
+    Some(batch)
+}
+
+/// The ranges of a record of what is done; `None` when the payload is none of such.
+pub fn decode_done(mut payload: &[u8]) -> Option<Vec<(u64, u64)>> {
+    if !payload.len().is_multiple_of(16) {
+        return None;
+    }
+    let mut ranges = Vec::with_capacity(payload.len() / 16);
+    while payload.has_remaining() {
+        let (from, to) = (payload.get_u64_le(), payload.get_u64_le());
+        if from > to {
+            return None;
+        }
+        ranges.push((from, to));
+    }
+    Some(ranges)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::event::Event;
+
+    fn sealed(batch: &Batch) -> Vec<u8> {
+        Draft::put(batch).expect("small enough").seal(7, 3, 64).to_vec()
+    }
+
+    fn read(bytes: &[u8]) -> Option<Batch> {
+        let header = Header::parse(bytes, 3, 64)?;
+        let payload = bytes.get(HEADER..HEADER + header.payload)?;
+        header.fits(payload).then(|| decode_put(&header, Bytes::copy_from_slice(payload)))?
+    }
+
+    #[test]
+    fn the_bytes_are_these() {
+        let batch = Batch::from_iter([Event::new("ab").with("k", "v"), Event::new("c")]);
+        let bytes = sealed(&batch);
+        assert_eq!(
+            bytes[..28],
+            [&MAGIC[..], &[1, 1, 0, 0, 13, 0, 0, 0, 2, 0, 0, 0, 7, 0, 0, 0, 0, 0, 0, 0], &bytes[24..28]].concat()
+        );
+        assert_eq!(bytes[HEADER..], *b"\x01\x01\x01k\x01v\x01\x02\x00\x01abc");
+        let header = Header::parse(&bytes, 3, 64).expect("a header");
+        assert_eq!((header.first, header.end(), header.len()), (7, 9, bytes.len() as u64));
+    }
+
+    #[test]
+    fn a_record_is_valid_in_its_place_only() {
+        let bytes = sealed(&Batch::from_iter([Event::new("a")]));
+        assert!(Header::parse(&bytes, 3, 64).is_some());
+        assert!(Header::parse(&bytes, 3, 65).is_none());
+        assert!(Header::parse(&bytes, 4, 64).is_none());
+    }
+
+    #[test]
+    fn a_record_written_elsewhere_keeps_its_events() {
+        let batch = Batch::from_iter([Event::new("a").with("k", "v")]);
+        let bytes = sealed(&batch);
+        let header = Header::parse(&bytes, 3, 64).expect("a header");
+        let mut again = Draft::again(&header, &bytes[HEADER..]);
+        assert_eq!(read(again.seal(7, 3, 64)), Some(batch));
+    }
+
+    #[test]
+    fn ranges_are_read_back() {
+        let ranges = vec![(0, 5), (9, u64::MAX)];
+        let bytes = Draft::done(ranges.clone()).seal(0, 3, 64).to_vec();
+        assert_eq!(Header::parse(&bytes, 3, 64).expect("a header").kind, Kind::Done);
+        assert_eq!(decode_done(&bytes[HEADER..]), Some(ranges));
+        assert_eq!(decode_done(&bytes[HEADER + 1..]), None);
+    }
+
+    fn batches() -> impl Strategy<Value = Batch> {
+        let headers = prop::collection::vec((".{0,5}", ".{0,200}"), 0..3);
+        let event = (headers, prop::collection::vec(any::<u8>(), 0..200));
+        let event =
+            event.prop_map(|(headers, body)| Event { headers: headers.into_iter().collect(), body: body.into() });
+        prop::collection::vec(event, 0..20).prop_map(|events| events.into_iter().collect())
+    }
+
+    proptest! {
+        #[test]
+        fn a_batch_is_read_back(batch in batches(), same in any::<bool>()) {
+            let mut batch = batch;
+            if same {
+                batch.set_header(&"all".into(), &"one".into(), false);
+            }
+            prop_assert_eq!(read(&sealed(&batch)), Some(batch));
+        }
+
+        #[test]
+        fn a_flipped_bit_shows(batch in batches(), bit in any::<prop::sample::Index>()) {
+            let mut bytes = sealed(&batch);
+            let bit = bit.index(bytes.len() * 8);
+            bytes[bit / 8] ^= 1 << (bit % 8);
+            prop_assert_eq!(read(&bytes), None);
+        }
+
+        #[test]
+        fn no_payload_panics(payload in prop::collection::vec(any::<u8>(), 0..100), events in 0u32..50) {
+            let header = Header { kind: Kind::Put, payload: payload.len(), events, first: 0, payload_crc: 0 };
+            decode_put(&header, payload.clone().into());
+            decode_done(&payload);
+        }
+    }
+}

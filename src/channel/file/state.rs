@@ -1,0 +1,310 @@
+//! What a file channel knows of its events while it is open, and what its threads tell each other.
+//!
+//! Events have numbers, in the order of their records. Those that can be taken are in memory (`ready`) or, from `cold`
+//! on, only in the segments, from where the reader brings them. Everything before `cold` that was committed is ready,
+//! taken or done.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use tokio::sync::oneshot;
+
+use super::checkpoint::Position;
+use super::ranges::Ranges;
+use super::record::Draft;
+use super::segment::Segment;
+use crate::channel::ChannelError;
+use crate::event::Batch;
+
+/// The most marks; beyond, every other one goes.
+const MAX_MARKS: usize = 4096;
+/// What an event takes in memory beside its record, in bytes.
+const EVENT_OVERHEAD: usize = 16;
+
+/// A put that waits to be written.
+pub struct Request {
+    /// Its record.
+    pub draft: Draft,
+    /// Who waits.
+    pub reply: oneshot::Sender<Result<Written, ChannelError>>,
+}
+
+/// Where a put was written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Written {
+    /// The record's place, and the first event's number.
+    pub position: Position,
+    /// The number behind the last event.
+    pub end: u64,
+    /// The record's length.
+    pub bytes: usize,
+}
+
+/// What the channel is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// Not open yet, and why.
+    Closed(String),
+    /// Puts and takes work.
+    Open,
+    /// Nothing works any more.
+    Stopped,
+}
+
+/// Whether a thread waits, and for what it need not be woken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Waits {
+    /// It works, and looks before it waits.
+    No,
+    /// Takes alone may wait a moment longer.
+    ForPuts,
+    /// For anything.
+    ForAnything,
+}
+
+struct Resident {
+    batch: Batch,
+    bytes: usize,
+}
+
+/// The channel's state, behind one lock that nobody holds while he waits.
+pub struct State {
+    /// Whether it is open.
+    pub phase: Phase,
+    /// Why puts are refused although it is open.
+    pub ailment: Option<ChannelError>,
+    /// Puts for the writer.
+    pub inbox: Vec<Request>,
+    /// Ranges that are done and not in the log yet.
+    pub unlogged: Ranges,
+    /// Whether the writer waits.
+    pub writer: Waits,
+    /// Whether the reader waits.
+    pub reader_waits: bool,
+    /// All segments by their numbers; as much of them as `len` says can be read.
+    pub segments: BTreeMap<u64, Segment>,
+    /// The number behind the last event that is in the segments.
+    pub written: u64,
+    /// What is not to be delivered (again).
+    pub done: Ranges,
+    /// Written and neither committed nor given up: first number and the one behind the last.
+    pub pending: BTreeMap<u64, u64>,
+    /// From here on, events are in the segments only.
+    pub cold: Option<Position>,
+    /// Bytes written and read since the last checkpoint.
+    pub moved: u64,
+    /// Events that sinks hold.
+    pub taken: usize,
+    /// How many bytes the ready events may take.
+    pub budget: usize,
+    ready: BTreeMap<u64, Resident>,
+    ready_bytes: usize,
+    /// The number behind the last event that was ever ready.
+    ready_end: u64,
+    /// How far apart in a segment two marks are, in bytes.
+    mark_every: u64,
+    /// Places of records, in order; the first is at or before all that is not done.
+    marks: VecDeque<Position>,
+}
+
+/// Ranges of events that a sink holds, in order.
+pub type Held = Vec<(u64, u64)>;
+
+impl State {
+    /// A channel that is not open, for the reason given.
+    pub fn closed(why: &str, budget: usize, mark_every: u64) -> Self {
+        Self {
+            phase: Phase::Closed(why.to_owned()),
+            ailment: None,
+            inbox: Vec::new(),
+            unlogged: Ranges::default(),
+            writer: Waits::No,
+            reader_waits: false,
+            segments: BTreeMap::new(),
+            written: 0,
+            done: Ranges::default(),
+            pending: BTreeMap::new(),
+            cold: None,
+            moved: 0,
+            taken: 0,
+            budget,
+            ready: BTreeMap::new(),
+            ready_bytes: 0,
+            ready_end: 0,
+            mark_every,
+            marks: VecDeque::new(),
+        }
+    }
+
+    /// Begins with what is in the segments; everything not done is read from `head` on.
+    pub fn open(&mut self, segments: BTreeMap<u64, Segment>, done: Ranges, head: Position, written: u64) {
+        if self.phase != Phase::Stopped {
+            self.phase = Phase::Open;
+        }
+        self.segments = segments;
+        self.written = written;
+        self.marks = [head].into();
+        let floor = done.floor();
+        self.ready_end = floor;
+        self.cold = (floor < written).then_some(Position { event: floor, ..head });
+        self.done = done;
+    }
+
+    /// Whether no event is queued or taken.
+    pub fn is_drained(&self) -> bool {
+        self.ready.is_empty() && self.cold.is_none() && self.taken == 0
+    }
+
+    /// Whether there is something to take at once.
+    pub fn is_ready(&self) -> bool {
+        !self.ready.is_empty()
+    }
+
+    /// Whether the reader has something to do.
+    pub fn wants_reading(&self) -> bool {
+        self.cold.is_some() && self.ready_bytes <= self.budget / 2
+    }
+
+    /// Makes a put visible.
+    pub fn commit(&mut self, written: Written, batch: Batch) {
+        let Written { position, end, bytes } = written;
+        self.pending.remove(&position.event);
+        match self.cold {
+            // The reader comes by.
+            Some(cold) if position.event >= cold.event => return,
+            None if self.ready_bytes >= self.budget && position.event >= self.ready_end => {
+                self.cold = Some(position);
+                return;
+            }
+            _ => {}
+        }
+        debug_assert_eq!(position.event + batch.len() as u64, end, "as many events as were written");
+        self.mark(position);
+        self.insert(position.event, batch, bytes);
+    }
+
+    /// Takes a written put back.
+    pub fn give_up(&mut self, written: &Written) {
+        self.pending.remove(&written.position.event);
+        self.finish(written.position.event, written.end);
+    }
+
+    /// Notes events that are done.
+    pub fn finish(&mut self, from: u64, to: u64) {
+        self.done.insert(from, to);
+        self.unlogged.insert(from, to);
+    }
+
+    /// Takes at most `max` events off the front; `None` when nothing is ready.
+    pub fn take(&mut self, max: usize) -> Option<(Batch, Held)> {
+        let mut taken = Batch::new();
+        let mut held: Held = Vec::new();
+        while taken.len() < max {
+            let Some((first, mut front)) = self.ready.pop_first() else { break };
+            let room = max - taken.len();
+            if front.batch.len() > room {
+                let part = front.batch.split_to(room);
+                let bytes = front.bytes * room / (room + front.batch.len());
+                let rest = Resident { bytes: front.bytes - bytes, batch: front.batch };
+                self.ready.insert(first + room as u64, rest);
+                front = Resident { batch: part, bytes };
+            }
+            self.ready_bytes -= front.bytes;
+            let end = first + front.batch.len() as u64;
+            match held.last_mut() {
+                Some((_, last)) if *last == first => *last = end,
+                _ => held.push((first, end)),
+            }
+            taken.append(front.batch);
+        }
+        self.taken += taken.len();
+        (!taken.is_empty()).then_some((taken, held))
+    }
+
+    /// Puts events that were taken back in their places.
+    pub fn put_back(&mut self, mut batch: Batch, held: &[(u64, u64)]) {
+        self.taken -= batch.len();
+        for (first, end) in held {
+            let part = batch.split_to((end - first) as usize);
+            let bytes = part.body_bytes();
+            self.insert(*first, part, bytes);
+        }
+    }
+
+    /// Makes events that were read ready, without those that are done or pending.
+    pub fn admit(&mut self, position: Position, mut batch: Batch, bytes: usize) {
+        let first = position.event;
+        let end = first + batch.len() as u64;
+        let start = self.pending.range(..=first).next_back().map_or(first, |(start, _)| *start);
+        let mut hidden: Ranges = self.pending.range(start..end).map(|(from, to)| (*from, *to)).collect();
+        for (from, to) in self.done_within(first, end) {
+            hidden.insert(from, to);
+        }
+        self.mark(position);
+        let mut at = first;
+        for (from, to) in hidden.missing(first, end) {
+            batch.advance((from - at) as usize);
+            let part = batch.split_to((to - from) as usize);
+            self.insert(from, part, bytes * (to - from) as usize / (end - first) as usize);
+            at = to;
+        }
+        self.ready_end = self.ready_end.max(end);
+    }
+
+    /// Notes that the reader has come to the end.
+    pub fn caught_up(&mut self) {
+        self.cold = None;
+        self.ready_end = self.ready_end.max(self.written);
+    }
+
+    fn done_within(&self, from: u64, to: u64) -> Vec<(u64, u64)> {
+        let visible: Ranges = self.done.missing(from, to).collect();
+        visible.missing(from, to).collect()
+    }
+
+    fn insert(&mut self, first: u64, batch: Batch, bytes: usize) {
+        let bytes = bytes + EVENT_OVERHEAD * batch.len();
+        self.ready_end = self.ready_end.max(first + batch.len() as u64);
+        self.ready_bytes += bytes;
+        self.ready.insert(first, Resident { batch, bytes });
+    }
+
+    fn mark(&mut self, position: Position) {
+        let far = self.marks.back().is_none_or(|last| {
+            position.event > last.event
+                && (position.segment > last.segment
+                    || (position.segment == last.segment && position.offset >= last.offset + self.mark_every))
+        });
+        if far {
+            self.marks.push_back(position);
+        }
+        if self.marks.len() > MAX_MARKS {
+            let mut number = 0;
+            self.marks.retain(|_| {
+                number += 1;
+                number % 2 == 1
+            });
+        }
+    }
+
+    /// The place of a record at or before all that is not done.
+    pub fn head(&mut self) -> Position {
+        let floor = self.done.floor();
+        while self.marks.get(1).is_some_and(|next| next.event <= floor) {
+            self.marks.pop_front();
+        }
+        self.marks.front().copied().unwrap_or_default()
+    }
+
+    /// Takes the segments out of the list whose events are all done, but not the last one.
+    pub fn retire(&mut self) -> Vec<(u64, Segment)> {
+        let floor = self.done.floor();
+        let mut retired = Vec::new();
+        while self.segments.len() > 1
+            && let Some(first) = self.segments.first_entry()
+            && first.get().end <= floor
+        {
+            retired.push(first.remove_entry());
+        }
+        retired
+    }
+}

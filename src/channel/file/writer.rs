@@ -1,0 +1,555 @@
+//! The thread that writes: puts, what is done, checkpoints.
+//!
+//! All puts that wait are written behind each other and made durable with one sync; while it runs, the next ones gather.
+//! What is done goes along with them, or on its own when no puts come.
+
+use std::collections::VecDeque;
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, PoisonError};
+use std::time::{Duration, Instant};
+
+use tracing::{error, info, warn};
+
+use super::checkpoint::{Checkpoint, Listed, Position};
+use super::config::FileConfig;
+use super::ranges::Ranges;
+use super::record::{Draft, Kind};
+use super::segment::{self, Found, START, Scanner, Segment};
+use super::state::{Phase, Request, State, Waits, Written};
+use super::{Directories, Shared};
+use crate::fs::File;
+
+/// How long what is known of the free space holds.
+const SPACE_HOLDS: Duration = Duration::from_secs(1);
+/// Bytes that may wait for a sync when not each put is synced: so much is read back when it fails.
+const MAX_UNSYNCED: u64 = 32 << 20;
+
+/// The segment that is being written.
+struct Active {
+    number: u64,
+    file: Arc<dyn File>,
+    directory: PathBuf,
+    /// Where the next record goes.
+    len: u64,
+    /// Up to here it is durable: bytes, and the number of the event that comes next.
+    synced: (u64, u64),
+    /// When the first byte after that was written.
+    unsynced_since: Instant,
+}
+
+/// A segment whose end is not known to be durable, and is written anew.
+struct Abandoned {
+    number: u64,
+    file: Arc<dyn File>,
+    synced: (u64, u64),
+    len: u64,
+}
+
+struct Space {
+    asked: Instant,
+    left: u64,
+}
+
+/// Writes for one channel.
+pub struct Writer {
+    shared: Arc<Shared>,
+    config: FileConfig,
+    active: Option<Active>,
+    abandoned: Option<Abandoned>,
+    next_segment: u64,
+    next_event: u64,
+    space: Option<Space>,
+    /// Whether anything changed since the last checkpoint.
+    dirty: bool,
+    checkpointed: Instant,
+    /// When to try again to write.
+    retry: Instant,
+}
+
+/// Puts that could not be written, and why.
+struct Failure {
+    error: io::Error,
+    group: Vec<Request>,
+}
+
+impl From<io::Error> for Failure {
+    fn from(error: io::Error) -> Self {
+        Self { error, group: Vec::new() }
+    }
+}
+
+/// What woke the writer.
+struct Work {
+    requests: VecDeque<Request>,
+    done: Ranges,
+    stopping: bool,
+}
+
+impl Writer {
+    /// Goes on behind what was opened.
+    pub fn new(shared: &Arc<Shared>, next_segment: u64, next_event: u64) -> Self {
+        let now = Instant::now();
+        Self {
+            shared: Arc::clone(shared),
+            config: shared.config(),
+            active: None,
+            abandoned: None,
+            next_segment,
+            next_event,
+            space: None,
+            dirty: next_event > 0,
+            checkpointed: now,
+            retry: now,
+        }
+    }
+
+    /// Writes until the channel stops.
+    pub fn run(mut self) {
+        loop {
+            let Work { requests, done, stopping } = self.wait();
+            self.config = self.shared.config();
+            if self.is_ailing() && (stopping || Instant::now() >= self.retry) {
+                self.recover();
+            }
+            self.write(requests, done);
+            if stopping {
+                break;
+            }
+            if self.sync_due().is_some_and(|due| due <= Instant::now()) {
+                self.sync();
+            }
+            let moved = self.shared.state().moved;
+            if self.checkpoint_due(moved).is_some_and(|due| due <= Instant::now()) {
+                self.checkpoint();
+            }
+        }
+        if self.config.checkpoint_on_close {
+            self.checkpoint();
+        } else {
+            self.sync();
+        }
+    }
+
+    fn is_ailing(&self) -> bool {
+        self.shared.state().ailment.is_some()
+    }
+
+    /// Waits for work or the time to do something.
+    fn wait(&mut self) -> Work {
+        let shared = Arc::clone(&self.shared);
+        let mut state = shared.state();
+        let mut linger: Option<Instant> = None;
+        loop {
+            let now = Instant::now();
+            let stopping = state.phase == Phase::Stopped;
+            let ailing = state.ailment.is_some();
+            self.dirty |= !state.unlogged.is_empty();
+            if !state.unlogged.is_empty() && !ailing {
+                linger.get_or_insert(now + self.shared.tuning.linger);
+            }
+            let timers = [linger, self.sync_due(), self.checkpoint_due(state.moved), ailing.then_some(self.retry)];
+            let due = timers.into_iter().flatten().min();
+            if stopping || !state.inbox.is_empty() || due.is_some_and(|due| due <= now) {
+                let requests = std::mem::take(&mut state.inbox).into();
+                let done = if ailing { Ranges::default() } else { std::mem::take(&mut state.unlogged) };
+                return Work { requests, done, stopping };
+            }
+            state.writer = if state.unlogged.is_empty() { Waits::ForAnything } else { Waits::ForPuts };
+            let wait = due.map_or(Duration::MAX, |due| due - now);
+            let waited = match due {
+                Some(_) => shared.to_write.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0,
+                None => shared.to_write.wait(state).unwrap_or_else(PoisonError::into_inner),
+            };
+            state = waited;
+            state.writer = Waits::No;
+        }
+    }
+
+    /// When what was written must be durable.
+    fn sync_due(&self) -> Option<Instant> {
+        let active = self.active.as_ref().filter(|active| active.len > active.synced.0)?;
+        let interval = self.config.fsync_interval?;
+        let much = active.len - active.synced.0 >= MAX_UNSYNCED;
+        Some(if much { active.unsynced_since } else { active.unsynced_since + interval })
+    }
+
+    /// When a checkpoint must be written, after so many bytes went in and out.
+    fn checkpoint_due(&self, moved: u64) -> Option<Instant> {
+        let much = moved >= self.shared.tuning.checkpoint_bytes;
+        let wait = if much { Duration::ZERO } else { self.config.checkpoint_interval };
+        self.dirty.then(|| self.checkpointed + wait)
+    }
+
+    /// Writes all puts that were asked for, in as many groups as there are segments for them.
+    fn write(&mut self, mut requests: VecDeque<Request>, done: Ranges) {
+        let mut done = Some(done).filter(|done| !done.is_empty());
+        while !requests.is_empty() || done.is_some() {
+            let ailment = self.shared.state().ailment.clone();
+            if let Some(ailment) = ailment {
+                if let Some(done) = done.take() {
+                    self.log_later(&done);
+                }
+                for request in requests.drain(..) {
+                    request.reply.send(Err(ailment.clone())).ok();
+                }
+                return;
+            }
+            if let Err(Failure { error, group }) = self.write_group(&mut requests, &mut done) {
+                // Before anybody hears of it, so that whoever tries again waits.
+                self.fail(&error);
+                self.refuse(group, &error);
+            }
+        }
+    }
+
+    fn log_later(&self, done: &Ranges) {
+        let mut state = self.shared.state();
+        for (from, to) in done.iter() {
+            state.unlogged.insert(from, to);
+        }
+    }
+
+    /// Refuses puts until it works again.
+    fn fail(&mut self, error: &io::Error) {
+        let ailment = self.shared.put_failed(error);
+        error!("{ailment}; puts are refused until it works again");
+        self.space = None;
+        self.retry = Instant::now() + self.shared.tuning.retry;
+        self.shared.change(|state| state.ailment = Some(ailment));
+    }
+
+    /// Writes what fits into the segment, and what is done before it. After an error what is done, and the puts whose
+    /// turn did not come, are still there.
+    fn write_group(&mut self, requests: &mut VecDeque<Request>, done: &mut Option<Ranges>) -> Result<(), Failure> {
+        let puts = requests.front().map_or(0, |request| request.draft.len());
+        self.ensure_space(puts)?;
+        let mut done_draft = done.as_ref().map(|done| Draft::done(done.iter()));
+        let done_len = done_draft.as_ref().map_or(0, Draft::len);
+        let mut active = match self.active.take() {
+            Some(active) if active.len == START || active.len + done_len + puts <= self.config.max_file_size => active,
+            full => {
+                self.active = full;
+                self.seal()?;
+                self.create(self.next_event, puts)?
+            }
+        };
+        // Chosen before anything is written.
+        let mut len = active.len + done_len;
+        let mut group: Vec<Request> = Vec::with_capacity(requests.len());
+        while let Some(request) = requests.front()
+            && (group.is_empty() || len + request.draft.len() <= self.config.max_file_size)
+        {
+            len += request.draft.len();
+            group.extend(requests.pop_front());
+        }
+        let mut places = Vec::with_capacity(group.len());
+        let (mut offset, mut event) = (active.len, self.next_event);
+        {
+            let mut pieces = Vec::with_capacity(group.len() + 1);
+            if let Some(draft) = &mut done_draft {
+                pieces.push(IoSlice::new(draft.seal(0, active.number, offset)));
+                offset += done_len;
+            }
+            for Request { draft, .. } in &mut group {
+                let position = Position { event, segment: active.number, offset };
+                offset += draft.len();
+                event += u64::from(draft.events());
+                places.push(Written { position, end: event, bytes: draft.len() as usize });
+                pieces.push(IoSlice::new(draft.seal(position.event, active.number, position.offset)));
+            }
+            if let Err(error) = active.file.write_at(&pieces, active.len) {
+                drop(pieces);
+                let cut = active.file.set_len(active.len);
+                // None of the numbers was given out, so they are free unless a record of them may be left behind.
+                match cut {
+                    Ok(()) => self.active = Some(active),
+                    Err(_) => {
+                        self.spoil(event);
+                        self.abandon(active, offset);
+                    }
+                }
+                return Err(Failure { error, group });
+            }
+        }
+        if active.len == active.synced.0 {
+            active.unsynced_since = Instant::now();
+        }
+        let bytes = offset - active.len;
+        active.len = offset;
+        self.dirty = true;
+        if let Some(space) = &mut self.space {
+            space.left = space.left.saturating_sub(bytes);
+        }
+        if !group.is_empty() && self.config.fsync_interval.is_none() {
+            if let Err(error) = active.file.sync() {
+                self.spoil(event);
+                self.abandon(active, offset);
+                return Err(Failure { error, group });
+            }
+            active.synced = (offset, event);
+        }
+        *done = None;
+        self.next_event = event;
+        self.publish(active.number, offset, event, bytes, &places);
+        self.active = Some(active);
+        for (request, written) in group.into_iter().zip(places) {
+            if request.reply.send(Ok(written)).is_err() {
+                self.shared.give_up(&written);
+            }
+        }
+        Ok(())
+    }
+
+    /// Lets everybody know what can be read.
+    fn publish(&self, segment: u64, len: u64, event: u64, bytes: u64, places: &[Written]) {
+        let mut state = self.shared.state();
+        state.moved += bytes;
+        if let Some(segment) = state.segments.get_mut(&segment) {
+            segment.len = len;
+            segment.end = event;
+        }
+        state.written = event;
+        for written in places {
+            state.pending.insert(written.position.event, written.end);
+        }
+    }
+
+    /// Marks the numbers up to `event` as done that are not to be used again, as their records may or may not be there.
+    fn spoil(&mut self, event: u64) {
+        let mut state = self.shared.state();
+        state.finish(self.next_event, event);
+        state.written = event;
+        self.next_event = event;
+    }
+
+    fn refuse(&self, group: Vec<Request>, error: &io::Error) {
+        for request in group {
+            request.reply.send(Err(self.shared.put_failed(error))).ok();
+        }
+    }
+
+    fn abandon(&mut self, active: Active, len: u64) {
+        let Active { number, file, synced, .. } = active;
+        warn!(
+            "The end of segment {number} is not known to be durable and is written anew [channel={}]",
+            self.shared.name
+        );
+        self.abandoned = Some(Abandoned { number, file, synced, len });
+    }
+
+    /// Looks whether there is room on the disk; otherwise tries another data directory.
+    fn ensure_space(&mut self, bytes: u64) -> io::Result<()> {
+        let Some(active) = self.active.as_ref().filter(|_| bytes > 0) else { return Ok(()) };
+        let required = self.config.minimum_required_space + bytes;
+        let known =
+            self.space.as_ref().is_some_and(|space| space.asked.elapsed() < SPACE_HOLDS && space.left >= required);
+        if known {
+            return Ok(());
+        }
+        let left = self.shared.fs.free_space(&active.directory)?;
+        self.space = Some(Space { asked: Instant::now(), left });
+        if left >= required {
+            return Ok(());
+        }
+        self.roomy_directory(bytes)?;
+        self.seal()
+    }
+
+    /// The data directory whose turn it is, or the next one with room.
+    fn roomy_directory(&self, bytes: u64) -> io::Result<PathBuf> {
+        let data = &self.shared.directories.data;
+        let turn = (self.next_segment % data.len() as u64) as usize;
+        if bytes == 0 {
+            return Ok(data[turn].clone());
+        }
+        let required = self.config.minimum_required_space + bytes;
+        let mut most = 0;
+        for directory in data[turn..].iter().chain(&data[..turn]) {
+            let left = self.shared.fs.free_space(directory)?;
+            if left >= required {
+                return Ok(directory.clone());
+            }
+            most = most.max(left);
+        }
+        Err(io::Error::new(
+            io::ErrorKind::StorageFull,
+            format!("Usable space exhausted, only {most} bytes remaining, required {required} bytes"),
+        ))
+    }
+
+    /// Begins a segment. One of the same number is there only when an earlier attempt failed.
+    fn create(&mut self, first: u64, bytes: u64) -> io::Result<Active> {
+        let directory = self.roomy_directory(bytes)?;
+        let number = self.next_segment;
+        let path = directory.join(segment::file_name(number));
+        let file = self.shared.fs.create(&path)?;
+        let begun = file.write_at(&[IoSlice::new(&segment::header(number, first))], 0).and_then(|()| file.sync());
+        if let Err(error) = begun.and_then(|()| self.shared.fs.sync_directory(&directory)) {
+            self.shared.fs.remove(&path).ok();
+            return Err(error);
+        }
+        self.next_segment += 1;
+        self.space = None;
+        let listed = Segment { path, first, end: first, len: START };
+        self.shared.state().segments.insert(number, listed);
+        let synced = (START, first);
+        Ok(Active { number, file, directory, len: START, synced, unsynced_since: Instant::now() })
+    }
+
+    /// Ends the segment; the next group begins another.
+    fn seal(&mut self) -> io::Result<()> {
+        self.sync_active()?;
+        self.active = None;
+        Ok(())
+    }
+
+    /// Makes all that was written durable; gives the segment up when that fails.
+    fn sync_active(&mut self) -> io::Result<()> {
+        let Some(active) = self.active.as_mut().filter(|active| active.len > active.synced.0) else { return Ok(()) };
+        match active.file.sync() {
+            Ok(()) => {
+                active.synced = (active.len, self.next_event);
+                Ok(())
+            }
+            Err(error) => {
+                if let Some(active) = self.active.take() {
+                    let len = active.len;
+                    self.abandon(active, len);
+                }
+                Err(error)
+            }
+        }
+    }
+
+    fn sync(&mut self) {
+        if let Err(error) = self.sync_active() {
+            self.fail(&error);
+        }
+    }
+
+    /// Looks whether it works again.
+    fn recover(&mut self) {
+        let recovered = match &self.abandoned {
+            Some(_) => self.write_anew(),
+            None => self.roomy_directory(1).map(drop),
+        };
+        match recovered {
+            Ok(()) => {
+                info!("Puts are accepted again [channel={}]", self.shared.name);
+                self.shared.change(|state| state.ailment = None);
+            }
+            Err(error) => {
+                self.retry = Instant::now() + self.shared.tuning.retry;
+                let ailment = self.shared.put_failed(error);
+                self.shared.change(|state| state.ailment = Some(ailment));
+            }
+        }
+    }
+
+    /// Writes what an abandoned segment may not hold into a new one, and then forgets that end.
+    fn write_anew(&mut self) -> io::Result<()> {
+        let Some(Abandoned { number, file, synced, len }) = &self.abandoned else { return Ok(()) };
+        let mut drafts: Vec<(u64, Draft)> = Vec::new();
+        let mut scanner = Scanner::new(Arc::clone(file), *number, synced.0, *len);
+        while let Some(found) = scanner.next()? {
+            if let Found::Record { header, payload, .. } = found
+                && header.kind == Kind::Put
+                && self.shared.state().done.count_missing(header.first, header.end()) > 0
+            {
+                drafts.push((header.first, Draft::again(&header, &payload)));
+            }
+        }
+        let (number, (synced_len, synced_event)) = (*number, *synced);
+        let bytes = drafts.iter().map(|(_, draft)| draft.len()).sum();
+        let mut active = self.create(synced_event, bytes)?;
+        let unlogged = std::mem::take(&mut self.shared.state().unlogged);
+        let outcome = self.fill(&mut active, drafts, &unlogged);
+        {
+            let mut state = self.shared.state();
+            if outcome.is_ok() {
+                if let Some(old) = state.segments.get_mut(&number) {
+                    (old.len, old.end) = (synced_len, synced_event);
+                }
+                if let Some(new) = state.segments.get_mut(&active.number) {
+                    (new.len, new.end) = (active.len, self.next_event);
+                }
+            } else {
+                state.segments.remove(&active.number);
+                self.next_segment = active.number;
+            }
+        }
+        if outcome.is_err() {
+            self.log_later(&unlogged);
+        }
+        outcome?;
+        self.active = Some(active);
+        self.abandoned = None;
+        self.dirty = true;
+        Ok(())
+    }
+
+    fn fill(&self, active: &mut Active, drafts: Vec<(u64, Draft)>, done: &Ranges) -> io::Result<()> {
+        let done = Draft::done(done.iter());
+        for (first, mut draft) in [(0, done)].into_iter().chain(drafts) {
+            let record = draft.seal(first, active.number, active.len);
+            active.file.write_at(&[IoSlice::new(record)], active.len)?;
+            active.len += draft.len();
+        }
+        active.file.sync()?;
+        active.synced = (active.len, self.next_event);
+        Ok(())
+    }
+
+    /// Notes what the channel is now, and removes the segments that are not needed any more.
+    fn checkpoint(&mut self) {
+        self.checkpointed = Instant::now();
+        self.shared.state().moved = 0;
+        self.sync();
+        if self.abandoned.is_some() {
+            return;
+        }
+        let (checkpoint, retired) = self.snapshot(&mut self.shared.state());
+        if let Err((directory, error)) = self.write_checkpoint(&checkpoint) {
+            let directory = directory.display();
+            error!("Could not write the checkpoint in {directory}: {error} [channel={}]", self.shared.name);
+            let mut state = self.shared.state();
+            state.segments.extend(retired);
+            return;
+        }
+        self.dirty = false;
+        for (_, segment) in retired {
+            let path = segment.path.display();
+            match self.shared.fs.remove(&segment.path) {
+                Ok(()) => info!("All events of {path} are delivered, it is removed [channel={}]", self.shared.name),
+                Err(error) => warn!("Could not remove {path}: {error}"),
+            }
+        }
+    }
+
+    fn snapshot(&self, state: &mut State) -> (Checkpoint, Vec<(u64, Segment)>) {
+        let retired = state.retire();
+        let listed = |(number, segment): (&u64, &Segment)| Listed {
+            number: *number,
+            first: segment.first,
+            end: segment.end,
+            len: segment.len,
+        };
+        let (segment, offset) = state.segments.last_key_value().map_or((0, 0), |(number, last)| (*number, last.len));
+        let checkpoint = Checkpoint {
+            tail: Position { event: self.next_event, segment, offset },
+            head: state.head(),
+            done: state.done.clone(),
+            segments: state.segments.iter().map(listed).collect(),
+        };
+        (checkpoint, retired)
+    }
+
+    fn write_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), (&Path, io::Error)> {
+        let Directories { checkpoint: directory, backup, .. } = &self.shared.directories;
+        for directory in [directory].into_iter().chain(backup) {
+            checkpoint.write(&*self.shared.fs, directory).map_err(|error| (directory.as_path(), error))?;
+        }
+        Ok(())
+    }
+}
