@@ -6,7 +6,6 @@
 //! [`config`] reads, and keeps them running.
 
 pub mod agent;
-mod atomic_file;
 mod blocking;
 pub mod channel;
 mod charset;

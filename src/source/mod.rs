@@ -8,6 +8,7 @@ pub mod exec;
 mod ip_filter;
 mod lines;
 pub mod netcat;
+mod pieces;
 mod processor;
 mod seq;
 mod stress;

@@ -23,9 +23,8 @@ use super::positions::{Known, Mark};
 use super::records::Records;
 use crate::event::{Batch, Headers, NO_HEADERS};
 use crate::logging::Limited;
+use crate::source::pieces::{READ_BYTES, read_at, share};
 
-/// Reads are of this size; larger only for an event that is.
-const READ_BYTES: usize = 1 << 20;
 /// So many bytes before a position are remembered.
 const GUARD_BYTES: usize = 256;
 /// So many files are kept open. Of the others, an event that is written after a long silence and just before a rename
@@ -700,30 +699,6 @@ fn name_of(directory: &Path, id: FileId) -> Option<PathBuf> {
 fn guard_at(file: &File, pos: u64) -> io::Result<Vec<u8>> {
     let front = pos.saturating_sub(GUARD_BYTES as u64);
     read_at(file, front, (pos - front) as usize)
-}
-
-/// Reads so many bytes, or up to the end of the file.
-fn read_at(file: &File, at: u64, bytes: usize) -> io::Result<Vec<u8>> {
-    let mut buffer = Vec::with_capacity(bytes);
-    while buffer.len() < bytes {
-        let place = at + buffer.len() as u64;
-        match rustix::io::pread(file, rustix::buffer::spare_capacity(&mut buffer), place) {
-            Ok(0) => break,
-            Ok(_) | Err(rustix::io::Errno::INTR) => {}
-            Err(error) => return Err(error.into()),
-        }
-    }
-    buffer.truncate(bytes);
-    Ok(buffer)
-}
-
-/// Makes the first `used` bytes a buffer to share. Few of many are copied, so that events in a channel hold little more
-/// memory than they have bytes.
-fn share(buffer: Vec<u8>, used: usize) -> Bytes {
-    if used < buffer.len() / 2 {
-        return Bytes::copy_from_slice(&buffer[..used]);
-    }
-    Bytes::from(buffer)
 }
 
 #[cfg(test)]

@@ -40,6 +40,7 @@ use super::{ChannelProcessor, Source, SourceBuilder, SourceConfig, SourceError};
 use crate::blocking::blocking;
 use crate::config::{ComponentType, Props};
 use crate::event::Headers;
+use crate::fs::{Disk, FileSystem as _};
 use crate::java_regex::JavaRegex;
 
 /// How the type is registered.
@@ -236,13 +237,13 @@ fn lock(tail: &Mutex<Tail>) -> MutexGuard<'_, Tail> {
 impl Tail {
     fn start(config: &Arc<TaildirConfig>) -> io::Result<(Self, Told)> {
         if let Some(parent) = config.position_file.parent() {
-            std::fs::create_dir_all(parent)?;
+            Disk.create_directory(parent)?;
         }
         let mut files = Files::new(Arc::clone(config))?;
         // Before the first look, so that nothing falls between the two.
         let (mut watch, told) = Watch::new(config.groups.iter().map(|group| group.directory.clone()), false);
         let now = Instant::now();
-        files.begin(&positions::load(&config.position_file), now);
+        files.begin(&positions::load(&Disk, &config.position_file), now);
         let scan_at = now + scan_interval(config, &mut watch, &files, 0);
         Ok((Self { files, watch, scan_at, empty_scans: 0 }, told))
     }
@@ -334,7 +335,7 @@ impl TaildirSource {
         let (tail, path) = (Arc::clone(tail), self.config.position_file.clone());
         let saved = blocking(move || {
             let positions = lock(&tail).files.positions();
-            positions::save(&path, &positions).inspect_err(|_| lock(&tail).files.not_saved())
+            positions::save(&Disk, &path, &positions).inspect_err(|_| lock(&tail).files.not_saved())
         });
         if let Err(error) = saved.await {
             out.counters().generic_processing_fail.add(1);

@@ -7,18 +7,19 @@
 //! rule holds, that inode and path must agree. The marks are written first. Both files are replaced as a whole.
 
 use std::fmt;
-use std::fs;
 use std::io;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use serde::de::{DeserializeSeed, Deserializer, SeqAccess, Visitor};
 use serde::{Deserialize, Serialize};
 use sha1::{Digest as _, Sha1};
 use tracing::{error, info, warn};
 
-use crate::atomic_file;
+use crate::fs::{self, FileSystem};
 
 const MARKS: &str = ".marks";
+/// More than this is no position file: a million files take a quarter of it.
+const MOST_BYTES: u64 = 1 << 30;
 
 /// A file as the position file knows it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -74,8 +75,8 @@ struct Entry {
 
 /// Reads the positions. What cannot be read is logged and counts as not there, as in Flume; of a file that a crash cut
 /// off, the whole entries count.
-pub fn load(path: &Path) -> Vec<Known> {
-    let text = match fs::read(path) {
+pub fn load(fs: &dyn FileSystem, path: &Path) -> Vec<Known> {
+    let text = match fs::read(fs, path, MOST_BYTES) {
         Ok(text) => text,
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             info!("File not found: {}, not updating position", path.display());
@@ -93,7 +94,7 @@ pub fn load(path: &Path) -> Vec<Known> {
     if let Err(error) = Whole(&mut entries).deserialize(&mut serde_json::Deserializer::from_slice(&text)) {
         error!("Failed loading positionFile: {}: {error}; {} entries are used", path.display(), entries.len());
     }
-    let marks: Vec<Mark> = fs::read(atomic_file::beside(path, MARKS))
+    let marks: Vec<Mark> = fs::read(fs, &marks_of(path), MOST_BYTES)
         .ok()
         .and_then(|text| {
             let marks = serde_json::from_slice(&text);
@@ -117,10 +118,16 @@ pub fn load(path: &Path) -> Vec<Known> {
 }
 
 /// Writes the positions.
-pub fn save(path: &Path, known: &[Known]) -> io::Result<()> {
+pub fn save(fs: &dyn FileSystem, path: &Path, known: &[Known]) -> io::Result<()> {
     let marks: Vec<&Mark> = known.iter().filter_map(|entry| entry.mark.as_ref()).collect();
-    atomic_file::replace(&atomic_file::beside(path, MARKS), &serde_json::to_vec(&marks)?)?;
-    atomic_file::replace(path, flumes_json(known).as_bytes())
+    fs::replace(fs, &marks_of(path), &serde_json::to_vec(&marks)?)?;
+    fs::replace(fs, path, flumes_json(known).as_bytes())
+}
+
+fn marks_of(path: &Path) -> PathBuf {
+    let mut name = path.as_os_str().to_owned();
+    name.push(MARKS);
+    name.into()
 }
 
 /// As Flume's Gson writes it: safe for HTML. Nothing at all for no files.
@@ -177,6 +184,8 @@ impl<'de> Visitor<'de> for Whole<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::fs::Disk;
+    use crate::fs::simulated::Simulated;
 
     const FLUMES: &str = include_str!("../../../tests/vectors/taildir-position.json");
 
@@ -188,16 +197,16 @@ mod tests {
     fn flumes_file_is_read_and_written_byte_for_byte() {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("position.json");
-        fs::write(&path, FLUMES).expect("a file");
-        let read = load(&path);
+        std::fs::write(&path, FLUMES).expect("a file");
+        let read = load(&Disk, &path);
         let expected =
             [known(942_453, 6, "/srv/flume/tail/app.log"), known(942_454, 3, "/srv/flume/tail/b \"q\" <x>&'.log")];
         assert_eq!(read, expected);
-        save(&path, &read).expect("it can be written");
-        assert_eq!(fs::read_to_string(&path).expect("it is there"), FLUMES);
-        save(&path, &[]).expect("it can be written");
-        assert_eq!(fs::read(&path).expect("it is there"), b"");
-        assert_eq!(load(&path), []);
+        save(&Disk, &path, &read).expect("it can be written");
+        assert_eq!(std::fs::read_to_string(&path).expect("it is there"), FLUMES);
+        save(&Disk, &path, &[]).expect("it can be written");
+        assert_eq!(std::fs::read(&path).expect("it is there"), b"");
+        assert_eq!(load(&Disk, &path), []);
     }
 
     #[test]
@@ -205,10 +214,10 @@ mod tests {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("position.json");
         for cut in 0..FLUMES.len() {
-            fs::write(&path, &FLUMES[..cut]).expect("a file");
+            std::fs::write(&path, &FLUMES[..cut]).expect("a file");
             let first_is_whole = cut >= FLUMES.find('}').expect("an entry") + 1;
             let second_is_whole = cut + 1 == FLUMES.len();
-            assert_eq!(load(&path).len(), usize::from(first_is_whole) + usize::from(second_is_whole), "{cut}");
+            assert_eq!(load(&Disk, &path).len(), usize::from(first_is_whole) + usize::from(second_is_whole), "{cut}");
         }
     }
 
@@ -217,10 +226,27 @@ mod tests {
         let directory = tempfile::tempdir().expect("a temporary directory");
         let path = directory.path().join("position.json");
         let marked = Known { mark: Some(Mark::new(7, 1, Some(5), 3, b"abc")), ..known(7, 3, "/x") };
-        save(&path, std::slice::from_ref(&marked)).expect("it can be written");
-        assert_eq!(load(&path), [marked]);
+        save(&Disk, &path, std::slice::from_ref(&marked)).expect("it can be written");
+        assert_eq!(load(&Disk, &path), [marked]);
         // Flume went on, or somebody wants the file to be read again.
-        fs::write(&path, r#"[{"inode":7,"pos":0,"file":"/x"}]"#).expect("a file");
-        assert_eq!(load(&path), [known(7, 0, "/x")]);
+        std::fs::write(&path, r#"[{"inode":7,"pos":0,"file":"/x"}]"#).expect("a file");
+        assert_eq!(load(&Disk, &path), [known(7, 0, "/x")]);
+    }
+
+    #[test]
+    fn a_crash_leaves_the_old_positions_or_the_new_ones() {
+        let path = Path::new("/state/position.json");
+        let marked = |pos: u64| Known { mark: Some(Mark::new(7, 1, Some(5), pos, b"abc")), ..known(7, pos, "/x") };
+        for seed in 0..50 {
+            let disk = Simulated::default();
+            disk.create_directory(Path::new("/state")).expect("a directory");
+            save(&disk, path, &[marked(3)]).expect("it can be written");
+            disk.fail(disk.calls() + seed % 12..u64::MAX);
+            let saved = save(&disk, path, &[marked(4)]).is_ok();
+            let crashed = disk.crash(seed);
+            let found = load(&crashed, path);
+            assert_eq!(found.len(), 1, "{seed}");
+            assert!(found[0].pos == 4 || (found[0].pos == 3 && !saved), "{seed}: {found:?}");
+        }
     }
 }
