@@ -1,11 +1,12 @@
 //! Directories that are watched for changes, with a note of what has changed since somebody last asked.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use notify::event::ModifyKind;
 use notify::{EventKind, RecommendedWatcher, RecursiveMode, Watcher as _};
 use tokio::sync::Notify;
 use tracing::warn;
@@ -16,15 +17,15 @@ const MOST_NAMES: usize = 4096;
 /// What has changed.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Changes {
-    /// These paths, at most.
-    Paths(HashSet<PathBuf>),
+    /// These paths, at most, and of each whether it came by a rename: a file that did was whole when it came.
+    Paths(HashMap<PathBuf, bool>),
     /// Nobody knows: too much at once.
     Unknown,
 }
 
 impl Changes {
     fn none() -> Self {
-        Self::Paths(HashSet::new())
+        Self::Paths(HashMap::new())
     }
 }
 
@@ -47,7 +48,8 @@ impl Seen {
             Ok(event) if matches!(event.kind, EventKind::Access(_)) => return,
             Ok(event) => {
                 if let Changes::Paths(paths) = changes {
-                    paths.extend(event.paths);
+                    let renamed = matches!(event.kind, EventKind::Modify(ModifyKind::Name(_)));
+                    paths.extend(event.paths.into_iter().map(|path| (path, renamed)));
                     if paths.len() > MOST_NAMES {
                         *changes = Changes::Unknown;
                     }
@@ -68,7 +70,6 @@ struct Watched {
 /// Watches directories. Where the system cannot, it says so and stays silent: somebody has to look then and when.
 pub struct Watch {
     watcher: Option<RecommendedWatcher>,
-    mode: RecursiveMode,
     directories: Vec<Watched>,
 }
 
@@ -76,17 +77,32 @@ pub struct Watch {
 pub struct Told(Arc<Seen>);
 
 impl Watch {
-    /// Begins to watch; with `recursive` also what is below the directories.
-    pub fn new(directories: impl IntoIterator<Item = PathBuf>, recursive: bool) -> (Self, Told) {
+    /// Begins to watch directories, but not what is below them.
+    pub fn new(directories: impl IntoIterator<Item = PathBuf>) -> (Self, Told) {
         let seen = Arc::new(Seen { changes: Mutex::new(Changes::none()), woken: Notify::new() });
         let noted = Arc::clone(&seen);
         let watcher = notify::recommended_watcher(move |event| noted.note(event));
         let watcher = watcher.map_err(|error| warn!("changes of files are looked for, not told: {error}")).ok();
-        let mode = if recursive { RecursiveMode::Recursive } else { RecursiveMode::NonRecursive };
         let directories = directories.into_iter().map(|path| Watched { path, id: None }).collect();
-        let mut watch = Self { watcher, mode, directories };
+        let mut watch = Self { watcher, directories };
         watch.renew();
         (watch, Told(seen))
+    }
+
+    /// Watches these directories and no others from now on. Returns whether there are new ones, in which something may
+    /// have changed that nobody was told of.
+    pub fn follow(&mut self, directories: impl IntoIterator<Item = PathBuf>) -> bool {
+        let mut new: HashSet<PathBuf> = directories.into_iter().collect();
+        let (kept, gone) = self.directories.drain(..).partition(|watched| new.remove(&watched.path));
+        self.directories = kept;
+        for Watched { path, .. } in &gone {
+            // The system may have forgotten it already.
+            self.watcher.as_mut().and_then(|watcher| watcher.unwatch(path).ok());
+        }
+        let any = !new.is_empty();
+        self.directories.extend(new.into_iter().map(|path| Watched { path, id: None }));
+        self.renew();
+        any
     }
 
     /// Watches directories that have come or been replaced. Returns whether every change will be told.
@@ -98,7 +114,7 @@ impl Watch {
             if now.is_none() || *id != now {
                 // Of one that is gone the system has forgotten the watch already.
                 watcher.unwatch(path).ok();
-                *id = now.filter(|_| match watcher.watch(path, self.mode) {
+                *id = now.filter(|_| match watcher.watch(path, RecursiveMode::NonRecursive) {
                     Ok(()) => true,
                     Err(error) => {
                         warn!("changes in {} are looked for, not told: {error}", path.display());
@@ -145,26 +161,47 @@ mod tests {
         let home = tempfile::tempdir().expect("a temporary directory");
         let directory = home.path().join("d");
         fs::create_dir(&directory).expect("a directory");
-        let (mut watch, told) = Watch::new([directory.clone()], false);
+        let (mut watch, told) = Watch::new([directory.clone()]);
         let hears_of = async |path: &Path| {
             let heard = tokio::time::timeout(Duration::from_secs(20), async {
                 loop {
                     told.changed().await;
-                    if matches!(told.take(), Changes::Paths(paths) if paths.contains(path)) {
-                        return;
+                    if let Changes::Paths(paths) = told.take()
+                        && let Some(renamed) = paths.get(path)
+                    {
+                        return *renamed;
                     }
                 }
             });
-            heard.await.expect("it is told");
+            heard.await.expect("it is told")
         };
         let file = directory.join("f");
         fs::write(&file, "1").expect("a file");
-        hears_of(&file).await;
+        assert!(!hears_of(&file).await);
+        fs::rename(&file, directory.join("g")).expect("a rename");
+        assert!(hears_of(&directory.join("g")).await);
         fs::remove_dir_all(&directory).expect("it goes");
         watch.renew();
         fs::create_dir(&directory).expect("it comes back");
         watch.renew();
         fs::write(&file, "2").expect("a file");
         hears_of(&file).await;
+    }
+
+    #[tokio::test]
+    async fn directories_come_and_go() {
+        let home = tempfile::tempdir().expect("a temporary directory");
+        let [a, b] = ["a", "b"].map(|name| home.path().join(name));
+        fs::create_dir(&a).expect("a directory");
+        fs::create_dir(&b).expect("a directory");
+        let (mut watch, told) = Watch::new([a.clone()]);
+        assert!(!watch.follow([a.clone()]));
+        assert!(watch.follow([b.clone()]));
+        fs::write(a.join("f"), "1").expect("a file");
+        fs::write(b.join("f"), "1").expect("a file");
+        let heard = tokio::time::timeout(Duration::from_secs(20), told.changed());
+        heard.await.expect("it is told");
+        let Changes::Paths(paths) = told.take() else { panic!("too much at once") };
+        assert!(paths.contains_key(&b.join("f")) && !paths.contains_key(&a.join("f")), "{paths:?}");
     }
 }

@@ -260,7 +260,7 @@ impl Files {
     }
 
     /// Looks at paths that have changed.
-    pub fn look(&mut self, paths: HashSet<PathBuf>, now: Instant) {
+    pub fn look(&mut self, paths: impl IntoIterator<Item = PathBuf>, now: Instant) {
         let mut found = Vec::new();
         for path in paths {
             let Some(group) = self.groups.iter().position(|group| group.has(&path)) else { continue };

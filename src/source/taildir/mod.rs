@@ -241,7 +241,7 @@ impl Tail {
         }
         let mut files = Files::new(Arc::clone(config))?;
         // Before the first look, so that nothing falls between the two.
-        let (mut watch, told) = Watch::new(config.groups.iter().map(|group| group.directory.clone()), false);
+        let (mut watch, told) = Watch::new(config.groups.iter().map(|group| group.directory.clone()));
         let now = Instant::now();
         files.begin(&positions::load(&Disk, &config.position_file), now);
         let scan_at = now + scan_interval(config, &mut watch, &files, 0);
@@ -255,7 +255,7 @@ impl Tail {
             self.scan_at = now + scan_interval(config, &mut self.watch, &self.files, self.empty_scans);
             self.empty_scans = self.empty_scans.saturating_add(1);
         } else if let Changes::Paths(paths) = changes {
-            self.files.look(paths, now);
+            self.files.look(paths.into_keys(), now);
         }
         self.files.tick(now);
         let portion = self.files.next(now);

@@ -138,7 +138,7 @@ fn appended_lines_come_once_and_in_order() {
     assert_eq!(scene.read(), ["1", "2", "", "4", "5"]);
     assert_eq!(scene.read(), [""; 0]);
     scene.append("a.log", " ends\n6\n");
-    scene.files.look([scene.path("a.log"), scene.path("gone.log")].into(), scene.now);
+    scene.files.look([scene.path("a.log"), scene.path("gone.log")], scene.now);
     assert_eq!(scene.drain(), ["tail ends", "6"]);
 }
 
