@@ -24,5 +24,7 @@ mod packaging;
 mod real_flume;
 mod spark;
 mod spark_peers;
+mod spooldir;
+mod spooldir_peers;
 mod taildir;
 mod thrift;
