@@ -122,6 +122,11 @@ impl TailFile {
         }
     }
 
+    /// Whether it is the file at this path, as it was.
+    fn is_at(&self, path: &Path, metadata: &Metadata) -> bool {
+        self.path == path && self.born == born(metadata) && !self.lost
+    }
+
     /// Whether there may be something new.
     fn differs_from(&self, metadata: &Metadata) -> bool {
         metadata.len() != self.scanned || self.modified != metadata.modified().ok()
@@ -293,17 +298,23 @@ impl Files {
                 group.names().iter().filter_map(|path| Some((number, path.clone(), fs::metadata(path).ok()?)));
             found.extend(metadata.filter(|(_, _, metadata)| metadata.is_file()));
         }
-        found.sort_by_key(|(_, _, metadata)| age(metadata));
+        found.sort_by_cached_key(|(_, _, metadata)| age(metadata));
         found
     }
 
     /// Takes notice of a file of a matching name.
     fn note(&mut self, group: usize, path: PathBuf, metadata: &Metadata, now: Instant) {
         let id = FileId::of(metadata);
-        if let Some(other) = self.paths.get(&path)
-            && *other != id
-        {
-            self.lose(&path.clone());
+        match self.paths.get(&path) {
+            // As most files are most of the time.
+            Some(known) if *known == id && self.files.get(&id).is_some_and(|file| file.is_at(&path, metadata)) => {
+                if self.files[&id].differs_from(metadata) {
+                    self.queue(id);
+                }
+                return;
+            }
+            Some(other) if *other != id => self.lose(&path),
+            _ => {}
         }
         if self.files.get(&id).is_some_and(|file| file.born != born(metadata)) {
             debug!("inode {} is another file now: {}", id.inode, path.display());
@@ -526,8 +537,8 @@ impl Files {
         Ok(Some(Portion { id, buffer, base, batches }))
     }
 
-    /// Notes that a batch of a portion is in the channels. A portion's batches are committed in their order.
-    pub fn commit(&mut self, portion: &Portion, end: u64, now: Instant) {
+    /// Notes that the next so many batches of a portion, up to `end` in the file, are in the channels.
+    pub fn commit(&mut self, portion: &Portion, end: u64, batches: u64, now: Instant) {
         let Some(file) = self.files.get_mut(&portion.id) else { return };
         let used = (end - portion.base) as usize;
         file.guard.clear();
@@ -535,7 +546,7 @@ impl Files {
         file.pos = end;
         file.scanned = file.scanned.max(end);
         file.touched = now;
-        file.turn += 1;
+        file.turn += batches;
         self.unsaved = true;
     }
 

@@ -36,7 +36,7 @@ use tracing::{error, info};
 use self::files::{Files, Portion};
 use self::groups::GroupConfig;
 use super::watch::{Changes, Told, Watch};
-use super::{ChannelProcessor, Source, SourceBuilder, SourceConfig, SourceError};
+use super::{ChannelProcessor, Pipeline, Source, SourceBuilder, SourceConfig, SourceError};
 use crate::blocking::blocking;
 use crate::config::{ComponentType, Props};
 use crate::event::Headers;
@@ -320,13 +320,21 @@ impl Source for TaildirSource {
 
 /// Delivers what was read, as far as the stop lets it.
 async fn deliver(mut portion: Portion, tail: &Mutex<Tail>, out: &ChannelProcessor, stop: &CancellationToken) {
+    let mut pipeline = Pipeline::new(out, stop);
+    let mut ends = Vec::with_capacity(portion.batches.len());
     for (batch, end) in std::mem::take(&mut portion.batches) {
-        out.counters().append_batch_received.add(1);
-        if !out.deliver_patiently(batch, stop).await && stop.is_cancelled() {
-            return;
+        if stop.is_cancelled() {
+            break;
         }
-        out.counters().append_batch_accepted.add(1);
-        lock(tail).files.commit(&portion, end, Instant::now());
+        out.counters().append_batch_received.add(1);
+        pipeline.deliver(batch).await;
+        ends.push(end);
+    }
+    pipeline.finish().await;
+    let settled = &ends[..pipeline.settled()];
+    out.counters().append_batch_accepted.add(settled.len() as u64);
+    if let Some(end) = settled.last() {
+        lock(tail).files.commit(&portion, *end, settled.len() as u64, Instant::now());
     }
 }
 

@@ -102,7 +102,7 @@ impl Scene {
             for (batch, end) in &portion.batches {
                 assert!(batch.len() <= self.config.batch_size);
                 events.extend(batch.iter().map(|event| String::from_utf8_lossy(event.body()).into_owned()));
-                self.files.commit(&portion, *end, self.now);
+                self.files.commit(&portion, *end, 1, self.now);
             }
         }
         events
@@ -149,7 +149,7 @@ fn what_is_not_committed_comes_again() {
     scene.files.scan(scene.now);
     let portion = scene.files.next(scene.now).expect("something to read");
     assert_eq!(portion.batches.len(), 2);
-    scene.files.commit(&portion, portion.batches[0].1, scene.now);
+    scene.files.commit(&portion, portion.batches[0].1, 1, scene.now);
     assert_eq!(scene.drain(), ["4"]);
 }
 
@@ -469,7 +469,7 @@ proptest! {
                     if let Some(portion) = scene.files.next(scene.now) {
                         let (batch, end) = &portion.batches[0];
                         events.extend(batch.iter().map(|event| String::from_utf8_lossy(event.body()).into_owned()));
-                        scene.files.commit(&portion, *end, scene.now);
+                        scene.files.commit(&portion, *end, 1, scene.now);
                     }
                 }
                 Act::Restart => scene.restart(),
