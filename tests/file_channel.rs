@@ -1,6 +1,5 @@
 //! The file channel in a whole agent: what a client has been told to be accepted survives the agent.
 
-use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread;
@@ -8,19 +7,12 @@ use std::thread;
 use rustix::process::Signal;
 use tempfile::TempDir;
 
-use crate::support::{Conversation, LOGGER, NETCAT, TestAgent, contents, directory, eventually, file_roll};
-
-/// A file channel `c1` in a directory that outlives the agent.
-fn channel(home: &Path) -> String {
-    let home = home.display();
-    format!(
-        "a1.channels = c1\na1.channels.c1.type = file\na1.channels.c1.checkpointDir = {home}/checkpoint\n\
-         a1.channels.c1.dataDirs = {home}/data1,{home}/data2\na1.channels.c1.minimumRequiredSpace = 1048576\n"
-    )
-}
+use crate::support::{
+    Conversation, LOGGER, NETCAT, TestAgent, contents, directory, eventually, file_channel, file_roll,
+};
 
 fn source_only(home: &TempDir) -> TestAgent {
-    TestAgent::start(&format!("{NETCAT}{}", channel(home.path())))
+    TestAgent::start(&format!("{NETCAT}{}", file_channel(home.path())))
 }
 
 fn kill(mut agent: TestAgent) {
@@ -36,7 +28,7 @@ fn events_wait_for_a_sink_over_a_kill() {
     nc.send("kept-1\nkept-2\n");
     assert_eq!(nc.lines(2), ["OK", "OK"]);
     kill(agent);
-    let mut agent = TestAgent::start(&format!("{NETCAT}{}{LOGGER}", channel(home.path())));
+    let mut agent = TestAgent::start(&format!("{NETCAT}{}{LOGGER}", file_channel(home.path())));
     let events = agent.wait_for_events(2);
     assert!(events[0].contains("kept-1") && events[1].contains("kept-2"), "{events:?}");
     agent.wait_for_line("Queue Size after replay: 2 [channel=c1]");
@@ -44,7 +36,7 @@ fn events_wait_for_a_sink_over_a_kill() {
     assert_eq!(agent.terminate().code(), Some(0));
 
     // In order, so that nothing comes twice.
-    let agent = TestAgent::start(&format!("{NETCAT}{}{LOGGER}", channel(home.path())));
+    let agent = TestAgent::start(&format!("{NETCAT}{}{LOGGER}", file_channel(home.path())));
     agent.wait_for_line("Queue Size after replay: 0 [channel=c1]");
     let mut nc = Conversation::with(agent.port());
     assert_eq!(nc.ask("next"), "OK");
@@ -59,7 +51,7 @@ fn a_stop_loses_nothing_that_waits() {
     assert_eq!(Conversation::with(agent.port()).ask("waiting"), "OK");
     assert_eq!(agent.terminate().code(), Some(0));
     assert!(agent.last_line().contains("0 lost"), "{}", agent.last_line());
-    let agent = TestAgent::start(&format!("{NETCAT}{}{LOGGER}", channel(home.path())));
+    let agent = TestAgent::start(&format!("{NETCAT}{}{LOGGER}", file_channel(home.path())));
     assert!(agent.wait_for_events(1)[0].contains("waiting"));
 }
 
@@ -68,7 +60,7 @@ fn every_line_that_was_answered_ok_is_delivered_whenever_the_agent_is_killed() {
     let home = directory();
     let out = home.path().join("out");
     std::fs::create_dir(&out).expect("a directory");
-    let config = format!("{NETCAT}{}{}", channel(home.path()), file_roll(&out));
+    let config = format!("{NETCAT}{}{}", file_channel(home.path()), file_roll(&out));
     let accepted: Arc<Mutex<Vec<String>>> = Arc::default();
     for round in 0..6 {
         let agent = TestAgent::start(&config);
@@ -126,7 +118,8 @@ fn send(port: u16, round: usize, client: usize, accepted: &Mutex<Vec<String>>, o
 #[test]
 fn two_channels_do_not_share_a_directory() {
     let home = directory();
-    let (one, two) = (channel(home.path()), channel(home.path()).replace("c1", "c2").replace("a1.channels = c2\n", ""));
+    let (one, two) =
+        (file_channel(home.path()), file_channel(home.path()).replace("c1", "c2").replace("a1.channels = c2\n", ""));
     let agent = TestAgent::start(&format!(
         "{NETCAT}{one}{two}a1.channels = c1 c2\n\
          a1.sinks = k2\na1.sinks.k2.type = null\na1.sinks.k2.channel = c2\n"

@@ -9,7 +9,8 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::support::{
-    Event, LOGGER, MEMORY, TestAgent, contents, directory, eventually, file_roll, keys, wait_for_kept_events, write,
+    Event, LOGGER, MEMORY, TestAgent, contents, directory, eventually, file_channel, file_roll, keys,
+    wait_for_kept_events, write,
 };
 
 /// A spooling directory, and one for what was delivered.
@@ -121,11 +122,7 @@ fn killed_at_any_moment_it_loses_nothing_and_repeats_at_most_a_batch() {
     for (number, part) in lines.chunks(20_000).enumerate() {
         place.put(&format!("part{number}"), part.concat());
     }
-    let channel = format!(
-        "a1.channels = c1\na1.channels.c1.type = file\na1.channels.c1.checkpointDir = {0}/c\n\
-         a1.channels.c1.dataDirs = {0}/d\na1.channels.c1.minimumRequiredSpace = 1048576\n",
-        place.home.path().display()
-    );
+    let channel = file_channel(place.home.path());
     for kill in 1..=KILLS {
         let mut agent = TestAgent::start(&format!("{}{channel}", place.source("")));
         agent.wait_for_line("Component type: SOURCE, name: r1 started");

@@ -9,7 +9,7 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::support::{
-    Event, LOGGER, MEMORY, TestAgent, contents, directory, eventually, file_roll, wait_for_kept_events,
+    Event, LOGGER, MEMORY, TestAgent, contents, directory, eventually, file_channel, file_roll, wait_for_kept_events,
 };
 
 /// Directories for logs, positions and what was delivered.
@@ -134,6 +134,31 @@ fn killed_it_repeats_nothing_that_was_noted() {
     }
     let _agent = place.start(r".*\.log");
     place.expect(&written);
+}
+
+#[test]
+fn killed_at_any_moment_it_loses_nothing() {
+    let place = Place::new();
+    let lines: Vec<String> = (0..30_000).map(|line| format!("{line:05}\n")).collect();
+    place.append("app.log", &lines.concat());
+    let channel = file_channel(place.home.path());
+    for kill in 1..=3 {
+        let mut agent = TestAgent::start(&format!("{}{channel}", place.source(".*")));
+        agent.wait_for_line("Component type: SOURCE, name: r1 started");
+        let seen = eventually(|| (agent.counter("SOURCE.r1", "EventAcceptedCount") >= 2000 * kill).then_some(()));
+        assert!(seen.is_some());
+        agent.signal(Signal::KILL);
+        agent.wait();
+    }
+    let mut agent = TestAgent::start(&format!("{}{channel}{}", place.source(".*"), file_roll(&place.out())));
+    place.expect_position("app.log", lines.concat().len() as u64);
+    agent.wait_for_counter("CHANNEL.c1", "ChannelSize", 0);
+    assert!(agent.terminate().success());
+    let delivered = contents(&place.out());
+    let mut delivered: Vec<&[u8]> = delivered.split_inclusive(|byte| *byte == b'\n').collect();
+    delivered.sort_unstable();
+    delivered.dedup();
+    assert!(delivered.concat() == lines.concat().as_bytes(), "{} lines of 30000", delivered.len());
 }
 
 #[test]
