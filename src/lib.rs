@@ -6,6 +6,7 @@
 //! [`config`] reads, and keeps them running.
 
 pub mod agent;
+mod blocking;
 pub mod channel;
 mod charset;
 pub mod cli;
@@ -14,6 +15,7 @@ pub mod event;
 pub mod fs;
 pub mod interceptor;
 mod java;
+pub mod java_regex;
 pub mod logging;
 pub mod metrics;
 mod net;

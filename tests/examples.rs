@@ -228,3 +228,35 @@ fn a_full_optional_channel_is_the_clients_least_worry() {
     assert!(seen.is_some());
     agent.wait_for_line("Unable to put batch on optional channel: best-effort");
 }
+
+#[test]
+fn taildir_memory_file_roll() {
+    let (logs, out) = (directory(), directory());
+    let env = [("LOGS_DIR", logs.path()), ("LINES_DIR", out.path())];
+    let _agent = start("a1", &example("taildir-memory-file_roll.conf"), "", &env);
+    append(&logs.path().join("app1.log"), "error\n  at x\nfine\n");
+    append(&logs.path().join("access.log"), "GET /\n");
+    let seen = eventually(|| {
+        let text = String::from_utf8(contents(out.path())).ok()?;
+        let all = ["{kind=app} error\n  at x\n", "{kind=app} fine\n", "{kind=access} GET /\n"];
+        all.iter().all(|event| text.contains(event)).then_some(())
+    });
+    assert!(seen.is_some(), "{}", String::from_utf8_lossy(&contents(out.path())));
+}
+
+#[test]
+fn spooldir_file_file_roll() {
+    let (spool, out, channel) = (directory(), directory(), directory());
+    let env = [("SPOOL_DIR", spool.path()), ("LINES_DIR", out.path()), ("CHANNEL_DIR", channel.path())];
+    let mut agent = start("a1", &example("spooldir-file-file_roll.conf"), "", &env);
+    for (name, text) in [("1.log", &b"one\ntw\xff\n"[..]), ("notes.txt", b"no\n")] {
+        let hidden = write(spool.path(), &format!(".{name}"), text);
+        fs::rename(hidden, spool.path().join(name)).expect("a rename");
+    }
+    let expected = "{basename=1.log} one\n{basename=1.log} tw\u{fffd}\n";
+    let seen = eventually(|| (contents(out.path()) == expected.as_bytes()).then_some(()));
+    assert!(seen.is_some(), "{}", String::from_utf8_lossy(&contents(out.path())));
+    assert!(eventually(|| spool.path().join("1.log.COMPLETED").exists().then_some(())).is_some());
+    assert!(spool.path().join("notes.txt").exists());
+    assert!(agent.terminate().success());
+}

@@ -12,20 +12,12 @@ use rustix::process::Signal;
 use tempfile::TempDir;
 
 use crate::support::{
-    Answer, AvroClient, Conversation, LOGGER, NETCAT, TestAgent, batch, contents, directory, eventually, file_roll,
+    Answer, AvroClient, Conversation, LOGGER, NETCAT, TestAgent, batch, contents, directory, eventually, file_channel,
+    file_roll,
 };
 
-/// A file channel `c1` in a directory that outlives the agent.
-fn channel(home: &Path) -> String {
-    let home = home.display();
-    format!(
-        "a1.channels = c1\na1.channels.c1.type = file\na1.channels.c1.checkpointDir = {home}/checkpoint\n\
-         a1.channels.c1.dataDirs = {home}/data1,{home}/data2\na1.channels.c1.minimumRequiredSpace = 1048576\n"
-    )
-}
-
 fn source_only(home: &TempDir) -> TestAgent {
-    TestAgent::start(&format!("{NETCAT}{}", channel(home.path())))
+    TestAgent::start(&format!("{NETCAT}{}", file_channel(home.path())))
 }
 
 fn kill(mut agent: TestAgent) {
@@ -41,7 +33,7 @@ fn events_wait_for_a_sink_over_a_kill() {
     nc.send("kept-1\nkept-2\n");
     assert_eq!(nc.lines(2), ["OK", "OK"]);
     kill(agent);
-    let mut agent = TestAgent::start(&format!("{NETCAT}{}{LOGGER}", channel(home.path())));
+    let mut agent = TestAgent::start(&format!("{NETCAT}{}{LOGGER}", file_channel(home.path())));
     let events = agent.wait_for_events(2);
     assert!(events[0].contains("kept-1") && events[1].contains("kept-2"), "{events:?}");
     agent.wait_for_line("Queue Size after replay: 2 [channel=c1]");
@@ -49,7 +41,7 @@ fn events_wait_for_a_sink_over_a_kill() {
     assert_eq!(agent.terminate().code(), Some(0));
 
     // In order, so that nothing comes twice.
-    let agent = TestAgent::start(&format!("{NETCAT}{}{LOGGER}", channel(home.path())));
+    let agent = TestAgent::start(&format!("{NETCAT}{}{LOGGER}", file_channel(home.path())));
     agent.wait_for_line("Queue Size after replay: 0 [channel=c1]");
     let mut nc = Conversation::with(agent.port());
     assert_eq!(nc.ask("next"), "OK");
@@ -64,7 +56,7 @@ fn a_stop_loses_nothing_that_waits() {
     assert_eq!(Conversation::with(agent.port()).ask("waiting"), "OK");
     assert_eq!(agent.terminate().code(), Some(0));
     assert!(agent.last_line().contains("0 lost"), "{}", agent.last_line());
-    let agent = TestAgent::start(&format!("{NETCAT}{}{LOGGER}", channel(home.path())));
+    let agent = TestAgent::start(&format!("{NETCAT}{}{LOGGER}", file_channel(home.path())));
     assert!(agent.wait_for_events(1)[0].contains("waiting"));
 }
 
@@ -96,7 +88,7 @@ fn whatever_was_acknowledged_is_delivered_whenever_the_agent_is_killed() {
                 a1.sources.r2.channels = c1\n";
     // Small files, so that they come and go; the sink is killed in the middle of its work as well.
     let small = "a1.channels.c1.maxFileSize = 200000\na1.channels.c1.checkpointInterval = 1000\n";
-    let config = format!("{NETCAT}{avro}a1.sources = r1 r2\n{}{small}{}", channel(home.path()), file_roll(&out));
+    let config = format!("{NETCAT}{avro}a1.sources = r1 r2\n{}{small}{}", file_channel(home.path()), file_roll(&out));
     let accepted = Accepted::default();
     let mut random = 7_u64;
     for round in 0..kills() {
@@ -199,7 +191,7 @@ impl Drop for SmallDisk {
 fn a_full_disk_holds_clients_back_until_there_is_room() {
     let home = directory();
     let Some(disk) = SmallDisk::at(home.path().join("disk"), "size=3m") else { return };
-    let agent = TestAgent::start(&format!("{NETCAT}{}a1.channels.c1.keep-alive = 0\n", channel(&disk.0)));
+    let agent = TestAgent::start(&format!("{NETCAT}{}a1.channels.c1.keep-alive = 0\n", file_channel(&disk.0)));
     let mut nc = Conversation::with(agent.port());
     let line = "x".repeat(500);
     let mut accepted = 0;
@@ -222,7 +214,7 @@ fn a_disk_that_really_is_full_loses_nothing() {
     let home = directory();
     let Some(disk) = SmallDisk::at(home.path().join("disk"), "size=3m") else { return };
     // What Flume keeps free is less than others take.
-    let config = format!("{NETCAT}{}a1.channels.c1.keep-alive = 0\n", channel(&disk.0));
+    let config = format!("{NETCAT}{}a1.channels.c1.keep-alive = 0\n", file_channel(&disk.0));
     let agent = TestAgent::start(&config);
     let mut nc = Conversation::with(agent.port());
     let line = "x".repeat(20_000);
@@ -248,7 +240,7 @@ fn a_read_only_disk_is_waited_for() {
     let home = directory();
     let Some(disk) = SmallDisk::at(home.path().join("disk"), "size=30m") else { return };
     disk.remount("ro");
-    let agent = TestAgent::start(&format!("{NETCAT}{}{LOGGER}", channel(&disk.0)));
+    let agent = TestAgent::start(&format!("{NETCAT}{}{LOGGER}", file_channel(&disk.0)));
     let line = agent.wait_for_line("Failed to start the file channel");
     assert!(line.contains("Read-only file system") && line.contains("tried again"), "{line}");
     disk.remount("rw");
@@ -271,7 +263,7 @@ fn a_directory_that_vanishes_is_made_again_and_nothing_is_lost() {
     let line = agent.wait_for_line("puts are refused until it works again");
     assert!(line.contains("segment-0000000001 is gone"), "{line}");
     kill(agent);
-    let agent = TestAgent::start(&format!("{NETCAT}{}{LOGGER}", channel(home.path())));
+    let agent = TestAgent::start(&format!("{NETCAT}{}{LOGGER}", file_channel(home.path())));
     let events = agent.wait_for_events(2);
     assert!(events[0].contains("before") && events[1].contains("after"), "{events:?}");
 }
@@ -279,7 +271,8 @@ fn a_directory_that_vanishes_is_made_again_and_nothing_is_lost() {
 #[test]
 fn two_channels_do_not_share_a_directory() {
     let home = directory();
-    let (one, two) = (channel(home.path()), channel(home.path()).replace("c1", "c2").replace("a1.channels = c2\n", ""));
+    let (one, two) =
+        (file_channel(home.path()), file_channel(home.path()).replace("c1", "c2").replace("a1.channels = c2\n", ""));
     let agent = TestAgent::start(&format!(
         "{NETCAT}{one}{two}a1.channels = c1 c2\n\
          a1.sinks = k2\na1.sinks.k2.type = null\na1.sinks.k2.channel = c2\n"

@@ -38,7 +38,8 @@ impl FileSystem for Disk {
     }
 
     fn create_directory(&self, path: &Path) -> io::Result<()> {
-        if path.is_dir() {
+        // An empty path is the directory that we are in.
+        if path.as_os_str().is_empty() || path.is_dir() {
             return Ok(());
         }
         match path.parent() {

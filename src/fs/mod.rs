@@ -105,5 +105,6 @@ pub fn replace(fs: &dyn FileSystem, path: &Path, content: &[u8]) -> io::Result<(
     file.write_at(&[IoSlice::new(content)], 0)?;
     file.sync()?;
     fs.rename(beside, path)?;
-    fs.sync_directory(path.parent().unwrap_or(Path::new(".")))
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    fs.sync_directory(directory.unwrap_or(Path::new(".")))
 }

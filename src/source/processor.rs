@@ -446,4 +446,23 @@ mod tests {
         stop.cancel();
         assert!(!out.deliver_patiently(batch(1), &stop).await, "no room, and no time to wait for it");
     }
+
+    #[tokio::test]
+    async fn a_pipeline_knows_what_the_stop_has_cut_off() {
+        let config = MemoryConfig { byte_slots: 3, ..MemoryConfig::default() };
+        let small = MemoryChannel::new("c1", config, &Metrics::default());
+        let out = processor(ToFirst, &[&small]);
+        let stop = CancellationToken::new();
+        let mut pipeline = Pipeline::new(&out, &stop);
+        let never_fits = Batch::from_iter([Event::new(vec![b'x'; 1000])]);
+        for batch in [batch(2), never_fits] {
+            pipeline.deliver(batch).await;
+        }
+        stop.cancel();
+        for batch in [batch(2), batch(1)] {
+            pipeline.deliver(batch).await;
+        }
+        pipeline.finish().await;
+        assert_eq!((pipeline.settled(), small.counters().size.get()), (2, 3));
+    }
 }
