@@ -229,8 +229,13 @@ impl FileChannel {
         }))
     }
 
+    /// Waits until puts work.
+    pub(super) async fn healthy(&self) -> Result<(), ChannelError> {
+        self.0.healthy().await
+    }
+
     /// Takes over another configuration; `false` when it is of another place.
-    fn reconfigure(&self, new: &FileConfig) -> bool {
+    pub(super) fn reconfigure(&self, new: &FileConfig) -> bool {
         let shared = &*self.0;
         if shared.directories != new.directories {
             return false;
@@ -265,8 +270,8 @@ impl Channel for FileChannel {
         self.0.room.free()
     }
 
-    fn is_durable(&self) -> bool {
-        true
+    fn in_memory(&self) -> u64 {
+        0
     }
 
     fn as_any(&self) -> &dyn Any {
