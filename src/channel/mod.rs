@@ -36,6 +36,10 @@ pub type ChannelBuilder = fn(&mut Props<'_>) -> Option<Box<dyn ChannelConfig>>;
 pub trait ChannelConfig: Send {
     /// The most events that one transaction may hold, when the type has such a limit.
     fn transaction_capacity(&self) -> Option<usize>;
+    /// Where it keeps its events, when that is on disk.
+    fn directories(&self) -> Option<&file::Directories> {
+        None
+    }
     /// Makes the channel.
     fn build(self: Box<Self>, name: &str, metrics: &Metrics) -> Arc<dyn Channel>;
     /// Gives this configuration to a channel that runs and keeps its events; `false` when the channel is of

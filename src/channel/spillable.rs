@@ -20,7 +20,7 @@ use async_trait::async_trait;
 use tokio::sync::Notify;
 use tracing::{error, info};
 
-use super::file::{FileChannel, FileConfig, Tuning};
+use super::file::{Directories, FileChannel, FileConfig, Tuning};
 use super::memory::{MemoryChannel, MemoryConfig, byte_slots};
 use super::room::within;
 use super::{
@@ -111,6 +111,10 @@ impl SpillableConfig {
 impl ChannelConfig for SpillableConfig {
     fn transaction_capacity(&self) -> Option<usize> {
         Some(self.overflow.transaction_capacity)
+    }
+
+    fn directories(&self) -> Option<&Directories> {
+        Some(&self.overflow.directories)
     }
 
     fn build(self: Box<Self>, name: &str, metrics: &Metrics) -> Arc<dyn Channel> {

@@ -184,6 +184,10 @@ impl ChannelConfig for FileConfig {
         Some(self.transaction_capacity)
     }
 
+    fn directories(&self) -> Option<&Directories> {
+        Some(&self.directories)
+    }
+
     fn build(self: Box<Self>, name: &str, metrics: &Metrics) -> Arc<dyn Channel> {
         Arc::new(FileChannel::new(name, *self, Tuning::default(), Arc::new(Disk), metrics))
     }

@@ -17,11 +17,13 @@
 
 mod checkpoint;
 mod config;
+mod image;
 mod lock;
 mod open;
 mod ranges;
 mod reader;
 mod record;
+mod repair;
 mod segment;
 mod state;
 #[cfg(test)]
@@ -37,7 +39,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{Notify, Semaphore, oneshot};
 
+pub use checkpoint::FILE as CHECKPOINT_FILE;
 pub use config::{Directories, FileConfig};
+pub use image::{CheckpointState, Damage, Examination, Image, Missing, Piece, Walk};
+pub use lock::{FILE as LOCK_FILE, Holder, holder};
+pub use repair::{Repair, RepairError, Step};
+pub use segment::number_of as segment_number;
 
 use self::record::Draft;
 use self::state::{Held, Phase, Request, State, Waits, Written};

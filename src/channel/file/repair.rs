@@ -1,0 +1,228 @@
+//! Repair: what the files of a channel that nobody uses need, so that all of them is right again.
+//!
+//! Nothing that can be read is touched, and damaged bytes are copied before they are overwritten. A repair that is cut off
+//! at any point can be begun again.
+
+use std::fmt;
+use std::io::{self, IoSlice};
+use std::path::{Path, PathBuf};
+
+use thiserror::Error;
+
+use super::Directories;
+use super::image::{CheckpointState, Damage, Examination, Image};
+use super::lock::lock_all;
+use super::ranges::Ranges;
+use super::record::{Draft, HEADER};
+use super::segment::{Place, START, header, set_aside};
+use crate::fs::{FileSystem, Lock};
+
+/// The most bytes that one blank record takes.
+const BLANK: u64 = 1 << 20;
+
+/// Why a channel cannot be repaired.
+#[derive(Debug, Error)]
+pub enum RepairError {
+    /// Its files do not say enough, or somebody uses them.
+    #[error("{0}")]
+    Refused(String),
+    /// The disk did not do it.
+    #[error("{what}")]
+    Failed {
+        /// What was to be done.
+        what: String,
+        /// Why it was not.
+        source: io::Error,
+    },
+}
+
+/// One thing to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    /// Damaged bytes are copied, and overwritten by a record that says nothing.
+    SetAside(Damage),
+    /// Bytes at the end of a segment are copied and cut off.
+    Cut(Damage),
+    /// The beginning of a segment, in which nothing stands that is not known, is written anew.
+    Beginning(Damage),
+    /// A missing segment is replaced by an empty one.
+    Replace {
+        /// The segment's number.
+        segment: u64,
+        /// Its new file.
+        path: PathBuf,
+        /// How many events are known to have been in it.
+        events: u64,
+    },
+    /// The checkpoint is computed anew.
+    Checkpoint {
+        /// Its file.
+        path: PathBuf,
+        /// What it is now.
+        state: CheckpointState,
+        /// How many events will wait.
+        waiting: u64,
+        /// How many events are given up.
+        lost: u64,
+    },
+}
+
+impl fmt::Display for Step {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::SetAside(Damage { path, from, to, .. }) => {
+                write!(f, "set aside: {} are copied to damaged/ beside it and blanked", Place(path, *from, *to))
+            }
+            Self::Cut(Damage { path, from, to, torn, .. }) => {
+                let why = if *torn { "never written to their end" } else { "damaged" };
+                write!(f, "truncate: {}, {why}, are copied to damaged/ beside it and cut off", Place(path, *from, *to))
+            }
+            Self::Beginning(Damage { path, .. }) => write!(f, "recompute: the beginning of {}", path.display()),
+            Self::Replace { path, events, .. } => {
+                let path = path.display();
+                write!(f, "give up: {path} is missing with at least {events} events, an empty one takes its place")
+            }
+            Self::Checkpoint { path, state, waiting, lost } => {
+                let now = match state {
+                    CheckpointState::Missing => "which is missing",
+                    CheckpointState::Damaged => "which is damaged",
+                    CheckpointState::Whole => "after all this",
+                };
+                write!(f, "recompute: {}, {now}: {waiting} events wait", path.display())?;
+                if *lost > 0 { write!(f, ", {lost} cannot be read and are given up") } else { Ok(()) }
+            }
+        }
+    }
+}
+
+/// What is to be done, in order.
+pub struct Repair {
+    directories: Directories,
+    image: Image,
+    unreadable: Vec<(u64, u64)>,
+    steps: Vec<Step>,
+}
+
+impl Repair {
+    /// Keeps everybody else out, for as long as what this gives is there.
+    pub fn lock(fs: &dyn FileSystem, directories: &Directories) -> Result<Vec<Lock>, RepairError> {
+        let Directories { checkpoint, backup, data } = directories;
+        let all = [checkpoint].into_iter().chain(backup).chain(data).map(PathBuf::as_path);
+        lock_all(fs, "repair", all).map_err(RepairError::Refused)
+    }
+
+    /// Reads everything and says what there is to do. `progress` is told how many bytes have been read.
+    pub fn plan(directories: &Directories, image: Image, progress: impl FnMut(u64)) -> Result<Self, RepairError> {
+        let failed = |what: &str| {
+            let what = what.to_owned();
+            move |source| RepairError::Failed { what, source }
+        };
+        let Examination { damage, lost, unreadable, .. } =
+            image.examine(progress).map_err(failed("the segments cannot be read"))?;
+        let mut steps: Vec<Step> = Vec::new();
+        for missing in image.missing() {
+            let path = missing.path.clone();
+            steps.push(Step::Replace { segment: missing.segment, path, events: missing.events });
+        }
+        for damage in damage {
+            let segment = &image.segments[&damage.segment];
+            let is_last = image.segments.last_key_value().is_some_and(|(last, _)| *last == damage.segment);
+            let to_end = damage.to >= segment.len && (is_last || damage.to == segment.len);
+            if damage.from < START {
+                steps.push(Step::Beginning(damage));
+            } else if to_end {
+                steps.push(Step::Cut(damage));
+            } else if damage.to - damage.from >= HEADER as u64 {
+                steps.push(Step::SetAside(damage));
+            }
+        }
+        let checkpoints = image.checkpoints().map_err(failed("the checkpoint cannot be read"))?;
+        let damaged = checkpoints.iter().any(|(_, state)| *state == CheckpointState::Damaged);
+        if !steps.is_empty() || lost > 0 || damaged {
+            let given_up: u64 = unreadable.iter().map(|(from, to)| to - from).sum();
+            let waiting = image.backlog() - given_up;
+            steps.extend(checkpoints.into_iter().map(|(path, state)| Step::Checkpoint { path, state, waiting, lost }));
+        }
+        Ok(Self { directories: directories.clone(), image, unreadable, steps })
+    }
+
+    /// What there is to do.
+    pub fn steps(&self) -> &[Step] {
+        &self.steps
+    }
+
+    /// Does it. Nobody else must use the channel.
+    pub fn apply(mut self, fs: &dyn FileSystem) -> Result<(), RepairError> {
+        for step in std::mem::take(&mut self.steps) {
+            let what = step.to_string();
+            self.step(fs, step).map_err(|source| RepairError::Failed { what, source })?;
+        }
+        Ok(())
+    }
+
+    fn step(&mut self, fs: &dyn FileSystem, step: Step) -> io::Result<()> {
+        match step {
+            Step::SetAside(damage) => {
+                keep_copy(fs, &damage)?;
+                blank(fs, &damage)
+            }
+            Step::Cut(damage) => {
+                keep_copy(fs, &damage)?;
+                let file = fs.open(&damage.path)?;
+                if file.len()? > damage.from {
+                    file.set_len(damage.from)?;
+                    file.sync()?;
+                }
+                if let Some(segment) = self.image.segments.get_mut(&damage.segment) {
+                    segment.len = damage.from;
+                }
+                Ok(())
+            }
+            Step::Beginning(Damage { segment, path, .. }) => {
+                let file = fs.open(&path)?;
+                file.write_at(&[IoSlice::new(&header(segment, self.image.segments[&segment].first))], 0)?;
+                file.sync()
+            }
+            Step::Replace { segment, path, .. } => {
+                let first = self.image.segments.get(&segment).map_or(0, |segment| segment.first);
+                let file = fs.create(&path)?;
+                file.write_at(&[IoSlice::new(&header(segment, first))], 0)?;
+                file.sync()?;
+                fs.sync_directory(path.parent().unwrap_or(Path::new(".")))?;
+                if let Some(segment) = self.image.segments.get_mut(&segment) {
+                    segment.len = START;
+                }
+                Ok(())
+            }
+            Step::Checkpoint { path, .. } => {
+                let mut checkpoint = self.image.checkpoint();
+                let given_up: Ranges = checkpoint.done.iter().chain(self.unreadable.iter().copied()).collect();
+                checkpoint.done = given_up;
+                checkpoint.write(fs, path.parent().unwrap_or(&self.directories.checkpoint))
+            }
+        }
+    }
+}
+
+/// Copies damaged bytes, durably.
+fn keep_copy(fs: &dyn FileSystem, damage: &Damage) -> io::Result<()> {
+    let file = fs.open(&damage.path)?;
+    let copy = set_aside(fs, &*file, Place(&damage.path, damage.from, damage.to))?;
+    fs.open(&copy)?.sync()?;
+    fs.sync_directory(copy.parent().unwrap_or(Path::new(".")))
+}
+
+/// Puts records that say nothing in the place of damaged bytes.
+fn blank(fs: &dyn FileSystem, damage: &Damage) -> io::Result<()> {
+    let file = fs.open(&damage.path)?;
+    let mut at = damage.from;
+    while at < damage.to {
+        let left = damage.to - at;
+        // What is left at the end must take a record, too.
+        let len = if left >= 2 * BLANK { BLANK } else { left };
+        let mut record = Draft::blank(len as usize);
+        file.write_at(&[IoSlice::new(record.seal(0, damage.segment, at))], at)?;
+        at += len;
+    }
+    file.sync()
+}
