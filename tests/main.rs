@@ -9,6 +9,7 @@ mod avro;
 mod avro_client;
 mod avro_peers;
 mod avro_sink;
+mod channel_command;
 mod cli;
 mod config;
 mod examples;

@@ -128,15 +128,15 @@ fn data_directories(directory: &Path) -> Result<Vec<PathBuf>, CommandError> {
     if has_segments(&own) {
         return Ok(vec![directory.to_owned()]);
     }
-    let is_data = |path: &PathBuf| {
-        let names = names(path).unwrap_or_default();
-        has_segments(&names) || (names.contains(LOCK_FILE) && !names.contains(CHECKPOINT_FILE))
-    };
-    let found: Vec<PathBuf> = below(directory).into_iter().filter(is_data).collect();
+    let below = below(directory).into_iter().map(|path| (names(&path).unwrap_or_default(), path));
+    let (data, others): (Vec<_>, Vec<_>) = below.partition(|(names, _)| has_segments(names));
+    // Into a channel without segments nothing was put yet.
+    let empty = others.into_iter().filter(|(names, _)| names.contains(LOCK_FILE) && !names.contains(CHECKPOINT_FILE));
+    let found: Vec<PathBuf> =
+        if data.is_empty() { empty.collect() } else { data }.into_iter().map(|(_, path)| path).collect();
     if !found.is_empty() {
         return Ok(found);
     }
-    // A channel into which nothing was put yet.
     if own.contains(LOCK_FILE) {
         return Ok(vec![directory.to_owned()]);
     }
@@ -146,7 +146,7 @@ fn data_directories(directory: &Path) -> Result<Vec<PathBuf>, CommandError> {
     )))
 }
 
-/// The directory with the checkpoint of these data directories; `None` when none is near.
+/// The directory of the checkpoint of these data directories; `None` when none is near.
 fn find_checkpoint(data: &[PathBuf]) -> Result<Option<PathBuf>, CommandError> {
     let mut near = BTreeSet::new();
     for directory in data {
@@ -155,8 +155,20 @@ fn find_checkpoint(data: &[PathBuf]) -> Result<Option<PathBuf>, CommandError> {
         near.extend(directory.parent().map(below).unwrap_or_default());
         near.insert(directory);
     }
-    near.retain(|directory| directory.join(CHECKPOINT_FILE).is_file());
-    let mut found: Vec<PathBuf> = near.into_iter().collect();
+    let near: Vec<(BTreeSet<String>, PathBuf)> =
+        near.into_iter().map(|path| (names(&path).unwrap_or_default(), path)).collect();
+    let having = |file: &'static str| near.iter().filter(move |(names, _)| names.contains(file));
+    let mut found: Vec<&PathBuf> = having(CHECKPOINT_FILE).map(|(_, path)| path).collect();
+    if found.is_empty() {
+        // One that no checkpoint was written to yet is locked like the others, and may be known by its name.
+        found = having(LOCK_FILE).filter(|(names, _)| !has_segments(names)).map(|(_, path)| path).collect();
+        if found.len() > 1 {
+            let named =
+                |path: &&PathBuf| path.file_name().is_some_and(|name| name.to_string_lossy().contains("checkpoint"));
+            found.retain(named);
+        }
+        return Ok(<[_; 1]>::try_from(found).ok().map(|[only]| only.clone()));
+    }
     if found.len() > 1 {
         found.retain(|directory| Image::is_checkpoint_of(directory, data));
         // The checkpoint and its copy are the same.
@@ -169,5 +181,5 @@ fn find_checkpoint(data: &[PathBuf]) -> Result<Option<PathBuf>, CommandError> {
             "there are several checkpoints near: {found}; say with --checkpoint-dir which one belongs to the channel"
         )));
     }
-    Ok(found.pop())
+    Ok(found.pop().cloned())
 }
