@@ -157,21 +157,27 @@ fn the_configuration_or_the_directories_name_the_channel() {
 }
 
 #[test]
-fn export_gives_the_undelivered_events_and_all_of_them() {
+fn export_gives_the_undelivered_events() {
     let home = backlog(60);
     let output = command("export", home.path(), &["--format", "json"]);
     assert_eq!(output.status.code(), Some(0), "{}", stderr(&output));
     assert_eq!(bodies(&output), (0..60).map(body).collect::<Vec<_>>());
     assert!(stderr(&output).ends_with("60 events exported\n"), "{}", stderr(&output));
+}
 
-    let out = home.path().join("out");
-    fs::create_dir(&out).expect("made");
-    let mut agent = TestAgent::start(&format!("{NETCAT}{}{}", channel(home.path()), file_roll(&out)));
+#[test]
+fn export_all_gives_delivered_events_that_are_still_there() {
+    let (home, out) = (directory(), directory());
+    let mut agent = TestAgent::start(&format!("{NETCAT}{}{}", channel(home.path()), file_roll(out.path())));
+    let mut nc = Conversation::with(agent.port());
+    for number in 0..60 {
+        assert_eq!(nc.ask(body(number)), "OK");
+    }
     agent.wait_for_counter("CHANNEL.c1", "ChannelSize", 0);
     assert!(agent.terminate().success());
     let waiting = command("export", home.path(), &["--format", "json"]);
     assert_eq!((waiting.status.code(), stdout(&waiting)), (Some(0), String::new()));
-    // The last segment is still there.
+    // The last segment stays.
     let all = bodies(&command("export", home.path(), &["--format", "json", "--all"]));
     assert!((1..60).contains(&all.len()), "{all:?}");
     assert_eq!(all, (60 - all.len()..60).map(body).collect::<Vec<_>>());
