@@ -226,3 +226,159 @@ fn blank(fs: &dyn FileSystem, damage: &Damage) -> io::Result<()> {
     }
     file.sync()
 }
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeMap;
+    use std::fs;
+    use std::sync::Arc;
+
+    use super::*;
+    use crate::channel::file::{FileChannel, FileConfig, Piece, Tuning};
+    use crate::channel::{Channel as _, Patience};
+    use crate::event::{Batch, Event};
+    use crate::fs::Disk;
+    use crate::metrics::Metrics;
+
+    const EVENTS: usize = 8;
+    const DELIVERED: usize = 2;
+
+    struct Home {
+        _directory: tempfile::TempDir,
+        directories: Directories,
+        /// As the channel left them.
+        files: BTreeMap<PathBuf, Vec<u8>>,
+    }
+
+    impl Home {
+        /// A channel of several segments with some delivered events, stopped in order.
+        async fn new() -> Self {
+            let directory = tempfile::tempdir().expect("a directory");
+            let data = directory.path().join("data");
+            let directories =
+                Directories { checkpoint: directory.path().join("checkpoint"), backup: None, data: vec![data] };
+            let mut home = Self { _directory: directory, directories, files: BTreeMap::new() };
+            let channel = home.open().await;
+            for number in 0..EVENTS {
+                let batch = Batch::from_iter([Event::new(number.to_string()).with("n", "x")]);
+                let mut put = channel.reserve(&batch, Patience::KeepAlive).await.expect("room");
+                put.prepare(&batch).await.expect("writable");
+                put.commit(batch);
+            }
+            channel.take(DELIVERED).await.expect("events").commit();
+            channel.stop().await;
+            let segments = fs::read_dir(&home.directories.data[0]).expect("there").flatten().map(|entry| entry.path());
+            let checkpoint = home.directories.checkpoint.join(super::super::checkpoint::FILE);
+            let files = segments.filter(|path| path.to_string_lossy().contains("segment")).chain([checkpoint]);
+            home.files = files.map(|path| (path.clone(), fs::read(path).expect("readable"))).collect();
+            assert!(home.files.len() > 3, "{:?}", home.files.keys());
+            home
+        }
+
+        async fn open(&self) -> FileChannel {
+            let config = FileConfig { max_file_size: 220, ..FileConfig::new(self.directories.clone()) };
+            let channel = FileChannel::new("c1", config, Tuning::default(), Arc::new(Disk), &Metrics::default());
+            channel.start().await.expect("it opens");
+            channel
+        }
+
+        fn restore(&self) {
+            for (path, content) in &self.files {
+                fs::write(path, content).expect("writable");
+            }
+        }
+
+        fn image(&self) -> Image {
+            Image::read(&self.directories).expect("it can be read")
+        }
+
+        fn plan(&self) -> Repair {
+            Repair::plan(&self.directories, self.image(), |_| {}).expect("it can be read")
+        }
+
+        /// The numbers of the events that wait.
+        fn waiting(&self) -> Vec<usize> {
+            let image = self.image();
+            let mut walk = image.walk(false);
+            let mut found = Vec::new();
+            while let Some((piece, _)) = walk.next().expect("readable") {
+                if let Piece::Put { first, batch } = piece {
+                    found.extend(numbers(&image.undelivered(first, batch)));
+                }
+            }
+            found
+        }
+
+        /// After a repair nothing is wrong, and at most one event is not there any more.
+        fn check(&self, what: &str) {
+            assert_eq!(self.plan().steps(), [], "{what}");
+            let image = self.image();
+            let found = image.examine(|_| {}).expect("readable");
+            assert_eq!((found.damage, found.lost), (vec![], 0), "{what}");
+            let waiting = self.waiting();
+            assert_eq!(image.backlog(), waiting.len() as u64, "{what}");
+            let missing = (DELIVERED..EVENTS).filter(|number| !waiting.contains(number)).count();
+            assert!(missing <= 1 && waiting.is_sorted(), "{what}: {waiting:?}");
+        }
+    }
+
+    fn numbers(batch: &Batch) -> Vec<usize> {
+        let number = |body: &[u8]| std::str::from_utf8(body).ok()?.parse().ok();
+        batch.iter().map(|event| number(event.body()).expect("a number")).collect()
+    }
+
+    /// Does the first steps of a repair only, as one that is cut off, and then another as a whole.
+    fn repair(home: &Home, cut_off: usize) {
+        let mut first = home.plan();
+        for step in std::mem::take(&mut first.steps).into_iter().take(cut_off) {
+            first.step(&Disk, step).expect("writable");
+        }
+        home.plan().apply(&Disk).expect("writable");
+    }
+
+    #[tokio::test]
+    async fn whatever_byte_is_hit_only_its_record_is_given_up() {
+        let home = Home::new().await;
+        assert_eq!(home.plan().steps(), []);
+        for (path, content) in &home.files {
+            for at in 0..content.len() {
+                home.restore();
+                let mut damaged = content.clone();
+                damaged[at] ^= 1 << (at % 8);
+                fs::write(path, damaged).expect("writable");
+                let what = format!("byte {at} of {}", path.display());
+                assert_ne!(home.plan().steps(), [], "{what}");
+                repair(&home, at % 3);
+                home.check(&what);
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn wherever_a_segment_is_cut_the_others_are_whole_and_the_channel_opens() {
+        let home = Home::new().await;
+        let (path, content) =
+            home.files.iter().rfind(|(path, _)| path.starts_with(&home.directories.data[0])).expect("a segment");
+        for len in (START as usize..content.len()).step_by(7) {
+            home.restore();
+            fs::write(path, &content[..len]).expect("writable");
+            repair(&home, len % 3);
+            let waiting = home.waiting();
+            let channel = home.open().await;
+            assert_eq!(channel.counters().size.get(), waiting.len() as u64, "{len}");
+            let mut taken = Vec::new();
+            while taken.len() < waiting.len() {
+                let take = channel.take(100).await.expect("events");
+                taken.extend(numbers(take.batch()));
+                take.commit();
+            }
+            assert_eq!(taken, waiting, "{len}");
+            channel.stop().await;
+            for file in fs::read_dir(&home.directories.data[0]).expect("there").flatten().map(|entry| entry.path()) {
+                if file.is_file() && !home.files.contains_key(&file) {
+                    fs::remove_file(file).expect("removed");
+                }
+            }
+        }
+    }
+}
