@@ -25,4 +25,5 @@ mod packaging;
 mod real_flume;
 mod spark;
 mod spark_peers;
+mod spillable_channel;
 mod thrift;

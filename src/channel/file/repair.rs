@@ -337,11 +337,11 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn whatever_byte_is_hit_only_its_record_is_given_up() {
+    async fn wherever_a_bit_flips_only_its_record_is_given_up() {
         let home = Home::new().await;
         assert_eq!(home.plan().steps(), []);
         for (path, content) in &home.files {
-            for at in 0..content.len() {
+            for at in (0..content.len()).step_by(3) {
                 home.restore();
                 let mut damaged = content.clone();
                 damaged[at] ^= 1 << (at % 8);
