@@ -370,6 +370,24 @@ fn a_missing_segment_is_given_up_only_by_a_repair() {
 }
 
 #[test]
+fn a_data_directory_that_was_forgotten_is_no_damage() {
+    let home = backlog(200);
+    let mut agent = agent_with(&home, 0);
+    assert!(agent.terminate().success());
+    let [one, two] = ["data1", "data2"].map(|name| home.path().join(name).display().to_string());
+    let before = state(home.path());
+    for name in ["status", "check", "export", "repair"] {
+        let output = run(&["channel", name, &one]);
+        assert_eq!(output.status.code(), Some(2), "{name}: {output:?}");
+        let said = stderr(&output);
+        assert!(said.starts_with(&format!("flume-rs: {two}/segment-")), "{name}: {said}");
+        assert!(said.ends_with(" belongs to the channel, too: name all its data directories\n"), "{name}: {said}");
+    }
+    assert_eq!(state(home.path()), before);
+    assert_eq!(run(&["channel", "check", &two, &one]).status.code(), Some(0));
+}
+
+#[test]
 fn a_damaged_checkpoint_is_computed_anew() {
     let home = backlog(20);
     let mut agent = agent_with(&home, 0);

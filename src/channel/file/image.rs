@@ -136,6 +136,14 @@ impl Image {
         &self.missing
     }
 
+    /// The file of a missing segment, if it is in this directory.
+    pub fn find(&self, missing: &Missing, directory: &Path) -> Option<PathBuf> {
+        let path = directory.join(file_name(missing.segment));
+        let file = self.shared.fs.open(&path).ok()?;
+        let first = read_first(&*file, missing.segment).ok()??;
+        (path != missing.path && first == self.segments.get(&missing.segment)?.first).then_some(path)
+    }
+
     /// The files of the checkpoint and of its copy, if there is to be one, and what they are.
     pub fn checkpoints(&self) -> io::Result<Vec<(PathBuf, CheckpointState)>> {
         let Directories { checkpoint, backup, .. } = &self.shared.directories;

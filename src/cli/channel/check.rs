@@ -7,7 +7,7 @@ use clap::Args;
 use indicatif::HumanBytes;
 use serde_json::json;
 
-use super::{CommandError, Format, JavaArgs, PlaceArgs, damage_line, events, progress, read, say};
+use super::{CommandError, Format, JavaArgs, PlaceArgs, damage_line, events, progress, say};
 use crate::channel::file::{CheckpointState, Examination, Image, Missing};
 
 /// Options of `check`.
@@ -26,7 +26,7 @@ pub fn run(args: &CheckArgs, java: &JavaArgs) -> Result<ExitCode, CommandError> 
     let place = args.place.find(java)?;
     // Before anything is read: what an agent is just writing is not torn.
     let in_use = place.user()?.is_some();
-    let image = read(&place)?;
+    let image = place.read()?;
     let mut found = examine(&image, "checking")?;
     found.damage.retain(|damage| !(damage.torn && in_use));
     let checkpoints = image.checkpoints()?;

@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 use serde::Serialize;
 
-use super::{CommandError, JavaArgs, PlaceArgs, damage_line, events, progress, read};
+use super::{CommandError, JavaArgs, PlaceArgs, damage_line, events, progress};
 use crate::channel::file::{Image, Piece};
 use crate::event::{Batch, EventRef};
 use crate::serializer::{EventSerializer, avro_container};
@@ -47,7 +47,7 @@ enum Format {
 /// Exports. The exit status is 1 when there was damage, and not all events could be read.
 pub fn run(args: &ExportArgs, java: &JavaArgs) -> Result<ExitCode, CommandError> {
     let place = args.place.find(java)?;
-    let image = read(&place)?;
+    let image = place.read()?;
     if !place.has_checkpoint {
         eprintln!("flume-rs: no checkpoint was found; what the segments say is taken as it is");
     }
@@ -102,7 +102,9 @@ impl<W: Write> Export<'_, W> {
         bar.finish_and_clear();
         let damaged = match outcome {
             // A reader that has seen enough is no failure.
-            Err(CommandError::File { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => false,
+            Err(CommandError::File { source, .. }) if source.kind() == io::ErrorKind::BrokenPipe => {
+                return Ok(ExitCode::SUCCESS);
+            }
             outcome => outcome?,
         };
         eprintln!("{} exported", events(self.exported));

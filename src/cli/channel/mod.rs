@@ -17,7 +17,7 @@ use thiserror::Error;
 
 use self::place::{Place, PlaceArgs};
 use super::{JavaArgs, fail, progress, say};
-use crate::channel::file::{Damage, Image, RepairError};
+use crate::channel::file::{Damage, RepairError};
 use crate::config::ReadError;
 
 /// Options of `channel`.
@@ -76,11 +76,6 @@ pub fn run(args: &ChannelArgs, java: &JavaArgs) -> ExitCode {
         ChannelCommand::Repair(args) => repair::run(args, java),
     };
     outcome.unwrap_or_else(|error| fail(&error))
-}
-
-/// Reads the channel's files.
-fn read(place: &Place) -> Result<Image, CommandError> {
-    Image::read(&place.directories).map_err(CommandError::Said)
 }
 
 /// `1 event`, `1,234 events`.

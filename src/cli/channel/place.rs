@@ -38,6 +38,8 @@ pub struct Place {
     pub directories: Directories,
     /// Whether a checkpoint's directory was named or found.
     pub has_checkpoint: bool,
+    /// Whether somebody named them one by one, and may have forgotten one.
+    named: bool,
 }
 
 impl PlaceArgs {
@@ -45,7 +47,8 @@ impl PlaceArgs {
     pub fn find(&self, java: &JavaArgs) -> Result<Place, CommandError> {
         match (&self.name, &self.channel) {
             (Some(agent), Some(channel)) => {
-                Ok(Place { directories: self.configured(agent, channel, java)?, has_checkpoint: true })
+                let directories = self.configured(agent, channel, java)?;
+                Ok(Place { directories, has_checkpoint: true, named: false })
             }
             _ => self.named(),
         }
@@ -88,11 +91,28 @@ impl PlaceArgs {
         let has_checkpoint = checkpoint.is_some();
         // In a directory of segments there is no checkpoint, so that none is found.
         let checkpoint = checkpoint.or_else(|| data.first().cloned()).unwrap_or_default();
-        Ok(Place { directories: Directories { checkpoint, backup: None, data }, has_checkpoint })
+        let directories = Directories { checkpoint, backup: None, data };
+        Ok(Place { directories, has_checkpoint, named: true })
     }
 }
 
 impl Place {
+    /// Reads the channel's files. A segment that is missing because its directory was not named is no damage.
+    pub fn read(&self) -> Result<Image, CommandError> {
+        let image = Image::read(&self.directories).map_err(CommandError::Said)?;
+        if self.named && !image.missing().is_empty() {
+            for directory in near(&self.directories.data)? {
+                if let Some(found) = image.missing().iter().find_map(|missing| image.find(missing, &directory)) {
+                    let found = found.display();
+                    return Err(CommandError::Said(format!(
+                        "{found} belongs to the channel, too: name all its data directories"
+                    )));
+                }
+            }
+        }
+        Ok(image)
+    }
+
     /// Who uses the channel.
     pub fn user(&self) -> Result<Option<User>, CommandError> {
         let Directories { checkpoint, backup, data } = &self.directories;
@@ -146,8 +166,8 @@ fn data_directories(directory: &Path) -> Result<Vec<PathBuf>, CommandError> {
     )))
 }
 
-/// The directory of the checkpoint of these data directories; `None` when none is near.
-fn find_checkpoint(data: &[PathBuf]) -> Result<Option<PathBuf>, CommandError> {
+/// Data directories, those below and those beside them.
+fn near(data: &[PathBuf]) -> Result<BTreeSet<PathBuf>, CommandError> {
     let mut near = BTreeSet::new();
     for directory in data {
         let directory = directory.canonicalize().map_err(CommandError::file(directory))?;
@@ -155,8 +175,13 @@ fn find_checkpoint(data: &[PathBuf]) -> Result<Option<PathBuf>, CommandError> {
         near.extend(directory.parent().map(below).unwrap_or_default());
         near.insert(directory);
     }
+    Ok(near)
+}
+
+/// The directory of the checkpoint of these data directories; `None` when none is near.
+fn find_checkpoint(data: &[PathBuf]) -> Result<Option<PathBuf>, CommandError> {
     let near: Vec<(BTreeSet<String>, PathBuf)> =
-        near.into_iter().map(|path| (names(&path).unwrap_or_default(), path)).collect();
+        near(data)?.into_iter().map(|path| (names(&path).unwrap_or_default(), path)).collect();
     let having = |file: &'static str| near.iter().filter(move |(names, _)| names.contains(file));
     let mut found: Vec<&PathBuf> = having(CHECKPOINT_FILE).map(|(_, path)| path).collect();
     if found.is_empty() {

@@ -5,7 +5,7 @@ use std::process::ExitCode;
 
 use clap::Args;
 
-use super::{CommandError, JavaArgs, Place, PlaceArgs, progress, read, say};
+use super::{CommandError, JavaArgs, Place, PlaceArgs, progress, say};
 use crate::channel::file::{Image, Repair};
 use crate::fs::Disk;
 
@@ -32,7 +32,7 @@ pub fn run(args: &RepairArgs, java: &JavaArgs) -> Result<ExitCode, CommandError>
     }
     // Held until the end; a plan alone leaves no trace.
     let _locks = if args.yes { Repair::lock(&Disk, &place.directories)? } else { Vec::new() };
-    let repair = plan(&place, read(&place)?)?;
+    let repair = plan(&place, place.read()?)?;
     if repair.steps().is_empty() {
         return Ok(say("there is nothing to repair\n"));
     }

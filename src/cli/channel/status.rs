@@ -10,7 +10,7 @@ use indicatif::{HumanBytes, HumanDuration};
 use serde_json::{Value, json};
 
 use super::user::User;
-use super::{CommandError, Format, JavaArgs, Place, PlaceArgs, events, read, say};
+use super::{CommandError, Format, JavaArgs, Place, PlaceArgs, events, say};
 use crate::channel::file::{CheckpointState, Image};
 use crate::fs::{Disk, FileSystem as _};
 
@@ -51,7 +51,7 @@ struct Checkpoint {
 /// Prints the status.
 pub fn run(args: &StatusArgs, java: &JavaArgs) -> Result<ExitCode, CommandError> {
     let place = args.place.find(java)?;
-    let image = read(&place)?;
+    let image = place.read()?;
     let status = status(&place, &image)?;
     Ok(say(&match args.format {
         Format::Text => text(&status),
