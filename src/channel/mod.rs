@@ -89,6 +89,11 @@ pub trait Channel: Send + Sync {
     /// Reserves room for a batch without waiting.
     fn try_reserve(&self, batch: &Batch) -> Result<Put, ChannelError>;
 
+    /// As [`try_reserve`](Self::try_reserve), for those who will not wait afterwards either.
+    fn reserve_at_once(&self, batch: &Batch) -> Result<Put, ChannelError> {
+        self.try_reserve(batch)
+    }
+
     /// Reserves room for a batch and waits for it.
     async fn reserve(&self, batch: &Batch, patience: Patience) -> Result<Put, ChannelError>;
 

@@ -165,9 +165,35 @@ struct State {
     runs: VecDeque<(Side, usize)>,
     /// Since when the memory has been full. When that is `overflowTimeout` ago, puts go to the overflow at once.
     full_since: Option<Instant>,
+    /// How many events the overflow had lost when that was last looked at.
+    lost: u64,
 }
 
 impl State {
+    /// Takes the first events of a side off; returns how many there were.
+    fn remove(&mut self, side: Side, events: usize) -> usize {
+        let mut left = events;
+        for (_, count) in self.runs.iter_mut().filter(|(of, _)| *of == side) {
+            if left == 0 {
+                break;
+            }
+            let part = left.min(*count);
+            *count -= part;
+            left -= part;
+        }
+        while self.runs.front().is_some_and(|(_, count)| *count == 0) {
+            self.runs.pop_front();
+        }
+        events - left
+    }
+
+    /// Takes events of the overflow off that could not be read; returns how many.
+    fn forget(&mut self, lost: u64) -> usize {
+        let gone = self.remove(Side::Overflow, lost.saturating_sub(self.lost) as usize);
+        self.lost += gone as u64;
+        gone
+    }
+
     fn push(&mut self, side: Side, events: usize) {
         match self.runs.back_mut() {
             _ if events == 0 => {}
@@ -181,16 +207,6 @@ impl State {
             _ if events == 0 => {}
             Some((first, count)) if *first == side => *count += events,
             _ => self.runs.push_front((side, events)),
-        }
-    }
-
-    /// Takes events off the first run.
-    fn pop(&mut self, events: usize) {
-        if let Some((_, count)) = self.runs.front_mut() {
-            *count -= events;
-            if *count == 0 {
-                self.runs.pop_front();
-            }
         }
     }
 }
@@ -235,6 +251,7 @@ impl Shared {
         let mut state = self.state();
         if state.phase == Phase::Opening {
             state.phase = Phase::Open;
+            state.lost = self.counters().lost.get();
             state.push(Side::Overflow, self.counters().size.get() as usize);
         }
         drop(state);
@@ -298,6 +315,21 @@ impl Shared {
         }
     }
 
+    /// Room in memory, or in the overflow if that may be used.
+    fn try_room(
+        self: &Arc<Self>,
+        batch: &Batch,
+        may_overflow: impl FnOnce(&Self) -> bool,
+    ) -> Result<Put, ChannelError> {
+        self.check()?;
+        match self.memory.try_reserve(batch) {
+            Ok(put) => Ok(self.put(Side::Memory, put)),
+            Err(refused) if self.config().memory_only => Err(self.only_memory_refuses(refused)),
+            Err(refused) if refused.is_transient() && !may_overflow(self) => Err(refused),
+            Err(_) => Ok(self.put(Side::Overflow, self.overflow.try_reserve(batch)?)),
+        }
+    }
+
     /// Waits for room in memory until it is time to use the overflow, and then for room anywhere.
     async fn room(self: &Arc<Self>, batch: &Batch, patience: Patience) -> Result<Put, ChannelError> {
         if self.config().memory_only {
@@ -324,10 +356,11 @@ impl Shared {
     /// Takes what comes next; `None` when nothing is there.
     async fn take_next(self: &Arc<Self>, max: usize) -> Result<Option<Take>, ChannelError> {
         let (side, events) = {
-            let state = self.state();
+            let mut state = self.state();
             if state.phase == Phase::Stopped {
                 return Err(ChannelError::Stopped { channel: self.name().to_owned() });
             }
+            state.forget(self.counters().lost.get());
             match state.runs.front() {
                 Some(next) => *next,
                 None => return Ok(None),
@@ -344,15 +377,18 @@ impl Shared {
             take = self.side(side).take(max.min(events)) => {
                 let take = take?;
                 let events = take.batch().len();
-                self.state().pop(events);
+                self.state().remove(side, events);
                 if side == Side::Memory {
                     self.counters().take_attempt.add(events as u64);
                 }
                 Ok(Some(Take::new(Taken { shared: Arc::clone(self), side, events, take: Some(take) })))
             }
-            // Events that could not be read are not there any more.
+            // What was to come could not be read.
             () = gone => {
-                self.state().pop(events);
+                let mut state = self.state();
+                if state.forget(self.counters().lost.get()) == 0 {
+                    state.remove(Side::Overflow, events);
+                }
                 Ok(None)
             }
         }
@@ -406,7 +442,7 @@ impl SpillableChannel {
             overflow,
             ledger: Arc::clone(&metrics.ledger),
             config: Mutex::new(config),
-            state: Mutex::new(State { phase: Phase::Opening, runs: VecDeque::new(), full_since: None }),
+            state: Mutex::new(State { phase: Phase::Opening, runs: VecDeque::new(), full_since: None, lost: 0 }),
             turn: tokio::sync::Mutex::new(()),
             filled: Notify::new(),
             changed: Notify::new(),
@@ -485,18 +521,11 @@ impl Channel for SpillableChannel {
     }
 
     fn try_reserve(&self, batch: &Batch) -> Result<Put, ChannelError> {
-        self.0.check()?;
-        let refused = match self.0.memory.try_reserve(batch) {
-            Ok(put) => return Ok(self.0.put(Side::Memory, put)),
-            Err(refused) => refused,
-        };
-        if self.0.config().memory_only {
-            return Err(self.0.only_memory_refuses(refused));
-        }
-        if refused.is_transient() && self.0.patience() > Duration::ZERO {
-            return Err(refused);
-        }
-        Ok(self.0.put(Side::Overflow, self.0.overflow.try_reserve(batch)?))
+        self.0.try_room(batch, |shared| shared.patience() == Duration::ZERO)
+    }
+
+    fn reserve_at_once(&self, batch: &Batch) -> Result<Put, ChannelError> {
+        self.0.try_room(batch, |_| true)
     }
 
     async fn reserve(&self, batch: &Batch, patience: Patience) -> Result<Put, ChannelError> {
@@ -614,6 +643,10 @@ impl TakeTransaction for Taken {
 
 #[cfg(test)]
 mod tests {
+    use std::path::Path;
+
+    use proptest::prelude::*;
+
     use super::*;
     use crate::config::{Finding, Globals};
     use crate::event::Event;
@@ -679,7 +712,7 @@ mod tests {
 
     fn config(memory: usize, overflow: usize, timeout: Duration) -> SpillableConfig {
         let keys = format!(
-            "memoryCapacity = {memory}\noverflowCapacity = {overflow}\ntransactionCapacity = 5\nbyteCapacity = 0\n"
+            "memoryCapacity = {memory}\noverflowCapacity = {overflow}\ntransactionCapacity = 5\nbyteCapacity = 0\ncheckpointDir = /c\ndataDirs = /d\n"
         );
         let mut config = read(&keys).0.expect("valid");
         config.memory.keep_alive = timeout;
@@ -751,6 +784,7 @@ mod tests {
         put(&channel, &["a", "b"]).await.expect("room");
         let refused = channel.try_reserve(&batch(&["c"])).map(drop).expect_err("not yet");
         assert!(refused.is_transient(), "{refused}");
+        channel.reserve_at_once(&batch(&["c"])).map(drop).expect("room on disk for those who do not wait");
         // Room in time: it goes to the memory.
         let taken = channel.take(1).await.expect("events");
         let (put_in_time, ()) = tokio::join!(put(&channel, &["c"]), async { taken.commit() });
@@ -802,6 +836,41 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_roll_back_while_another_sink_waits_for_the_disk_keeps_count() {
+        let mut config = config(2, 100, Duration::ZERO);
+        config.overflow.memory_bytes = 0;
+        let channel = open(&Simulated::default(), &config).await;
+        put(&channel, &["a", "b"]).await.expect("room");
+        put(&channel, &["c", "d", "e"]).await.expect("room on disk");
+        let first = channel.take(2).await.expect("events");
+        let (second, ()) = tokio::join!(channel.take(5), async { drop(first) });
+        drop(second.expect("events"));
+        assert_eq!(bodies(&channel).await.len(), 5);
+        assert!(channel.0.state().runs.is_empty());
+    }
+
+    #[tokio::test]
+    async fn events_that_cannot_be_read_hold_nobody_up() {
+        let fs = Simulated::default();
+        let mut config = config(1, 100, Duration::ZERO);
+        config.overflow.memory_bytes = 0;
+        let channel = open(&fs, &config).await;
+        for body in ["a", "b", "c", "d"] {
+            put(&channel, &[body]).await.expect("room");
+        }
+        let segment = Path::new("/d/segment-0000000001");
+        fs.damage(segment, |bytes| {
+            let at = bytes.iter().rposition(|byte| *byte == b'c').expect("the body");
+            bytes[at] ^= 1;
+        });
+        assert_eq!(bodies(&channel).await, ["a", "b", "d"]);
+        assert_eq!(channel.counters().lost.get(), 1);
+        put(&channel, &["e"]).await.expect("room");
+        put(&channel, &["f"]).await.expect("room on disk");
+        assert_eq!(bodies(&channel).await, ["e", "f"]);
+    }
+
+    #[tokio::test]
     async fn it_opens_when_its_overflow_can() {
         let fs = Simulated::default();
         let config = config(5, 100, Duration::from_secs(60));
@@ -820,5 +889,83 @@ mod tests {
 
     fn put_now(channel: &SpillableChannel, bodies: &[&'static str]) -> Result<(), ChannelError> {
         channel.try_reserve(&batch(bodies)).map(drop)
+    }
+
+    #[derive(Clone, Debug)]
+    enum Step {
+        Put(u64),
+        Take(usize, bool),
+    }
+
+    fn steps() -> impl Strategy<Value = Vec<Step>> {
+        let step = prop_oneof![
+            (1..5u64).prop_map(Step::Put),
+            (1..5usize, any::<bool>()).prop_map(|(max, commit)| Step::Take(max, commit)),
+        ];
+        prop::collection::vec(step, 1..40)
+    }
+
+    async fn run_and_crash(steps: Vec<Step>, seed: u64) {
+        let fs = Simulated::default();
+        let config = config(4, 1000, Duration::ZERO);
+        let channel = open(&fs, &config).await;
+        let numbers = |batch: &Batch| -> Vec<u64> {
+            let number = |body: &[u8]| String::from_utf8_lossy(body).parse().expect("a number");
+            batch.iter().map(|event| number(event.body())).collect()
+        };
+        let (mut next, mut overflown, mut left) = (0, Vec::new(), VecDeque::new());
+        for step in steps {
+            match step {
+                Step::Put(count) => {
+                    let before = channel.in_memory();
+                    let batch: Batch = (next..next + count).map(|number| Event::new(number.to_string())).collect();
+                    let mut put = channel.reserve(&batch, Patience::KeepAlive).await.expect("room");
+                    put.prepare(&batch).await.expect("writable");
+                    put.commit(batch);
+                    if channel.in_memory() == before {
+                        overflown.extend(next..next + count);
+                    } else {
+                        assert_eq!(channel.in_memory(), before + count, "a batch is in one place");
+                    }
+                    left.extend(next..next + count);
+                    next += count;
+                }
+                Step::Take(..) if left.is_empty() => {}
+                Step::Take(max, commit) => {
+                    let take = channel.take(max).await.expect("events");
+                    let taken = numbers(take.batch());
+                    assert!(left.iter().take(taken.len()).eq(&taken), "{taken:?} of {left:?}");
+                    if commit {
+                        take.commit();
+                        left.drain(..taken.len());
+                    }
+                }
+            }
+        }
+        let again = open(&fs.crash(seed), &config).await;
+        let mut found = Vec::new();
+        while again.counters().size.get() > 0 {
+            let take = again.take(5).await.expect("events");
+            found.extend(numbers(take.batch()));
+            take.commit();
+        }
+        assert!(
+            found.is_sorted() && found.iter().all(|number| overflown.contains(number)),
+            "{found:?} of {overflown:?}"
+        );
+        let lost: Vec<_> = left.iter().filter(|number| overflown.contains(number) && !found.contains(number)).collect();
+        assert!(lost.is_empty(), "{lost:?} of {overflown:?}");
+        again.stop().await;
+        channel.stop().await;
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig { cases: 64, ..ProptestConfig::default() })]
+
+        #[test]
+        fn a_crash_loses_nothing_that_had_overflowed(steps in steps(), seed in any::<u64>()) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+            runtime.block_on(run_and_crash(steps, seed));
+        }
     }
 }

@@ -265,7 +265,7 @@ impl ChannelProcessor {
         while !batch.is_empty() {
             let fits = channel.room().min(channel.transaction_capacity()).max(1);
             let part = batch.split_to(fits);
-            let outcome = match channel.try_reserve(&part) {
+            let outcome = match channel.reserve_at_once(&part) {
                 Ok(mut put) => put.prepare(&part).await.map(|()| put),
                 Err(error) => Err(error),
             };
