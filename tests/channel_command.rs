@@ -198,7 +198,7 @@ fn export_keeps_headers_and_every_byte() {
                   a1.sources.r1.channels = c1\n";
     let mut agent = TestAgent::start(&format!("{source}{}", channel(home.path())));
     let port = agent.port_after("Avro source r1: listening on");
-    let sent = [Event::new(&[("k", "v"), ("ü", "1\n2")], "text"), Event::new(&[], "")];
+    let sent = [Event::new(&[("timestamp", "1000"), ("ü", "1\n2")], "text"), Event::new(&[], "")];
     let events = sent.iter().map(|event| flume_rs::event::Event {
         headers: event.headers.iter().collect(),
         body: event.body.clone().into(),
@@ -206,6 +206,9 @@ fn export_keeps_headers_and_every_byte() {
     assert_eq!(AvroClient::with(port).append_batch(&events.collect()), Answer::Ok);
     agent.signal(Signal::KILL);
     agent.wait();
+    let oldest = &json(&command("status", home.path(), &["--format", "json"]))["oldest_event"];
+    assert_eq!(oldest["known_by"], "timestamp");
+    assert!(oldest["age_seconds"].as_u64().is_some_and(|age| age > 40 * 365 * 24 * 3600), "{oldest}");
     let out = home.path().join("out");
     fs::create_dir(&out).expect("made");
     let file = out.join("events.avro").display().to_string();

@@ -251,8 +251,10 @@ impl Shared {
         let mut state = self.state();
         if state.phase == Phase::Opening {
             state.phase = Phase::Open;
-            state.lost = self.counters().lost.get();
+            // In this order an event that is lost meanwhile counts as one that waits; the other way round, one would be
+            // left over.
             state.push(Side::Overflow, self.counters().size.get() as usize);
+            state.lost = self.counters().lost.get();
         }
         drop(state);
         self.changed.notify_waiters();

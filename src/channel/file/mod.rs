@@ -12,6 +12,8 @@
 //! On disk there are segments (`segment`) of records (`record`), and a checkpoint (`checkpoint`) that says which events are
 //! done and where the first of the others stands, so that opening (`open`) reads only what came after it.
 //!
+//! Others may look into the files beside an agent (`image`), and mend them when nobody uses them (`repair`).
+//!
 //! When a write or a sync fails, puts are refused until it works again; what was not known to be durable is written
 //! anew, into another segment.
 

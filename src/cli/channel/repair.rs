@@ -1,6 +1,7 @@
 //! `channel repair`: makes all that is in a channel's files right again.
 
 use std::fmt::Write as _;
+use std::fs;
 use std::process::ExitCode;
 
 use clap::Args;
@@ -29,6 +30,9 @@ pub fn run(args: &RepairArgs, java: &JavaArgs) -> Result<ExitCode, CommandError>
         let advice =
             "no checkpoint was found near the data directories: say with --checkpoint-dir where it is, or is to be";
         return Err(CommandError::Said(advice.to_owned()));
+    }
+    for directory in &place.directories.data {
+        fs::read_dir(directory).map_err(CommandError::file(directory))?;
     }
     // Held until the end; a plan alone leaves no trace.
     let _locks = if args.yes { Repair::lock(&Disk, &place.directories)? } else { Vec::new() };
