@@ -80,7 +80,7 @@ impl fmt::Display for Step {
             Self::Beginning(Damage { path, .. }) => write!(f, "recompute: the beginning of {}", path.display()),
             Self::Replace { path, events, .. } => {
                 let path = path.display();
-                write!(f, "give up: {path} is missing with at least {events} events, an empty one takes its place")
+                write!(f, "give up: {path}, which is missing with {events} known events: an empty one takes its place")
             }
             Self::Checkpoint { path, state, waiting, lost } => {
                 let now = match state {

@@ -7,7 +7,7 @@ use clap::Args;
 use indicatif::HumanBytes;
 use serde_json::json;
 
-use super::{CommandError, Format, JavaArgs, PlaceArgs, damage_line, events, progress, say};
+use super::{CommandError, Format, JavaArgs, PlaceArgs, counted, damage_line, progress, say};
 use crate::channel::file::{CheckpointState, Examination, Image, Missing};
 
 /// Options of `check`.
@@ -27,7 +27,7 @@ pub fn run(args: &CheckArgs, java: &JavaArgs) -> Result<ExitCode, CommandError> 
     // Before anything is read: what an agent is just writing is not torn.
     let in_use = place.user()?.is_some();
     let image = place.read()?;
-    let mut found = examine(&image, "checking")?;
+    let mut found = examine(&image)?;
     found.damage.retain(|damage| !(damage.torn && in_use));
     let checkpoints = image.checkpoints()?;
     let damaged_checkpoints = checkpoints.iter().filter(|(_, state)| *state == CheckpointState::Damaged);
@@ -44,8 +44,8 @@ pub fn run(args: &CheckArgs, java: &JavaArgs) -> Result<ExitCode, CommandError> 
 }
 
 /// Reads every record, with a progress bar.
-pub fn examine(image: &Image, what: &str) -> Result<Examination, CommandError> {
-    let bar = progress::bar(Some(image.walk(true).total()), what.to_owned());
+fn examine(image: &Image) -> Result<Examination, CommandError> {
+    let bar = progress::bar(Some(image.walk(true).total()), "checking".to_owned());
     let found = image.examine(|bytes| bar.inc(bytes));
     bar.finish_and_clear();
     Ok(found?)
@@ -54,19 +54,23 @@ pub fn examine(image: &Image, what: &str) -> Result<Examination, CommandError> {
 fn text(image: &Image, found: &Examination, checkpoints: &[&Path]) -> String {
     let mut text: String = found.damage.iter().map(damage_line).collect();
     for Missing { path, events: count, .. } in image.missing() {
-        let events = if *count > 0 { format!(", and {} that wait in it", events(*count)) } else { String::new() };
+        let events =
+            if *count > 0 { format!(", and {} that wait in it", counted(*count, "event")) } else { String::new() };
         text.push_str(&format!("{}: missing{events}\n", path.display()));
     }
     for path in checkpoints {
         text.push_str(&format!("{}: damaged; the next start reads all segments\n", path.display()));
     }
     if found.lost > 0 {
-        text.push_str(&format!("{} that wait cannot be read\n", events(found.lost)));
+        text.push_str(&format!("{} that wait cannot be read\n", counted(found.lost, "event")));
     }
     let bytes: u64 = found.damage.iter().map(|damage| damage.to - damage.from).sum();
     let damage = if bytes > 0 { format!("{} are no records", HumanBytes(bytes)) } else { "no damage".to_owned() };
-    let (read, segments) = (events(found.events), image.segments().len() - image.missing().len());
-    text.push_str(&format!("{read} in {} records of {segments} segments; {damage}\n", found.records));
+    let segments = image.segments().len() - image.missing().len();
+    let [events, records, segments] =
+        [(found.events, "event"), (found.records, "record"), (segments as u64, "segment")]
+            .map(|(n, what)| counted(n, what));
+    text.push_str(&format!("{events} in {records} of {segments}; {damage}\n"));
     text
 }
 

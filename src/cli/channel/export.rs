@@ -12,7 +12,7 @@ use clap::{Args, ValueEnum};
 use indicatif::ProgressBar;
 use serde::Serialize;
 
-use super::{CommandError, JavaArgs, PlaceArgs, damage_line, events, progress};
+use super::{CommandError, JavaArgs, PlaceArgs, counted, damage_line, progress};
 use crate::channel::file::{Image, Piece};
 use crate::event::{Batch, EventRef};
 use crate::serializer::{EventSerializer, avro_container};
@@ -107,7 +107,7 @@ impl<W: Write> Export<'_, W> {
             }
             outcome => outcome?,
         };
-        eprintln!("{} exported", events(self.exported));
+        eprintln!("{} exported", counted(self.exported, "event"));
         Ok(if damaged { ExitCode::FAILURE } else { ExitCode::SUCCESS })
     }
 

@@ -79,8 +79,8 @@ pub fn run(args: &ChannelArgs, java: &JavaArgs) -> ExitCode {
 }
 
 /// `1 event`, `1,234 events`.
-fn events(count: u64) -> String {
-    format!("{} event{}", HumanCount(count), if count == 1 { "" } else { "s" })
+fn counted(count: u64, what: &str) -> String {
+    format!("{} {what}{}", HumanCount(count), if count == 1 { "" } else { "s" })
 }
 
 /// One damaged range, for people.

@@ -10,7 +10,7 @@ use indicatif::{HumanBytes, HumanDuration};
 use serde_json::{Value, json};
 
 use super::user::User;
-use super::{CommandError, Format, JavaArgs, Place, PlaceArgs, events, say};
+use super::{CommandError, Format, JavaArgs, Place, PlaceArgs, counted, say};
 use crate::channel::file::{CheckpointState, Image};
 use crate::fs::{Disk, FileSystem as _};
 
@@ -100,7 +100,7 @@ fn age(since: SystemTime) -> Duration {
 
 fn text(status: &Status) -> String {
     let mut rows = vec![
-        ("backlog", format!("{}, {} on disk", events(status.backlog), HumanBytes(status.backlog_bytes))),
+        ("backlog", format!("{}, {} on disk", counted(status.backlog, "event"), HumanBytes(status.backlog_bytes))),
         ("segments", format!("{}, {}", status.segments, HumanBytes(status.segment_bytes))),
     ];
     if let Some(Oldest { age, by_header }) = &status.oldest {
@@ -109,7 +109,7 @@ fn text(status: &Status) -> String {
         rows.insert(1, ("oldest event", text));
     }
     if status.missing > 0 {
-        rows.push(("missing", format!("{} segments; see flume-rs channel check", status.missing)));
+        rows.push(("missing", format!("{}; see flume-rs channel check", counted(status.missing as u64, "segment"))));
     }
     for Checkpoint { path, state, age } in &status.checkpoints {
         let text = match (state, age) {
