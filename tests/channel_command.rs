@@ -391,6 +391,33 @@ fn a_data_directory_that_was_forgotten_is_no_damage() {
 }
 
 #[test]
+fn the_checkpoint_of_another_channel_is_not_taken_for_this_ones() {
+    let home = backlog(3);
+    let other = channel(home.path()).replace("/checkpoint", "/checkpoint-2").replace("data1", "data3");
+    let other = other.replace(&format!(",{}/data2", home.path().display()), "");
+    for config in [&channel(home.path()), &other] {
+        let mut agent = TestAgent::start(&format!("{NETCAT}{config}"));
+        assert_eq!(Conversation::with(agent.port()).ask(body(3)), "OK");
+        assert!(agent.terminate().success());
+    }
+    let [one, two, three, checkpoint, checkpoint_2] = ["data1", "data2", "data3", "checkpoint", "checkpoint-2"]
+        .map(|name| home.path().canonicalize().expect("there").join(name).display().to_string());
+    let unsure = run(&["channel", "status", &one, &two]);
+    assert_eq!(unsure.status.code(), Some(2));
+    let said = format!(
+        "flume-rs: there are several checkpoints near: {checkpoint}, {checkpoint_2}; \
+         say with --checkpoint-dir which one belongs to the channel\n"
+    );
+    assert_eq!(stderr(&unsure), said);
+    let told = run(&["channel", "status", &one, &two, "--checkpoint-dir", &checkpoint]);
+    assert!(stdout(&told).starts_with("backlog       4 events, "), "{told:?}");
+    let told = run(&["channel", "status", &three, "--checkpoint-dir", &checkpoint_2]);
+    assert!(stdout(&told).starts_with("backlog       1 event, "), "{told:?}");
+    let together = command("status", home.path(), &["--checkpoint-dir", &checkpoint]);
+    assert!(stderr(&together).ends_with(" have the same number\n"), "{together:?}");
+}
+
+#[test]
 fn a_damaged_checkpoint_is_computed_anew() {
     let home = backlog(20);
     let mut agent = agent_with(&home, 0);
