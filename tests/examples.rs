@@ -41,7 +41,7 @@ fn append(file: &Path, text: &str) {
 fn all_of_them_are_right() {
     let paths = files(&repository().join("examples"));
     let examples: Vec<&PathBuf> = paths.iter().filter(|path| path.extension().is_some_and(|e| e == "conf")).collect();
-    assert!(examples.len() >= 11, "{examples:?}");
+    assert!(examples.len() >= 13, "{examples:?}");
     for path in examples.into_iter().chain([&repository().join("conf/example.conf")]) {
         let output = run(&["check", "--conf-file", &path.display().to_string()]);
         assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
@@ -114,6 +114,39 @@ fn netcat_memory_file_roll() {
     let name = files(out.path()).remove(0);
     let name = name.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
     assert_eq!(shape(&name), "lines-99999999999999-9.txt");
+}
+
+#[test]
+fn netcat_file_file_roll() {
+    let (home, out) = (directory(), directory());
+    let file = example("netcat-file-file_roll.conf");
+    let env = [("CHANNEL_DIR", home.path()), ("LINES_DIR", out.path())];
+    let space = "a1.channels.c1.minimumRequiredSpace = 1048576\n";
+    let mut agent = start("a1", &file, &format!("a1.sources.r1.port = 0\na1.sinks =\n{space}"), &env);
+    assert_eq!(Conversation::with(agent.port()).ask("kept"), "OK");
+    agent.signal(rustix::process::Signal::KILL);
+    agent.wait();
+    let channel = home.path().display().to_string();
+    assert!(stdout(&run(&["channel", "status", &channel])).starts_with("backlog       1 event, "));
+    assert_eq!(run(&["channel", "check", &channel]).status.code(), Some(0));
+    let exported = home.path().join("events.avro").display().to_string();
+    assert_eq!(run(&["channel", "export", &channel, "--output", &exported]).status.code(), Some(0));
+    assert_eq!(stdout(&run(&["channel", "repair", &channel])), "there is nothing to repair\n");
+    let mut agent = start("a1", &file, &format!("a1.sources.r1.port = 0\n{space}"), &env);
+    let seen = eventually(|| (contents(out.path()) == b"kept\n").then_some(()));
+    assert!(seen.is_some());
+    assert!(agent.terminate().success());
+}
+
+#[test]
+fn netcat_spillable_logger() {
+    let home = directory();
+    let file = example("netcat-spillable-logger.conf");
+    let overrides = "a1.sources.r1.port = 0\na1.channels.c1.minimumRequiredSpace = 1048576\n";
+    let mut agent = start("a1", &file, overrides, &[("SPILL_DIR", home.path())]);
+    assert_eq!(Conversation::with(agent.port()).ask("hello"), "OK");
+    assert!(agent.wait_for_events(1)[0].ends_with("hello }"));
+    assert!(agent.terminate().success());
 }
 
 #[test]

@@ -4,6 +4,7 @@
 //! what was not synced, or fails at a chosen call. All calls block; none belongs on a thread of the runtime.
 
 mod disk;
+mod read_only;
 #[cfg(test)]
 pub mod simulated;
 
@@ -12,6 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use disk::Disk;
+pub use read_only::ReadOnly;
 
 /// What durable code needs of a file system.
 pub trait FileSystem: Send + Sync {

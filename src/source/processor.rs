@@ -265,7 +265,7 @@ impl ChannelProcessor {
         while !batch.is_empty() {
             let fits = channel.room().min(channel.transaction_capacity()).max(1);
             let part = batch.split_to(fits);
-            let outcome = match channel.try_reserve(&part) {
+            let outcome = match channel.reserve_at_once(&part) {
                 Ok(mut put) => put.prepare(&part).await.map(|()| put),
                 Err(error) => Err(error),
             };
@@ -363,7 +363,7 @@ mod tests {
             keep_alive: Duration::from_millis(20),
             ..MemoryConfig::default()
         };
-        MemoryChannel::new(name, config, &Metrics::default())
+        Arc::new(MemoryChannel::new(name, config, &Metrics::default()))
     }
 
     fn processor(selector: impl Selector + 'static, channels: &[&Arc<dyn Channel>]) -> ChannelProcessor {
@@ -434,7 +434,7 @@ mod tests {
     #[tokio::test]
     async fn patience_ends_with_the_stop_and_with_what_can_never_fit() {
         let config = MemoryConfig { byte_slots: 2, ..MemoryConfig::default() };
-        let small = MemoryChannel::new("c1", config, &Metrics::default());
+        let small: Arc<dyn Channel> = Arc::new(MemoryChannel::new("c1", config, &Metrics::default()));
         let out = processor(ToFirst, &[&small]);
         let stop = CancellationToken::new();
         let mut events = batch(1);
@@ -450,7 +450,7 @@ mod tests {
     #[tokio::test]
     async fn a_pipeline_knows_what_the_stop_has_cut_off() {
         let config = MemoryConfig { byte_slots: 3, ..MemoryConfig::default() };
-        let small = MemoryChannel::new("c1", config, &Metrics::default());
+        let small: Arc<dyn Channel> = Arc::new(MemoryChannel::new("c1", config, &Metrics::default()));
         let out = processor(ToFirst, &[&small]);
         let stop = CancellationToken::new();
         let mut pipeline = Pipeline::new(&out, &stop);
