@@ -26,6 +26,7 @@ mod segment;
 mod state;
 #[cfg(test)]
 mod tests;
+mod window;
 mod writer;
 
 use std::any::Any;
