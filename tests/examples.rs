@@ -4,8 +4,12 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 
+use flume_rs::rpc::spark::PollingClient;
+use flume_rs::rpc::transport::Endpoint;
+
 use crate::support::{
-    Conversation, Launch, TestAgent, contents, directory, eventually, files, message, run, shape, stdout, write,
+    Conversation, DEADLINE, Launch, TestAgent, contents, directory, eventually, files, message, run, shape, stderr,
+    stdout, write,
 };
 
 fn repository() -> &'static Path {
@@ -37,7 +41,7 @@ fn append(file: &Path, text: &str) {
 fn all_of_them_are_right() {
     let paths = files(&repository().join("examples"));
     let examples: Vec<&PathBuf> = paths.iter().filter(|path| path.extension().is_some_and(|e| e == "conf")).collect();
-    assert!(examples.len() >= 7, "{examples:?}");
+    assert!(examples.len() >= 11, "{examples:?}");
     for path in examples.into_iter().chain([&repository().join("conf/example.conf")]) {
         let output = run(&["check", "--conf-file", &path.display().to_string()]);
         assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
@@ -131,6 +135,67 @@ fn thrift_chain() {
     let edge = start("edge", &file, &format!("PORT = {port}\nedge.sources.r1.port = 0\n"), &[]);
     assert_eq!(Conversation::with(edge.port()).ask("hello"), "OK");
     assert!(collector.wait_for_events(1)[0].ends_with("hello }"));
+}
+
+/// The agent of `avro-memory-logger.conf`, and its port.
+fn collector() -> (TestAgent, u16) {
+    let overrides = "avro-memory-logger.sources.avro-source.port = 0\n";
+    let agent = start("avro-memory-logger", &example("avro-memory-logger.conf"), overrides, &[]);
+    let port = agent.port_after("Avro source avro-source: listening on");
+    (agent, port)
+}
+
+#[test]
+fn exec_memory_avro_and_avro_memory_logger() {
+    let home = directory();
+    let (collector, port) = collector();
+    let overrides = format!("exec-memory-avro.sinks.avro-sink.port = {port}\n");
+    // Two servers whose logs come together.
+    let logs = ["a.log", "b.log"].map(|name| home.path().join(name));
+    let mut senders = logs.each_ref().map(|log| {
+        let agent = start("exec-memory-avro", &example("exec-memory-avro.conf"), &overrides, &[("EXAMPLE_LOG", log)]);
+        agent.wait_for_line("Component type: SOURCE, name: exec-source started");
+        agent
+    });
+    let hello = "Event: { headers:{} body: 68 65 6C 6C 6F 20 66 6C 69 6E 6B                hello flink }";
+    for (count, log) in logs.iter().enumerate() {
+        append(log, "hello flink\n");
+        assert_eq!(collector.wait_for_events(count + 1), vec![hello; count + 1]);
+    }
+    let output =
+        run(&["avro-client", "--host", "localhost", "--port", &port.to_string(), "-F", &logs[0].display().to_string()]);
+    assert!(output.status.success(), "{}", stderr(&output));
+    assert_eq!(collector.wait_for_events(3), [hello; 3]);
+    assert!(senders.iter_mut().all(|sender| sender.terminate().success()));
+}
+
+#[test]
+fn flume_push_streaming() {
+    // In the place of Spark's receiver.
+    let (receiver, port) = collector();
+    let overrides =
+        format!("simple-agent.sources.netcat-source.port = 0\nsimple-agent.sinks.avro-sink.port = {port}\n");
+    let agent = start("simple-agent", &example("flume_push_streaming.conf"), &overrides, &[]);
+    assert_eq!(Conversation::with(agent.port()).ask("spark and flume"), "OK");
+    assert!(receiver.wait_for_events(1)[0].ends_with("spark and flume }"));
+}
+
+#[test]
+fn flume_pull_streaming() {
+    let overrides = "simple-agent.sources.netcat-source.port = 0\nsimple-agent.sinks.spark-sink.port = 0\n";
+    let mut agent = start("simple-agent", &example("flume_pull_streaming.conf"), overrides, &[]);
+    assert_eq!(Conversation::with(agent.port()).ask("spark and flume"), "OK");
+    let port = agent.port_after("Spark sink spark-sink: listening on");
+    // In the place of Spark's receiver.
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime");
+    runtime.block_on(async {
+        let endpoint = Endpoint::plain("localhost", port, DEADLINE);
+        let mut spark = PollingClient::connect(&endpoint).await.expect("the sink listens");
+        let batch = spark.poll(1000).await.expect("events");
+        assert!(batch.events.iter().map(|event| event.body_bytes()).eq(["spark and flume"]));
+        spark.ack(&batch.sequence).await.expect("an answer");
+    });
+    assert!(agent.terminate().success());
 }
 
 #[test]

@@ -5,7 +5,10 @@
 
 mod support;
 
+mod avro;
+mod avro_client;
 mod avro_peers;
+mod avro_sink;
 mod cli;
 mod config;
 mod examples;
@@ -19,5 +22,6 @@ mod metrics;
 mod netcat;
 mod packaging;
 mod real_flume;
+mod spark;
 mod spark_peers;
 mod thrift;

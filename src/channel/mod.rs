@@ -114,7 +114,12 @@ impl Put {
 
     /// First phase: makes the batch as durable as the channel promises.
     pub async fn prepare(&mut self, batch: &Batch) -> Result<(), ChannelError> {
-        if self.0.needs_prepare() { self.0.prepare(batch).await } else { Ok(()) }
+        if self.needs_prepare() { self.0.prepare(batch).await } else { Ok(()) }
+    }
+
+    /// Whether the first phase does anything.
+    pub fn needs_prepare(&self) -> bool {
+        self.0.needs_prepare()
     }
 
     /// Second phase: makes the batch visible. It cannot fail.

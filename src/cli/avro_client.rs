@@ -65,10 +65,11 @@ enum ClientError {
     Config,
     #[error("{path}")]
     File { path: PathBuf, source: io::Error },
-    #[error("Unable to open connection to Flume. Exception follows.")]
-    Connect(#[source] SendError),
-    #[error("Unable to deliver events to Flume. Exception follows.")]
-    Deliver(#[source] SendError),
+    // The error has its causes in its text.
+    #[error("Unable to open connection to Flume. Exception follows. {0}")]
+    Connect(SendError),
+    #[error("Unable to deliver events to Flume. Exception follows. {0}")]
+    Deliver(SendError),
     #[error("the runtime could not be started")]
     Runtime(#[source] io::Error),
 }

@@ -18,7 +18,7 @@ pub struct JavaArgs {
 }
 
 /// Long options that Flume's parser also takes with a single dash.
-const LONG: [&str; 22] = [
+const LONG: [&str; 28] = [
     "name",
     "conf",
     "conf-file",
@@ -41,6 +41,12 @@ const LONG: [&str; 22] = [
     "plugins-path",
     "strict",
     "format",
+    "rpcProps",
+    "host",
+    "port",
+    "filename",
+    "dirname",
+    "headerFile",
 ];
 
 /// Takes the options for Java out of a command line, and spells the others as they are spelt today.

@@ -235,8 +235,11 @@ impl EventClient {
         Self { config, protocol, hosts, current: 0, counters }
     }
 
-    /// Connects to the first host ahead of the first batch.
+    /// Connects ahead of the first batch where only one host can take it; of several, any may be away.
     pub async fn connect(&mut self) -> Result<(), SendError> {
+        if self.config.order != Order::First {
+            return Ok(());
+        }
         let first = self.current;
         self.verify_connection(first).await.map(drop).map_err(|error| self.error(first, "RPC connection error", error))
     }

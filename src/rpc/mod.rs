@@ -3,7 +3,7 @@
 //! The [event client](event_client) sends events in either.
 
 pub mod avro;
-mod deflate;
+pub mod deflate;
 pub mod event_client;
 pub mod spark;
 pub mod thrift;

@@ -231,7 +231,8 @@ struct Client {
 
 impl Drop for Client {
     fn drop(&mut self) {
-        for sequence in &self.batches {
+        // The first batch goes back last, to the front of the channel.
+        for sequence in self.batches.iter().rev() {
             self.counter.give_up(sequence, &format!("{} is gone", self.peer));
         }
         self.counter.outlet.counters().connection_closed.add(1);

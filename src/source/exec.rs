@@ -23,7 +23,7 @@ use tokio::process::{Child, ChildStdout, Command};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
-use super::{ChannelProcessor, LineSplitter, Source, SourceBuilder, SourceConfig, SourceError, Terminator};
+use super::{ChannelProcessor, LineSplitter, Pipeline, Source, SourceBuilder, SourceConfig, SourceError, Terminator};
 use crate::charset::Charset;
 use crate::config::{ComponentType, Props};
 use crate::event::{Batch, NO_HEADERS};
@@ -284,7 +284,9 @@ impl Source for ExecSource {
                 })?,
             };
             let mut reader = Reader::new(&self.name, &config);
-            let outcome = reader.pump(&mut running.stdout, out, stop).await;
+            let mut pipeline = Pipeline::new(out, stop);
+            let outcome = reader.pump(&mut running.stdout, &mut pipeline, stop).await;
+            pipeline.finish().await;
             if stop.is_cancelled() {
                 info!("Stopping exec source with command: {}", config.command);
             }
@@ -323,19 +325,23 @@ impl<'a> Reader<'a> {
     async fn pump(
         &mut self,
         stdout: &mut ChildStdout,
-        out: &ChannelProcessor,
+        out: &mut Pipeline<'_>,
         stop: &CancellationToken,
     ) -> io::Result<()> {
         loop {
-            let room = self.buffer.room();
-            let size = room.capacity() - room.len();
-            let Some(read) = stop.run_until_cancelled(stdout.read_buf(room)).await else { return Ok(()) };
-            let read = read?;
-            self.buffer.filled(read, size);
+            let read = tokio::select! {
+                biased;
+                () = stop.cancelled() => return Ok(()),
+                read = self.buffer.read_from(stdout) => read?,
+                () = out.ready() => {
+                    out.settle().await;
+                    continue;
+                }
+            };
             let pending = self.buffer.pending();
             if read == 0 {
                 if !pending.is_empty() {
-                    self.deliver_unended(out, stop).await;
+                    self.deliver_unended(out).await;
                 }
                 return Ok(());
             }
@@ -346,22 +352,22 @@ impl<'a> Reader<'a> {
                 whole => seen + whole,
             };
             if whole > 0 {
-                self.deliver(out, stop, whole).await;
+                self.deliver(out, whole).await;
             } else if pending.len() >= self.config.max_line_bytes {
                 let limit = self.config.max_line_bytes;
                 warn!("Source {}: a line of more than {limit} bytes is cut into several events", self.source);
-                self.deliver_unended(out, stop).await;
+                self.deliver_unended(out).await;
             }
         }
     }
 
     /// Delivers what is pending as if its line had ended.
-    async fn deliver_unended(&mut self, out: &ChannelProcessor, stop: &CancellationToken) {
+    async fn deliver_unended(&mut self, out: &mut Pipeline<'_>) {
         self.buffer.end_line();
-        self.deliver(out, stop, self.buffer.pending().len()).await;
+        self.deliver(out, self.buffer.pending().len()).await;
     }
 
-    async fn deliver(&mut self, out: &ChannelProcessor, stop: &CancellationToken, whole: usize) {
+    async fn deliver(&mut self, out: &mut Pipeline<'_>, whole: usize) {
         let lines = clean(self.config.charset, self.buffer.take(whole));
         let mut rest = 0;
         // A transaction at a time, so that a read of very many short lines stays within bounds.
@@ -373,7 +379,7 @@ impl<'a> Reader<'a> {
                 batch.push_span(buffer, rest + start, rest + end, NO_HEADERS);
             });
             if !batch.is_empty() {
-                out.deliver_patiently(batch, stop).await;
+                out.deliver(batch).await;
             }
         }
     }

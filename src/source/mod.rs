@@ -18,7 +18,7 @@ use thiserror::Error;
 use tokio_util::sync::CancellationToken;
 
 pub use lines::{LineSplitter, Terminator};
-pub use processor::{ChannelProcessor, Each};
+pub use processor::{ChannelProcessor, Each, Pipeline};
 
 use crate::config::{ComponentType, Props};
 

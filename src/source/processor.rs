@@ -1,9 +1,13 @@
 //! The channel processor: a source's way into its channels.
 
+mod pipeline;
+
 use std::sync::Arc;
 
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
+
+pub use pipeline::Pipeline;
 
 use crate::channel::{Channel, ChannelError, Patience, Put};
 use crate::event::Batch;
@@ -25,6 +29,28 @@ enum Wait<'a> {
     No,
     /// As the channel is configured or without end, but no longer than until this is told to stop.
     Until(Patience, &'a CancellationToken),
+}
+
+/// A batch that has room in every required channel.
+struct Begun {
+    events: usize,
+    required: Vec<(usize, Batch)>,
+    puts: Vec<Put>,
+    optional: Vec<(usize, Batch)>,
+}
+
+impl Begun {
+    fn needs_prepare(&self) -> bool {
+        self.puts.iter().any(Put::needs_prepare)
+    }
+
+    /// Makes it as durable as the channels promise.
+    async fn prepared(mut self) -> Result<Self, Refusal> {
+        for (put, (channel, part)) in self.puts.iter_mut().zip(&self.required) {
+            put.prepare(part).await.map_err(|error| Refusal { error, channel: *channel })?;
+        }
+        Ok(self)
+    }
 }
 
 /// Events that are transactions of their own, on their way into the channels. Both steps call `outcome` for each run of
@@ -135,6 +161,10 @@ impl ChannelProcessor {
     /// fit, or finds no room before the stop, is refused, counted and logged. Returns whether all was delivered.
     pub async fn deliver_patiently(&self, mut batch: Batch, stop: &CancellationToken) -> bool {
         self.shared.chain.intercept(&mut batch);
+        self.deliver_intercepted(batch, stop).await
+    }
+
+    async fn deliver_intercepted(&self, mut batch: Batch, stop: &CancellationToken) -> bool {
         let mut patience = Patience::KeepAlive;
         let mut all = true;
         let mut size = batch.len();
@@ -195,19 +225,30 @@ impl ChannelProcessor {
 
     /// Selects, reserves everywhere, and commits to all required channels or to none.
     async fn put(&self, batch: Batch, wait: Wait<'_>) -> Result<(), Refusal> {
-        let events = batch.len() as u64;
-        let Shared { selector, channels, counters, ledger, .. } = &*self.shared;
+        let begun = self.begin(batch, wait).await?;
+        self.commit(begun.prepared().await?).await;
+        Ok(())
+    }
+
+    /// Selects, and reserves in all required channels or in none.
+    async fn begin(&self, batch: Batch, wait: Wait<'_>) -> Result<Begun, Refusal> {
+        let Shared { selector, channels, .. } = &*self.shared;
+        let events = batch.len();
         let Routes { mut required, optional } = selector.select(batch);
         // In one order everywhere, so that two sources never wait for each other's room.
         required.sort_by(|(a, _), (b, _)| channels[*a].name().cmp(channels[*b].name()));
-        let mut puts = self.reserve_all(&required, wait).await?;
-        for (put, (channel, part)) in puts.iter_mut().zip(&required) {
-            put.prepare(part).await.map_err(|error| Refusal { error, channel: *channel })?;
-        }
+        let puts = self.reserve_all(&required, wait).await?;
+        Ok(Begun { events, required, puts, optional })
+    }
+
+    /// Makes a batch visible in all channels.
+    async fn commit(&self, begun: Begun) {
+        let Shared { channels, counters, ledger, .. } = &*self.shared;
+        let Begun { events, required, puts, optional } = begun;
         {
             let _entry = ledger.entry();
-            counters.event_received.add(events);
-            counters.event_accepted.add(events);
+            counters.event_received.add(events as u64);
+            counters.event_accepted.add(events as u64);
             for (put, (channel, part)) in puts.into_iter().zip(required) {
                 channels[channel].counters().put_attempt.add(part.len() as u64);
                 put.commit(part);
@@ -216,7 +257,6 @@ impl ChannelProcessor {
         for (channel, part) in optional {
             self.put_optional(&*channels[channel], part).await;
         }
-        Ok(())
     }
 
     /// Puts what fits into a channel that may fail, without waiting.

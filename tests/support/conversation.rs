@@ -1,7 +1,7 @@
 //! A client that checks every byte.
 
 use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
-use std::net::{Shutdown, TcpStream};
+use std::net::{Shutdown, SocketAddr, TcpStream};
 
 use super::DEADLINE;
 
@@ -70,6 +70,43 @@ impl Conversation {
         let mut rest = String::new();
         self.reader.read_to_string(&mut rest).expect("the peer closes");
         rest
+    }
+
+    /// Where the peer sees this end.
+    pub fn address(&self) -> SocketAddr {
+        self.stream.local_addr().expect("it is connected")
+    }
+
+    /// Whether nothing has come that has not been read.
+    pub fn is_quiet(&self) -> bool {
+        self.stream.set_nonblocking(true).expect("the option can be set");
+        let nothing = self.stream.peek(&mut [0]).is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+        self.stream.set_nonblocking(false).expect("the option can be set");
+        nothing && self.reader.buffer().is_empty()
+    }
+
+    /// The next bytes, unless the peer closes before.
+    pub fn try_bytes(&mut self, bytes: &mut [u8]) -> io::Result<()> {
+        self.reader.read_exact(bytes)
+    }
+
+    /// Waits for more, and says whether the peer has closed instead.
+    pub fn is_closed(&mut self) -> bool {
+        self.reader.fill_buf().expect("the peer closes in order").is_empty()
+    }
+
+    /// All that still comes until the peer closes, or resets the connection as it has not read everything.
+    pub fn rest(&mut self) -> Vec<u8> {
+        let mut rest = Vec::new();
+        if let Err(error) = self.reader.read_to_end(&mut rest) {
+            assert_eq!(error.kind(), io::ErrorKind::ConnectionReset, "the peer closes");
+        }
+        rest
+    }
+
+    /// Says that nothing more is sent.
+    pub fn end(&mut self) {
+        self.stream.shutdown(Shutdown::Write).expect("the connection is open");
     }
 
     /// Nothing more comes: the peer has closed.

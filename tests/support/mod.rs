@@ -1,6 +1,7 @@
 //! What all scenarios share: agents as processes, their peers, and waiting.
 
 mod agent;
+mod avro;
 mod conversation;
 mod events;
 mod http;
@@ -16,6 +17,7 @@ use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 pub use agent::{Launch, TestAgent, counter};
+pub use avro::{Answer, AvroClient, AvroPeer, AvroServer, array, batch, first_append, greeting, request};
 pub use conversation::Conversation;
 pub use events::{Event, avro_to_files, expect_kept_events, kept_events, keys, listed, wait_for_kept_events};
 pub use http::{Reply, http};

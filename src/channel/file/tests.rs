@@ -5,11 +5,15 @@ use std::path::Path;
 
 use proptest::prelude::*;
 use tokio::runtime::Runtime;
+use tokio_util::sync::CancellationToken;
 
 use super::*;
 use crate::channel::ChannelConfig as _;
 use crate::event::Event;
 use crate::fs::simulated::Simulated;
+use crate::interceptor::Chain;
+use crate::selector::{Routes, Selector};
+use crate::source::{ChannelProcessor, Pipeline};
 
 /// Small enough that a few events are many.
 const TUNING: Tuning =
@@ -670,6 +674,47 @@ fn every_single_call_may_fail() {
                 assert_eq!(model.must, BTreeSet::new(), "call {call}, {once}");
                 channel.stop().await;
             });
+        }
+    }
+}
+
+/// A source's way into the channel, with several transactions in flight.
+#[tokio::test]
+async fn a_pipeline_keeps_the_order_whatever_call_fails() {
+    struct OnlyOne;
+    impl Selector for OnlyOne {
+        fn select(&self, batch: Batch) -> Routes {
+            Routes { required: vec![(0, batch)], optional: Vec::new() }
+        }
+        fn requires(&self, _channel: usize) -> bool {
+            true
+        }
+    }
+    let source = |channel: &FileChannel| {
+        let counters = Arc::new(crate::metrics::SourceCounters::new("r1"));
+        let channel = Arc::new(FileChannel(Arc::clone(&channel.0)));
+        ChannelProcessor::new("r1", Chain::default(), Box::new(OnlyOne), vec![channel], counters, Arc::default())
+    };
+    let numbers: Vec<String> = (0..60).map(|n| n.to_string()).collect();
+    let mut calls = 0;
+    for failing in 0.. {
+        let fs = Simulated::default();
+        let channel = open(&fs, &one_segment()).await;
+        let start = fs.calls();
+        fs.fail(start + failing..start + failing + 3);
+        let out = source(&channel);
+        let stop = CancellationToken::new();
+        let mut pipeline = Pipeline::new(&out, &stop);
+        for pair in numbers.chunks(2) {
+            pipeline.deliver(pair.iter().map(|body| Event::new(body.clone())).collect()).await;
+        }
+        pipeline.finish().await;
+        assert_eq!(out.counters().event_accepted.get(), 60, "call {failing}");
+        assert_eq!(drain(&channel).await, numbers, "call {failing}");
+        calls = calls.max(fs.calls() - start);
+        channel.stop().await;
+        if failing > calls {
+            break;
         }
     }
 }

@@ -201,3 +201,149 @@ impl<T: Stream> Connection<'_, T> {
         Ok(())
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _, duplex};
+
+    use super::super::datum::put_bytes;
+    use super::super::events::{put_array, put_items};
+    use super::super::handshake::HandshakeRequest;
+    use super::super::pack::put_request;
+    use super::super::protocol::AVRO_SOURCE;
+    use super::super::responder::java_error;
+    use super::super::status;
+    use super::*;
+    use crate::event::{Batch, Event};
+
+    const LIMITS: Limits = Limits { pack_bytes: 1 << 20, silence: Duration::from_secs(60) };
+
+    /// Keeps what comes, and takes its time for every other call.
+    #[derive(Default)]
+    struct Keeper<const ENDS_WITH_INPUT: bool> {
+        batches: Vec<Batch>,
+        calls: usize,
+    }
+
+    impl<const ENDS_WITH_INPUT: bool> Keeper<ENDS_WITH_INPUT> {
+        fn execute(&mut self, call: &Call) -> Result<Vec<u8>, String> {
+            let batch = if call.message == "append" { call.event("event") } else { call.events("events") };
+            self.batches.push(batch.map_err(java_error)?);
+            Ok(status::OK.to_vec())
+        }
+    }
+
+    impl<const ENDS_WITH_INPUT: bool> Service for Keeper<ENDS_WITH_INPUT> {
+        const ENDS_WITH_INPUT: bool = ENDS_WITH_INPUT;
+
+        async fn call(&mut self, call: &Call) -> Result<Vec<u8>, String> {
+            self.calls += 1;
+            if self.calls.is_multiple_of(2) {
+                tokio::task::yield_now().await;
+            }
+            self.execute(call)
+        }
+
+        fn complain(&self, _what: &dyn Display) {}
+    }
+
+    /// A client's whole stream: calls of all kinds, also such as cannot be executed.
+    fn requests() -> impl Strategy<Value = BytesMut> {
+        let events = prop::collection::vec(prop::collection::vec(any::<u8>(), 0..10_000), 0..3);
+        let call = (prop::sample::select(vec!["append", "appendBatch", "appendAll", ""]), events, any::<bool>());
+        prop::collection::vec(call, 1..16).prop_map(|calls| {
+            let mut stream = BytesMut::new();
+            for (serial, (message, bodies, whole)) in (1..).zip(calls) {
+                let mut head = Vec::new();
+                if serial == 1 {
+                    let hash = AVRO_SOURCE.hash;
+                    HandshakeRequest { client_hash: hash, client_protocol: None, server_hash: hash }.put(&mut head);
+                }
+                head.push(0);
+                put_bytes(&mut head, message);
+                let batch: Batch = bodies.into_iter().map(|body| Event::new(body).with("host", "web1")).collect();
+                let mut parameters = Vec::new();
+                match message {
+                    "append" => put_items(&mut parameters, &batch.front(1)),
+                    _ => put_array(&mut parameters, &batch),
+                }
+                parameters.truncate(parameters.len() - usize::from(!whole && !parameters.is_empty()));
+                put_request(&mut stream, serial, &head, &parameters);
+            }
+            stream
+        })
+    }
+
+    /// What is answered, and what is kept, without a network.
+    fn executed(stream: &[u8]) -> (BytesMut, Vec<Batch>) {
+        let mut reader = PackReader::new(LIMITS.pack_bytes);
+        reader.buffer().room().extend_from_slice(stream);
+        let mut responder = Responder::new(Arc::new(Registry::new(&AVRO_SOURCE)));
+        let mut keeper = Keeper::<false>::default();
+        let mut out = BytesMut::new();
+        while let Some(pack) = reader.next_pack().expect("packs") {
+            if let Opened::Call(call) = responder.open(pack, &mut out).expect("a handshake") {
+                let result = keeper.execute(&call);
+                call.answer(&mut out, result.as_deref().map_err(String::as_str));
+            }
+        }
+        (out, keeper.batches)
+    }
+
+    /// The same over a stream that takes so many bytes at once and comes in pieces.
+    async fn served<const ENDS: bool>(
+        stream: &[u8],
+        answers: usize,
+        pipe: usize,
+        cuts: &[usize],
+    ) -> (Vec<u8>, Vec<Batch>) {
+        let (client, mut server) = duplex(pipe);
+        let (mut from, mut to) = tokio::io::split(client);
+        let mut keeper = Keeper::<ENDS>::default();
+        let (registry, stop) = (Arc::new(Registry::new(&AVRO_SOURCE)), CancellationToken::new());
+        let serving = serve(&mut server, &mut keeper, registry, &LIMITS, &stop);
+        let mut received = vec![0; answers];
+        let asking = async {
+            let sending = async {
+                let mut rest = stream;
+                for cut in cuts.iter().cycle() {
+                    let (piece, after) = rest.split_at((*cut).min(rest.len()));
+                    to.write_all(piece).await.expect("the server reads");
+                    tokio::task::yield_now().await;
+                    rest = after;
+                    if rest.is_empty() {
+                        break;
+                    }
+                }
+            };
+            tokio::join!(sending, async { from.read_exact(&mut received).await.expect("all answers") });
+            to.shutdown().await.expect("the server is there");
+            assert_eq!(from.read(&mut [0]).await.expect("the server closes"), 0, "nothing more was asked");
+        };
+        let (served, ()) = tokio::join!(serving, asking);
+        served.expect("the client leaves in order");
+        (received, keeper.batches)
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(48))]
+        #[test]
+        fn requests_mean_the_same_however_their_stream_is_cut(
+            stream in requests(),
+            pipe in 1usize..20_000,
+            cuts in prop::collection::vec(1usize..10_000, 1..20),
+        ) {
+            let (answers, batches) = executed(&stream);
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().build().expect("a runtime");
+            let (first, second) = runtime.block_on(async {
+                let first = served::<false>(&stream, answers.len(), pipe, &cuts).await;
+                (first, served::<true>(&stream, answers.len(), pipe, &cuts).await)
+            });
+            for (received, kept) in [first, second] {
+                prop_assert_eq!(&received, &answers);
+                prop_assert_eq!(&kept, &batches);
+            }
+        }
+    }
+}
