@@ -368,6 +368,8 @@ const BROKEN_ZLIB: &[u8] = b"\x78\x9c\xff\xff\xff\xff\xff\xff";
 
 /// What is wrong, and what an operator is told.
 type Fault<'a> = (&'a [u8], &'a str);
+/// The configuration of an agent's layers, and what is wrong there.
+type Faults<'a> = (fn(&str) -> String, [Fault<'a>; 3]);
 
 /// Sends what is wrong, and finds the connection closed, and an operator told why.
 fn expect_fault(agent: &TestAgent, port: u16, bytes: &[u8], then: Then, reason: &str) {
@@ -419,7 +421,7 @@ fn what_is_no_request_ends_its_connection_and_no_other() {
 #[test]
 fn what_has_other_layers_ends_its_connection_and_no_other() {
     let plain = first_append("lost");
-    let cases: [(fn(&str) -> String, [Fault<'_>; 3]); 2] = [
+    let cases: [Faults<'_>; 2] = [
         (
             deflate,
             [
