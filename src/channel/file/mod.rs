@@ -17,6 +17,7 @@
 
 mod checkpoint;
 mod config;
+mod encryption;
 mod lock;
 mod open;
 mod ranges;
@@ -24,12 +25,15 @@ mod reader;
 mod record;
 mod segment;
 mod state;
+mod takeover;
 #[cfg(test)]
 mod tests;
 mod window;
 mod writer;
 
 use std::any::Any;
+use std::io;
+use std::path::PathBuf;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
@@ -39,6 +43,7 @@ use async_trait::async_trait;
 use tokio::sync::{Notify, Semaphore, oneshot};
 
 pub use config::{Directories, FileConfig};
+pub use takeover::log as flume_log;
 
 use self::record::Draft;
 use self::state::{Held, Phase, Request, State, Waits, Written};
@@ -196,6 +201,27 @@ impl Shared {
         lost
     }
 
+    /// The data directory whose turn it is with this segment, or the next one with so many bytes of room.
+    fn roomy_directory(&self, segment: u64, required: u64) -> io::Result<PathBuf> {
+        let data = &self.directories.data;
+        let turn = (segment % data.len() as u64) as usize;
+        if required == 0 {
+            return Ok(data[turn].clone());
+        }
+        let mut most = 0;
+        for directory in data[turn..].iter().chain(&data[..turn]) {
+            let left = self.fs.free_space(directory)?;
+            if left >= required {
+                return Ok(directory.clone());
+            }
+            most = most.max(left);
+        }
+        Err(io::Error::new(
+            io::ErrorKind::StorageFull,
+            format!("Usable space exhausted, only {most} bytes remaining, required {required} bytes"),
+        ))
+    }
+
     fn give_up(&self, written: &Written) {
         let mut state = self.state();
         state.give_up(written);
@@ -230,13 +256,13 @@ impl FileChannel {
         }))
     }
 
-    /// Takes over another configuration; `false` when it is of another place.
+    /// Takes over another configuration; `false` when it is of another place or has other keys.
     fn reconfigure(&self, new: &FileConfig) -> bool {
         let shared = &*self.0;
-        if shared.directories != new.directories {
+        let mut config = shared.config.lock().unwrap_or_else(PoisonError::into_inner);
+        if shared.directories != new.directories || config.keys != new.keys {
             return false;
         }
-        let mut config = shared.config.lock().unwrap_or_else(PoisonError::into_inner);
         shared.room.resize(config.capacity, new.capacity);
         shared.transaction_capacity.store(new.transaction_capacity.min(new.capacity), Ordering::Relaxed);
         shared.keep_alive_ms.store(new.keep_alive.as_millis() as u64, Ordering::Relaxed);

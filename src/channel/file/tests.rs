@@ -20,7 +20,7 @@ const TUNING: Tuning =
     Tuning { linger: Duration::ZERO, retry: Duration::from_millis(1), checkpoint_bytes: 700, piece_bytes: 200 };
 const SEGMENT: &str = "/data/segment-0000000001";
 
-fn config() -> FileConfig {
+pub fn config() -> FileConfig {
     let directories =
         Directories { checkpoint: "/checkpoint".into(), backup: None, data: vec!["/data".into(), "/more".into()] };
     FileConfig {
@@ -40,12 +40,12 @@ fn one_segment() -> FileConfig {
     config
 }
 
-fn channel(fs: &Simulated, config: &FileConfig) -> FileChannel {
+pub fn channel(fs: &Simulated, config: &FileConfig) -> FileChannel {
     FileChannel::new("c1", config.clone(), TUNING, Arc::new(fs.clone()), &Metrics::default())
 }
 
 /// A channel that is open, after however many attempts.
-async fn open(fs: &Simulated, config: &FileConfig) -> FileChannel {
+pub async fn open(fs: &Simulated, config: &FileConfig) -> FileChannel {
     let channel = channel(fs, config);
     if channel.start().await.is_err() {
         channel.0.healthy().await.expect("it opens in the end");
@@ -64,12 +64,12 @@ async fn put(channel: &FileChannel, batch: &Batch) -> Result<(), ChannelError> {
     Ok(())
 }
 
-fn bodies(batch: &Batch) -> Vec<String> {
+pub fn bodies(batch: &Batch) -> Vec<String> {
     batch.iter().map(|event| String::from_utf8_lossy(event.body()).into_owned()).collect()
 }
 
 /// Takes everything for good.
-async fn drain(channel: &FileChannel) -> Vec<String> {
+pub async fn drain(channel: &FileChannel) -> Vec<String> {
     let mut all = Vec::new();
     while channel.counters().size.get() > 0 {
         let within = tokio::time::timeout(Duration::from_millis(20), channel.take(3)).await;
@@ -82,7 +82,7 @@ async fn drain(channel: &FileChannel) -> Vec<String> {
     all
 }
 
-fn runtime() -> Runtime {
+pub fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
@@ -270,17 +270,6 @@ async fn a_directory_is_locked_while_it_is_in_use() {
     // It opens by itself once the other one is gone.
     assert_eq!(*second.take(1).await.expect("an event").batch(), batch(&["a"]));
     second.stop().await;
-}
-
-#[tokio::test]
-async fn what_flume_left_is_not_passed_over() {
-    let fs = Simulated::default();
-    fs.create_directory(Path::new("/data")).expect("made");
-    fs.create(Path::new("/data/log-1")).expect("made");
-    let channel = channel(&fs, &config());
-    let error = channel.start().await.expect_err("Flume's files are there").to_string();
-    assert!(error.contains("/data/log-1 was left behind by Apache Flume"), "{error}");
-    channel.stop().await;
 }
 
 #[tokio::test]

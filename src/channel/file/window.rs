@@ -59,9 +59,4 @@ impl Window {
         }
         Ok(self.chunk.slice((at - self.chunk_at) as usize..))
     }
-
-    /// Frees the memory until it is needed again.
-    pub fn forget(&mut self) {
-        self.chunk = Bytes::new();
-    }
 }

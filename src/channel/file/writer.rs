@@ -356,26 +356,10 @@ impl Writer {
         self.seal()
     }
 
-    /// The data directory whose turn it is, or the next one with room.
+    /// A data directory for the next segment.
     fn roomy_directory(&self, bytes: u64) -> io::Result<PathBuf> {
-        let data = &self.shared.directories.data;
-        let turn = (self.next_segment % data.len() as u64) as usize;
-        if bytes == 0 {
-            return Ok(data[turn].clone());
-        }
-        let required = self.config.minimum_required_space + bytes;
-        let mut most = 0;
-        for directory in data[turn..].iter().chain(&data[..turn]) {
-            let left = self.shared.fs.free_space(directory)?;
-            if left >= required {
-                return Ok(directory.clone());
-            }
-            most = most.max(left);
-        }
-        Err(io::Error::new(
-            io::ErrorKind::StorageFull,
-            format!("Usable space exhausted, only {most} bytes remaining, required {required} bytes"),
-        ))
+        let required = if bytes == 0 { 0 } else { self.config.minimum_required_space + bytes };
+        self.shared.roomy_directory(self.next_segment, required)
     }
 
     /// Begins a segment. One of the same number is there only when an earlier attempt failed.
