@@ -110,8 +110,7 @@ fn read_store(props: &Props<'_>) -> Option<BTreeMap<String, Key>> {
         content.ok()
     };
     let store = file(KEY_STORE, "a JCEKS keystore", "KeyStore file not specified");
-    let password =
-        file(STORE_PASSWORD, "a file with the keystore's password", "KeyStore password  file not specified");
+    let password = file(STORE_PASSWORD, "a file with the keystore's password", "KeyStore password  file not specified");
     let listed: Vec<&str> = props.text(KEYS).unwrap_or_default().split_whitespace().collect();
     if listed.is_empty() {
         props.error(KEYS, "the aliases of the keys", "Keys available to KeyStore was not specified or empty");

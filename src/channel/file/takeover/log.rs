@@ -371,21 +371,38 @@ impl Reader {
         while self.at < self.end() {
             let at = self.at;
             let Some((kind, length)) = self.frame(at)? else { return self.no_frame(at) };
-            self.at = at + (FRAME + length) as u64;
-            if kind == BLANKED {
-                continue;
-            }
-            let payload = self.payload(at, length)?;
-            if let Some(record) = Record::of(&payload) {
+            let next = at + (FRAME + length) as u64;
+            if kind == RECORD
+                && let Some(record) = Record::of(&self.payload(at, length)?)
+            {
+                self.at = next;
                 return Ok(Some(Found::Record { at, record }));
             }
-            // Where a frame follows, the length is right and nothing else is hurt.
-            if self.at < self.end() && self.frame(self.at)?.is_none() && !self.is_fill(self.at)? {
-                self.at = self.find(at + 1)?;
+            // Where something follows, the length is right, as it seems.
+            if next < self.end() && !self.begins_record(next)? && !self.is_fill(next)? {
+                return self.no_frame(at);
             }
-            return Ok(Some(Found::Damage { from: at, to: self.at }));
+            self.at = next;
+            if kind == RECORD {
+                self.at = self.resume(at, next)?;
+                return Ok(Some(Found::Damage { from: at, to: self.at }));
+            }
         }
         Ok(None)
+    }
+
+    /// Where to go on behind a record that is damaged and ends at `next`, if its length is right. Records within it may
+    /// be part of an event; when they lead right up to `next`, they are not, and the length is wrong.
+    fn resume(&mut self, at: u64, next: u64) -> io::Result<u64> {
+        let found = self.find(at + 1, next)?;
+        let mut end = found;
+        while end < next
+            && self.begins_record(end)?
+            && let Some((_, length)) = self.frame(end)?
+        {
+            end += (FRAME + length) as u64;
+        }
+        Ok(if end == next { found } else { next })
     }
 
     fn no_frame(&mut self, at: u64) -> io::Result<Option<Found>> {
@@ -393,7 +410,7 @@ impl Reader {
             self.at = self.end();
             return Ok(None);
         }
-        self.at = self.find(at + 1)?;
+        self.at = self.find(at + 1, self.end())?;
         Ok(Some(Found::Damage { from: at, to: self.at }))
     }
 
@@ -435,14 +452,14 @@ impl Reader {
         Ok(true)
     }
 
-    /// Where the next record begins, or the end.
-    fn find(&mut self, mut at: u64) -> io::Result<u64> {
-        while at < self.end() {
+    /// Where the next record before `limit` begins, or there.
+    fn find(&mut self, mut at: u64, limit: u64) -> io::Result<u64> {
+        while at < limit {
             let window = self.window.from(at, 1)?;
             match memchr(RECORD, &window) {
                 Some(found) => {
                     at += found as u64;
-                    if self.is_record(at)? {
+                    if at < limit && self.is_record(at)? {
                         return Ok(at);
                     }
                     at += 1;
@@ -451,17 +468,22 @@ impl Reader {
                 None => at += window.len() as u64,
             }
         }
-        Ok(self.end())
+        Ok(limit)
+    }
+
+    /// Whether there is the frame of a record, and what a record begins with.
+    fn begins_record(&mut self, at: u64) -> io::Result<bool> {
+        if self.frame(at)?.is_none() {
+            return Ok(false);
+        }
+        let beginning = self.payload(at, TITLE)?;
+        Ok(title(&mut &beginning[..]).is_some())
     }
 
     fn is_record(&mut self, at: u64) -> io::Result<bool> {
         let Some((RECORD, length)) = self.frame(at)? else { return Ok(false) };
         // What a record begins with is looked at before all of it is.
-        let beginning = self.payload(at, TITLE)?;
-        if title(&mut &beginning[..]).is_none() {
-            return Ok(false);
-        }
-        Ok(Record::of(&self.payload(at, length)?).is_some())
+        Ok(self.begins_record(at)? && Record::of(&self.payload(at, length)?).is_some())
     }
 
     /// The event whose frame begins at a place, or what is wrong with it.
@@ -469,8 +491,7 @@ impl Reader {
         let Some((RECORD, length)) = self.frame(at)? else { return Ok(Err("there is no record")) };
         let payload = self.payload(at, length)?;
         let put = Parts::of(&payload).filter(|parts| parts.kind == 1).and_then(|parts| Put::of(parts.body));
-        let Some((put, headers)) = put.and_then(|put| Some((put.headers()?, put)).map(|(headers, put)| (put, headers)))
-        else {
+        let Some((headers, put)) = put.and_then(|put| Some((put.headers()?, put))) else {
             return Ok(Err("there is no whole event"));
         };
         if !put.is_intact() {

@@ -131,12 +131,7 @@ fn finish(shared: &Shared, marker: &Path, aside: &str) -> Result<(), String> {
 
 /// Imports what Flume left behind, if it did. Segments are numbered from `segment` on and events from `event` on. A long
 /// import calls `announce` once.
-pub fn run(
-    shared: &Shared,
-    segment: u64,
-    event: u64,
-    announce: &mut dyn FnMut(),
-) -> Result<Option<Imported>, String> {
+pub fn run(shared: &Shared, segment: u64, event: u64, announce: &mut dyn FnMut()) -> Result<Option<Imported>, String> {
     let logs = find_logs(shared)?;
     if logs.is_empty() {
         return Ok(None);
@@ -145,7 +140,10 @@ pub fn run(
     let mut takeover =
         Takeover { shared, config, announce, announced: Instant::now(), complaints: Limited::default(), damages: 0 };
     let (directories, name) = (shared.directories.data.len(), &shared.name);
-    info!("Apache Flume left {} logs in {directories} data directories, they are taken over [channel={name}]", logs.len());
+    info!(
+        "Apache Flume left {} logs in {directories} data directories, they are taken over [channel={name}]",
+        logs.len()
+    );
     let events = replay::run(&mut takeover, &logs)?;
     takeover.check_missing(&logs, &events)?;
     let (imported, lost) = takeover.import(&logs, &events, segment, event)?;
@@ -155,7 +153,9 @@ pub fn run(
     let summary = format!("{count} events were taken over from Apache Flume [channel={name}]");
     match (lost, takeover.damages) {
         (0, 0) => info!("{summary}"),
-        (lost, damages) => error!("{summary}; {damages} places of its logs are damaged, {lost} events could not be read"),
+        (lost, damages) => {
+            error!("{summary}; {damages} places of its logs are damaged, {lost} events could not be read")
+        }
     }
     shared.counters.lost.add(lost);
     Ok(Some(imported))

@@ -98,7 +98,8 @@ mod tests {
     #[test]
     fn fields_are_read_until_the_damage() {
         let fields: Vec<_> = Fields(&[0x08, 0x96, 0x01, 0x0d, 3, 0, 0, 0, 0x12, 2, b'a', b'b', 0x12, 9]).collect();
-        let expected = [Some((1, Value::Number(150))), Some((1, Value::Number(3))), Some((2, Value::Bytes(b"ab"))), None];
+        let expected =
+            [Some((1, Value::Number(150))), Some((1, Value::Number(3))), Some((2, Value::Bytes(b"ab"))), None];
         assert_eq!(fields, expected);
     }
 }

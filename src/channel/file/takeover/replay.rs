@@ -87,10 +87,11 @@ impl Replay {
             }
             Action::Take(pointer) => self.open.entry(transaction).or_default().pointers.push(pointer),
             Action::RollBack => drop(self.open.remove(&transaction)),
-            Action::CommitPuts => {
-                let committed = self.open.remove(&transaction).unwrap_or_default();
-                self.queue.events.extend(committed.pointers);
-            }
+            Action::CommitPuts => match self.open.remove(&transaction) {
+                Some(committed) => self.queue.events.extend(committed.pointers),
+                // Its number may be damaged, and it another one's.
+                None => self.doubt(),
+            },
             Action::CommitTakes => {
                 let committed = self.open.remove(&transaction).unwrap_or_default();
                 let earlier = self.takes.remove(&transaction).unwrap_or_default();
@@ -99,6 +100,11 @@ impl Replay {
                 }
             }
         }
+    }
+
+    /// Notes damage, which may have hit the end of any transaction that is open.
+    fn doubt(&mut self) {
+        self.open.values_mut().for_each(|transaction| transaction.doubtful = true);
     }
 
     /// The events that wait. Takes that were never committed did not happen; so did puts, unless what was acknowledged
@@ -204,9 +210,7 @@ fn advance<'a>(
             Some(Found::Record { at, record }) => break Some((at, record)),
             Some(Found::Damage { from, to }) => {
                 takeover.damaged(&Place(&log.path, from, to));
-                for transaction in replay.open.values_mut() {
-                    transaction.doubtful = true;
-                }
+                replay.doubt();
             }
         }
     };
