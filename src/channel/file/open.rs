@@ -16,6 +16,7 @@ use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use super::checkpoint::{Checkpoint, Position};
+use super::encryption::Seal;
 use super::lock::lock_all;
 use super::ranges::Ranges;
 use super::reader::{self, report_damage};
@@ -181,7 +182,7 @@ impl<'a> Replay<'a> {
             seen: Ranges::default(),
         };
         for listed in listed {
-            let segment = |path| Segment { path, first: listed.first, end: listed.end, len: listed.len };
+            let segment = |path| Segment { path, first: listed.first, end: listed.end, len: listed.len, seal: None };
             match files.get(&listed.number) {
                 Some(path) => {
                     replay.segments.insert(listed.number, segment(path.clone()));
@@ -216,7 +217,19 @@ impl<'a> Replay<'a> {
             }
         }
         replay.fill_gaps(tail.event);
+        replay.find_seals()?;
         Ok(replay)
+    }
+
+    /// Finds out how to decrypt what is not delivered.
+    fn find_seals(&mut self) -> Result<(), String> {
+        let keys = self.shared.config().keys;
+        for (number, segment) in &mut self.segments {
+            if self.done.count_missing(segment.first, segment.end) > 0 {
+                segment.seal = Seal::find(&*self.shared.fs, *number, segment, &keys)?;
+            }
+        }
+        Ok(())
     }
 
     fn next_segment(&self) -> u64 {
@@ -268,6 +281,7 @@ impl<'a> Replay<'a> {
                     self.seen.insert(header.first, header.end());
                     end = end.max(header.end());
                 }
+                Found::Record { header, .. } if header.kind == Kind::Key => {}
                 Found::Record { payload, .. } => {
                     for (from, to) in decode_done(&payload).unwrap_or_default() {
                         self.done.insert(from, to);
@@ -288,7 +302,7 @@ impl<'a> Replay<'a> {
         } else {
             self.report(&scanner, path, damage);
         }
-        let segment = Segment { path: path.to_owned(), first, end, len: whole };
+        let segment = Segment { path: path.to_owned(), first, end, len: whole, seal: None };
         self.segments.insert(number, segment);
         Ok(())
     }

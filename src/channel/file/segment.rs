@@ -12,6 +12,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use memchr::memmem;
 
+use super::encryption::Seal;
 use super::record::{HEADER, Header, MAGIC};
 use super::window::Window;
 use crate::fs::{File, FileSystem};
@@ -47,10 +48,20 @@ pub struct Segment {
     pub end: u64,
     /// Where its records end.
     pub len: u64,
+    /// What it is encrypted with, if it is and the channel reads it.
+    pub seal: Option<Arc<Seal>>,
 }
 
-/// The beginning of a segment.
-pub fn header(number: u64, first: u64) -> [u8; START as usize] {
+/// What a segment has before its first event.
+pub fn beginning(number: u64, first: u64, seal: Option<&Seal>) -> Vec<u8> {
+    let mut bytes = header(number, first).to_vec();
+    if let Some(seal) = seal {
+        bytes.extend_from_slice(seal.record().seal(0, number, START, None));
+    }
+    bytes
+}
+
+fn header(number: u64, first: u64) -> [u8; START as usize] {
     let mut header = [0; START as usize];
     header[..8].copy_from_slice(TITLE);
     header[8..12].copy_from_slice(&VERSION.to_le_bytes());
@@ -207,7 +218,7 @@ mod tests {
             places.push(bytes.len() as u64);
             let batch = Batch::from_iter([Event::new(body.to_vec())]);
             let at = bytes.len() as u64;
-            bytes.extend_from_slice(Draft::put(&batch).expect("small").seal(first as u64, 3, at));
+            bytes.extend_from_slice(Draft::put(&batch).expect("small").seal(first as u64, 3, at, None));
         }
         (bytes, places)
     }

@@ -13,9 +13,10 @@ use tracing::{error, info, warn};
 
 use super::checkpoint::{Checkpoint, Listed, Position};
 use super::config::FileConfig;
+use super::encryption::{Seal, unseal};
 use super::ranges::Ranges;
 use super::record::{Draft, Kind};
-use super::segment::{self, Found, START, Scanner, Segment};
+use super::segment::{self, Found, Scanner, Segment};
 use super::state::{Phase, Request, State, Waits, Written};
 use super::{Directories, Shared};
 use crate::fs::File;
@@ -30,6 +31,9 @@ struct Active {
     number: u64,
     file: Arc<dyn File>,
     directory: PathBuf,
+    seal: Option<Arc<Seal>>,
+    /// Where the first group went.
+    start: u64,
     /// Where the next record goes.
     len: u64,
     /// Up to here it is durable: bytes, and the number of the event that comes next.
@@ -42,6 +46,7 @@ struct Active {
 struct Abandoned {
     number: u64,
     file: Arc<dyn File>,
+    seal: Option<Arc<Seal>>,
     synced: (u64, u64),
     len: u64,
 }
@@ -225,9 +230,12 @@ impl Writer {
         let puts = requests.front().map_or(0, |request| request.draft.len());
         self.ensure_space(puts)?;
         let mut done_draft = done.as_ref().map(|done| Draft::done(done.iter()));
-        let done_len = done_draft.as_ref().map_or(0, Draft::len);
+        let seal = self.config.keys.active().map_or(0, |(alias, _)| Seal::record_len(alias));
+        let lead = seal + done_draft.as_ref().map_or(0, Draft::len);
         let mut active = match self.active.take() {
-            Some(active) if active.len == START || active.len + done_len + puts <= self.config.max_file_size => active,
+            Some(active) if active.len == active.start || active.len + lead + puts <= self.config.max_file_size => {
+                active
+            }
             full => {
                 self.active = full;
                 self.seal()?;
@@ -235,7 +243,7 @@ impl Writer {
             }
         };
         // Chosen before anything is written.
-        let mut len = active.len + done_len;
+        let mut len = active.len + lead;
         let mut group: Vec<Request> = Vec::with_capacity(requests.len());
         while let Some(request) = requests.front()
             && (group.is_empty() || len + request.draft.len() <= self.config.max_file_size)
@@ -246,25 +254,29 @@ impl Writer {
         let mut places = Vec::with_capacity(group.len());
         let (mut offset, mut event) = (active.len, self.next_event);
         {
-            let mut pieces = Vec::with_capacity(group.len() + 1);
-            if let Some(draft) = &mut done_draft {
-                pieces.push(IoSlice::new(draft.seal(0, active.number, offset)));
-                offset += done_len;
+            let mut pieces = Vec::with_capacity(group.len() + 2);
+            let seal = active.seal.as_deref();
+            let mut seal_draft = seal.map(Seal::record);
+            for draft in seal_draft.iter_mut().chain(&mut done_draft) {
+                let len = draft.len();
+                pieces.push(IoSlice::new(draft.seal(0, active.number, offset, None)));
+                offset += len;
             }
             for Request { draft, .. } in &mut group {
                 let position = Position { event, segment: active.number, offset };
                 offset += draft.len();
                 event += u64::from(draft.events());
                 places.push(Written { position, end: event, bytes: draft.len() as usize });
-                pieces.push(IoSlice::new(draft.seal(position.event, active.number, position.offset)));
+                pieces.push(IoSlice::new(draft.seal(position.event, active.number, position.offset, seal)));
             }
             if let Err(error) = active.file.write_at(&pieces, active.len) {
                 drop(pieces);
                 let cut = active.file.set_len(active.len);
                 // None of the numbers was given out, so they are free unless a record of them may be left behind.
                 match cut {
-                    Ok(()) => self.active = Some(active),
-                    Err(_) => {
+                    // What is encrypted is not written twice to one place: the two would tell what they are.
+                    Ok(()) if active.seal.is_none() => self.active = Some(active),
+                    _ => {
                         self.spoil(event);
                         self.abandon(active, offset);
                     }
@@ -330,12 +342,12 @@ impl Writer {
     }
 
     fn abandon(&mut self, active: Active, len: u64) {
-        let Active { number, file, synced, .. } = active;
+        let Active { number, file, seal, synced, .. } = active;
         warn!(
             "The end of segment {number} is not known to be durable and is written anew [channel={}]",
             self.shared.name
         );
-        self.abandoned = Some(Abandoned { number, file, synced, len });
+        self.abandoned = Some(Abandoned { number, file, seal, synced, len });
     }
 
     /// Looks whether there is room on the disk; otherwise tries another data directory.
@@ -368,17 +380,20 @@ impl Writer {
         let number = self.next_segment;
         let path = directory.join(segment::file_name(number));
         let file = self.shared.fs.create(&path)?;
-        let begun = file.write_at(&[IoSlice::new(&segment::header(number, first))], 0).and_then(|()| file.sync());
+        let seal = Seal::new(&self.config.keys)?;
+        let beginning = segment::beginning(number, first, seal.as_deref());
+        let begun = file.write_at(&[IoSlice::new(&beginning)], 0).and_then(|()| file.sync());
         if let Err(error) = begun.and_then(|()| self.shared.fs.sync_directory(&directory)) {
             self.shared.fs.remove(&path).ok();
             return Err(error);
         }
         self.next_segment += 1;
         self.space = None;
-        let listed = Segment { path, first, end: first, len: START };
+        let start = beginning.len() as u64;
+        let listed = Segment { path, first, end: first, len: start, seal: seal.clone() };
         self.shared.state().segments.insert(number, listed);
-        let synced = (START, first);
-        Ok(Active { number, file, directory, len: START, synced, unsynced_since: Instant::now() })
+        let synced = (start, first);
+        Ok(Active { number, file, directory, seal, start, len: start, synced, unsynced_since: Instant::now() })
     }
 
     /// Ends the segment; the next group begins another.
@@ -433,13 +448,14 @@ impl Writer {
 
     /// Writes what an abandoned segment may not hold into a new one, and then forgets that end.
     fn write_anew(&mut self) -> io::Result<()> {
-        let Some(Abandoned { number, file, synced, len }) = &self.abandoned else { return Ok(()) };
+        let Some(Abandoned { number, file, seal, synced, len }) = &self.abandoned else { return Ok(()) };
         let mut drafts: Vec<(u64, Draft)> = Vec::new();
         let mut scanner = Scanner::new(Arc::clone(file), *number, synced.0, *len);
         while let Some(found) = scanner.next()? {
-            if let Found::Record { header, payload, .. } = found
+            if let Found::Record { header, payload, at } = found
                 && header.kind == Kind::Put
                 && self.shared.state().done.count_missing(header.first, header.end()) > 0
+                && let Some(payload) = unseal(seal.as_deref(), &header, at, payload)
             {
                 drafts.push((header.first, Draft::again(&header, &payload)));
             }
@@ -476,7 +492,7 @@ impl Writer {
     fn fill(&self, active: &mut Active, drafts: Vec<(u64, Draft)>, done: &Ranges) -> io::Result<()> {
         let done = Draft::done(done.iter());
         for (first, mut draft) in [(0, done)].into_iter().chain(drafts) {
-            let record = draft.seal(first, active.number, active.len);
+            let record = draft.seal(first, active.number, active.len, active.seal.as_deref());
             active.file.write_at(&[IoSlice::new(record)], active.len)?;
             active.len += draft.len();
         }

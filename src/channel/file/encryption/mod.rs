@@ -7,12 +7,14 @@
 
 mod cipher;
 mod jceks;
+mod seal;
 
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _};
 
 pub use cipher::{Counter, Key};
+pub use seal::{Seal, unseal};
 
 use self::jceks::Fault;
 use crate::config::Props;

@@ -23,8 +23,9 @@ use tracing::{error, info, warn};
 
 use self::checkpoint::Checkpoint;
 use self::log::{Log, META_SUFFIXES, Pointer, Reader};
+use super::encryption::Seal;
 use super::record::Draft;
-use super::segment::{self, START, Segment, file_name};
+use super::segment::{self, Segment, file_name};
 use super::state::Phase;
 use super::{Directories, FileConfig, Shared};
 use crate::event::Batch;
@@ -355,7 +356,8 @@ impl Writer<'_> {
         }
         let bytes = batch.body_bytes();
         let mut draft = Draft::put(batch).ok_or_else(|| format!("{bytes} bytes are too many for one record"))?;
-        let is_full = |segment: &Segment| segment.len > START && segment.len + draft.len() > self.config.max_file_size;
+        let is_full =
+            |segment: &Segment| segment.end > segment.first && segment.len + draft.len() > self.config.max_file_size;
         if self.open.as_ref().is_some_and(|(_, segment)| is_full(segment)) {
             self.seal(imported)?;
         }
@@ -367,12 +369,14 @@ impl Writer<'_> {
             None => {
                 let path = directory.join(file_name(self.segment));
                 let file = self.shared.fs.create(&unfinished(&path)).map_err(failed)?;
-                let header = segment::header(self.segment, self.event);
-                file.write_at(&[IoSlice::new(&header)], 0).map_err(failed)?;
-                self.open.insert((file, Segment { path, first: self.event, end: self.event, len: START }))
+                let seal = Seal::new(&self.config.keys).map_err(failed)?;
+                let beginning = segment::beginning(self.segment, self.event, seal.as_deref());
+                file.write_at(&[IoSlice::new(&beginning)], 0).map_err(failed)?;
+                let len = beginning.len() as u64;
+                self.open.insert((file, Segment { path, first: self.event, end: self.event, len, seal }))
             }
         };
-        let record = draft.seal(self.event, self.segment, segment.len);
+        let record = draft.seal(self.event, self.segment, segment.len, segment.seal.as_deref());
         file.write_at(&[IoSlice::new(record)], segment.len).map_err(failed)?;
         self.event += batch.len() as u64;
         segment.len += draft.len();
