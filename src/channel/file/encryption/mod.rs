@@ -78,6 +78,14 @@ impl Keys {
         Self { active: active.map(str::to_owned), keys }
     }
 
+    /// These keys; the first one is written with.
+    #[cfg(test)]
+    pub fn of(keys: &[(&str, &[u8])]) -> Self {
+        let active = keys.first().map(|(alias, _)| (*alias).to_owned());
+        let key = |bytes: &[u8]| Key::new(bytes).expect("a length of AES");
+        Self { active, keys: keys.iter().map(|(alias, bytes)| ((*alias).to_owned(), key(bytes))).collect() }
+    }
+
     /// The key with this alias.
     pub fn get(&self, alias: &str) -> Option<&Key> {
         self.keys.get(&alias.to_lowercase())
@@ -162,4 +170,104 @@ fn read_file(path: &str) -> io::Result<Vec<u8>> {
 
 fn text(bytes: &[u8]) -> String {
     String::from_utf8_lossy(bytes).trim().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::path::PathBuf;
+
+    use tempfile::TempDir;
+
+    use super::*;
+    use crate::config::{Finding, Globals};
+
+    /// `key-0` (with a password of its own), `key-1` and `key-2` of 128, 256 and 192 bits, and what is none for AES.
+    fn vector() -> PathBuf {
+        PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("tests/vectors/filechannel-keys.jceks")
+    }
+
+    /// A configuration of the vector's store, with its passwords in a directory.
+    fn config() -> (TempDir, String) {
+        let home = tempfile::tempdir().expect("a directory");
+        for (name, password) in [("store", "storepass\n"), ("key", " keypass ")] {
+            std::fs::write(home.path().join(name), password).expect("written");
+        }
+        let text = format!(
+            "encryption.activeKey = KEY-0\nencryption.cipherProvider = aesctrnopadding\nencryption.keyProvider = JCEKSFILE\n\
+             {KEY_STORE} = {}\n{STORE_PASSWORD} = {home}/store\n{KEYS} = key-0 key-1\n{KEYS}.key-0.passwordFile = {home}/key\n",
+            vector().display(),
+            home = home.path().display()
+        );
+        (home, text)
+    }
+
+    fn read(text: &str) -> (Keys, Vec<Finding>) {
+        let properties = crate::config::parse("a.conf", text.as_bytes(), &mut Vec::new());
+        let entries = properties.into_iter().map(|property| (property.key.clone(), property)).collect();
+        let globals = Globals::default();
+        let props = Props::new("a1.channels.c1", &entries, None, &globals);
+        (Keys::from_props(&props), props.into_findings())
+    }
+
+    #[test]
+    fn keys_are_read_from_a_store_of_java() {
+        let (_home, text) = config();
+        let (keys, findings) = read(&text);
+        assert_eq!(findings, []);
+        let vector = 0x3882_cda7_bb8f_c2a2_d6a9_903f_1ae1_7b6d_u128.to_be_bytes();
+        assert_eq!(keys.active(), Key::new(&vector).as_ref().map(|key| ("KEY-0", key)));
+        let counting: Vec<u8> = (0..32).collect();
+        assert_eq!(keys.get("key-1"), Key::new(&counting).as_ref());
+        assert!(keys.get("key-2").is_some(), "it opens with the store's password");
+        assert_eq!(keys.keys.keys().collect::<Vec<_>>(), ["key-0", "key-1", "key-2", "other"]);
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_as_flume_does() {
+        let (_home, text) = config();
+        let without = |key: &str| text.lines().filter(|line| !line.starts_with(key)).collect::<Vec<_>>().join("\n");
+        let flume_says = |text: &str| {
+            let (_, findings) = read(text);
+            findings.into_iter().find_map(|finding| finding.flume).unwrap_or_default()
+        };
+        let missing = |key: &str| flume_says(&without(&format!("encryption.{key} ")));
+        assert_eq!(missing("activeKey"), "Encryption configuration problem: activeKey is missing");
+        assert_eq!(missing("cipherProvider"), "Encryption configuration problem: cipherProvider is missing");
+        assert_eq!(
+            missing("keyProvider"),
+            "Encryption configuration problem: activeKey is present while key provider name is not."
+        );
+        assert_eq!(missing("keyProvider.keyStoreFile"), "KeyStore file not specified");
+        assert_eq!(missing("keyProvider.keys"), "Keys available to KeyStore was not specified or empty");
+    }
+
+    #[test]
+    fn wrong_passwords_and_missing_keys_are_errors() {
+        let (home, text) = config();
+        let expected = |text: &str| {
+            let (_, findings) = read(text);
+            format!("{:?}", findings.first().expect("a finding"))
+        };
+        assert!(expected(&text.replace("KEY-0", "key-9")).contains("the alias of an AES key of the keystore"));
+        assert!(expected(&text.replace("/key\n", "/store\n")).contains("a file with the password of this AES key"));
+        assert!(expected(&text.replace("/store\n", "/key\n")).contains("a file with the password of this keystore"));
+        assert!(
+            expected(&text.replace("/store\n", "/nothing\n")).contains("a file with the keystore's password: No such")
+        );
+        let no_store = text.replace(&vector().display().to_string(), &home.path().join("key").display().to_string());
+        assert!(expected(&no_store).contains("a JCEKS keystore (keytool -storetype JCEKS)"));
+    }
+
+    proptest::proptest! {
+        #[test]
+        fn no_damaged_store_panics(at in 0usize..4000, bytes in proptest::collection::vec(proptest::num::u8::ANY, 1..20)) {
+            let mut store = std::fs::read(vector()).expect("the vector");
+            let end = (at + bytes.len()).min(store.len() - 20);
+            if at < end {
+                store[at..end].copy_from_slice(&bytes[..end - at]);
+            }
+            assert!(at >= end || jceks::read(&store, "storepass").is_err() || store == std::fs::read(vector()).expect("the vector"));
+            jceks::entries(&store);
+        }
+    }
 }

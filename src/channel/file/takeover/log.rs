@@ -273,11 +273,15 @@ impl Log {
         let Some(meta) = read_meta(fs, &self.path).map_err(failed)? else {
             return self.open_without_meta(file, len);
         };
-        let cipher = match &meta.encryption {
-            Some(Encryption { alias, counter }) => Some((keys.require(alias, path)?.clone(), *counter)),
-            None => None,
-        };
-        Ok(Reader { window: Window::new(file, len), at: meta.start(checkpoint), cipher })
+        let mut reader = Reader { window: Window::new(file, len), at: 0, cipher: None };
+        if let Some(Encryption { alias, counter }) = &meta.encryption {
+            reader.cipher = Some((keys.require(alias, &path)?.clone(), *counter));
+            if !reader.is_readable().map_err(failed)? {
+                return Err(format!("Nothing in {path} can be decrypted: its key {alias} is another one"));
+            }
+        }
+        reader.at = meta.start(checkpoint);
+        Ok(reader)
     }
 
     /// Flume makes a log before its metadata, so that one may be there without, and empty.
@@ -361,9 +365,16 @@ impl Reader {
         self.window.end()
     }
 
-    /// Whether a key is needed.
-    pub fn is_encrypted(&self) -> bool {
-        self.cipher.is_some()
+    /// Whether there is a record, or nothing at all.
+    fn is_readable(&mut self) -> io::Result<bool> {
+        let mut damaged = false;
+        while let Some(found) = self.next()? {
+            match found {
+                Found::Record { .. } => return Ok(true),
+                Found::Damage { .. } => damaged = true,
+            }
+        }
+        Ok(!damaged)
     }
 
     /// What stands next; `None` at the end.

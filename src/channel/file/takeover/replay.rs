@@ -181,16 +181,11 @@ pub fn run(takeover: &mut Takeover<'_>, logs: &[Log]) -> Result<Vec<Pointer>, St
 
 /// The number of a log's first record; the least there is, for a log with none.
 fn first_order(takeover: &Takeover<'_>, log: &Log, reader: &mut Reader) -> Result<i64, String> {
-    let mut damaged = false;
     while let Some(found) = reader.next().map_err(|error| unreadable(log, &error))? {
-        match found {
-            Found::Record { record, .. } => return Ok(record.order),
-            Found::Damage { .. } => damaged = true,
+        if let Found::Record { record, .. } = found {
+            return Ok(record.order);
         }
         takeover.check_stop()?;
-    }
-    if damaged && reader.is_encrypted() {
-        return Err(format!("Nothing in {} can be decrypted: its key is another one", log.path.display()));
     }
     Ok(i64::MIN)
 }

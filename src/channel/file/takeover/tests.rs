@@ -9,6 +9,7 @@ use super::log::Found;
 use super::*;
 use crate::channel::Channel as _;
 use crate::channel::file::FileChannel;
+use crate::channel::file::encryption::Keys;
 use crate::channel::file::tests::{bodies, channel, config, drain, open, runtime};
 use crate::fs::FileSystem as _;
 use crate::fs::simulated::Simulated;
@@ -77,6 +78,7 @@ fn take_over(fs: &Simulated) -> Vec<String> {
 
 const CLEAN: &str = "filechannel-v3-clean.tar.gz";
 const UNCLEAN: &str = "filechannel-v3-unclean.tar.gz";
+const ENCRYPTED: &str = "filechannel-v3-encrypted.tar.gz";
 const DUAL: &str = "filechannel-v3-dual-checkpoint.tar.gz";
 
 fn undelivered(vector: &str) -> Vec<String> {
@@ -118,6 +120,31 @@ fn the_copy_of_a_damaged_checkpoint_is_unpacked() {
     // There is nothing else to start from.
     fs.damage(Path::new("/data/log-1.meta"), |bytes| bytes[13..21].fill(0));
     assert_eq!(take_over(&fs), undelivered(DUAL));
+}
+
+#[test]
+fn encrypted_logs_are_read_with_their_key_and_encrypted_again() {
+    let key = 0x3882_cda7_bb8f_c2a2_d6a9_903f_1ae1_7b6d_u128.to_be_bytes();
+    for keep_checkpoint in [true, false] {
+        let fs = left_behind(ENCRYPTED);
+        if !keep_checkpoint {
+            fs.remove(Path::new("/checkpoint/checkpoint")).expect("it was there");
+        }
+        runtime().block_on(async {
+            let wrong = FileConfig { keys: Keys::of(&[("key-0", &[1; 16])]), ..with_backup() };
+            let refused = channel(&fs, &wrong);
+            let error = refused.start().await.expect_err("the key is wrong").to_string();
+            assert!(error.contains("Nothing in /data/log-1 can be decrypted: its key key-0 is another one"), "{error}");
+            refused.stop().await;
+            let config = FileConfig { keys: Keys::of(&[("key-0", &key)]), ..with_backup() };
+            open(&fs, &config).await.stop().await;
+            let segment = fs.content(Path::new("/more/segment-0000000001"));
+            assert!(memchr::memmem::find(&segment, b"event").is_none());
+            let again = open(&fs, &config).await;
+            assert_eq!(drain(&again).await, events(1..3));
+            again.stop().await;
+        });
+    }
 }
 
 #[test]
@@ -217,7 +244,7 @@ async fn what_cannot_be_taken_over_is_said() {
     let error = refusal(&fs).await;
     assert!(error.contains("/data/log-1 was written by Flume 1.2 or before"), "{error}");
 
-    let fs = left_behind("filechannel-v3-encrypted.tar.gz");
+    let fs = left_behind(ENCRYPTED);
     let error = refusal(&fs).await;
     assert!(error.contains("/data/log-1 is encrypted with the key key-0, and no encryption.keyProvider"), "{error}");
 
