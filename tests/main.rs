@@ -24,4 +24,5 @@ mod packaging;
 mod real_flume;
 mod spark;
 mod spark_peers;
+mod takeover;
 mod thrift;
