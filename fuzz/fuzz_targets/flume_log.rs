@@ -40,7 +40,7 @@ fuzz_target!(|content: &[u8]| {
     let file = Arc::new(Content(content.to_vec()));
     let mut reader = Reader::new(file).expect("readable");
     let mut end = 0;
-    while let Some(found) = reader.next().expect("readable") {
+    while let Some(found) = reader.read_next().expect("readable") {
         let (from, to) = match found {
             Found::Record { at, .. } => {
                 reader.event(at).expect("readable").ok();

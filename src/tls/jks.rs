@@ -42,10 +42,8 @@ pub fn read<'a>(data: &'a [u8], password: Option<&str>) -> Result<Vec<Entry<'a>>
     let damaged = || StoreError::Damaged("it is not a whole JKS file".to_owned());
     let (body, digest) = data.split_last_chunk::<DIGEST_LENGTH>().ok_or_else(damaged)?;
     let entries = Reader(body).entries().ok_or_else(damaged)?;
-    if let Some(password) = password {
-        if self::digest(password, body) != *digest {
-            return Err(StoreError::WrongPassword);
-        }
+    if password.is_some_and(|password| self::digest(password, body) != *digest) {
+        return Err(StoreError::WrongPassword);
     }
     Ok(entries)
 }

@@ -66,7 +66,8 @@ pub fn run(shared: &Arc<Shared>, told: oneshot::Sender<Result<(), String>>) {
     drop(locks);
 }
 
-fn note_closed(shared: &Shared, why: &str) {
+/// Says why the channel is not open.
+pub(super) fn note_closed(shared: &Shared, why: &str) {
     let mut state = shared.state();
     if state.phase != Phase::Stopped {
         state.phase = Phase::Closed(why.to_owned());

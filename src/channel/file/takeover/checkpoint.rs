@@ -196,3 +196,67 @@ fn transactions(content: &[u8]) -> Option<Vec<(i64, Vec<Pointer>)>> {
     }
     Some(found)
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::IoSlice;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::fs::simulated::Simulated;
+
+    fn write(fs: &Simulated, name: &str, content: &[u8]) {
+        let file = fs.create(&Path::new("/c").join(name)).expect("made");
+        file.write_at(&[IoSlice::new(content)], 0).expect("room");
+    }
+
+    /// A checkpoint whose slots hold their own number and one more.
+    fn checkpoint(capacity: u64, head: u32, size: u32, packed: bool) -> Option<Result<Checkpoint, &'static str>> {
+        let fs = Simulated::default();
+        fs.create_directory(Path::new("/c")).expect("made");
+        let start = [3, 70, 0, 0, 0].into_iter().chain([0; 1024]);
+        let content: Vec<u8> = start.chain(1..=capacity).flat_map(u64::to_be_bytes).collect();
+        if packed {
+            let mut file = [SNAPPY, &[0, 0, 0, 1, 0, 0, 0, 1]].concat();
+            for block in content.chunks(1 << 12) {
+                let block = snap::raw::Encoder::new().compress_vec(block).expect("small");
+                file.extend_from_slice(&(block.len() as u32).to_be_bytes());
+                file.extend(block);
+            }
+            write(&fs, "checkpoint.snappy", &file);
+        } else {
+            write(&fs, "checkpoint", &content);
+        }
+        let mut meta = vec![24, 0x0d, 3, 0, 0, 0, 0x11, 70, 0, 0, 0, 0, 0, 0, 0, 0x1d];
+        meta.extend(size.to_le_bytes());
+        meta.push(0x25);
+        meta.extend(head.to_le_bytes());
+        write(&fs, "checkpoint.meta", &meta);
+        Checkpoint::read(&fs, Path::new("/c")).expect("readable")
+    }
+
+    proptest! {
+        #[test]
+        fn the_ring_is_read_from_its_head(capacity in 1u64..2000, head in 0u32..2000, size in 0u32..2000, packed: bool) {
+            let head = head % capacity as u32;
+            let found = checkpoint(capacity, head, size, packed).expect("a checkpoint");
+            if u64::from(size) > capacity {
+                prop_assert_eq!(found, Err("it is too short"));
+            } else {
+                let slots = (0..u64::from(size)).map(|slot| Pointer((u64::from(head) + slot) % capacity + 1)).collect();
+                prop_assert_eq!(found, Ok(Checkpoint { order: 70, queue: slots, puts: Vec::new(), takes: Vec::new() }));
+            }
+        }
+    }
+
+    #[test]
+    fn open_transactions_are_those_whose_checksum_is_right() {
+        let numbers = [5, 2, 11, 12, 0, 0].map(u64::to_be_bytes).concat();
+        let mut content = [&Md5::digest(&numbers)[..], &numbers].concat();
+        assert_eq!(transactions(&content), Some(vec![(5, vec![Pointer(11), Pointer(12)])]));
+        assert_eq!(transactions(b""), Some(Vec::new()));
+        content[30] ^= 1;
+        assert_eq!(transactions(&content), None);
+    }
+}

@@ -295,7 +295,7 @@ impl Log {
             ));
         }
         let mut reader = Reader { window: Window::new(file, len), at: 0, cipher: None };
-        let begins = reader.next().map_err(|error| format!("Could not read {path}: {error}"))?;
+        let begins = reader.read_next().map_err(|error| format!("Could not read {path}: {error}"))?;
         if let Some(Found::Damage { .. }) = begins {
             return Err(format!("{path} cannot be read without {path}.meta, which is missing or damaged"));
         }
@@ -368,7 +368,7 @@ impl Reader {
     /// Whether there is a record, or nothing at all.
     fn is_readable(&mut self) -> io::Result<bool> {
         let mut damaged = false;
-        while let Some(found) = self.next()? {
+        while let Some(found) = self.read_next()? {
             match found {
                 Found::Record { .. } => return Ok(true),
                 Found::Damage { .. } => damaged = true,
@@ -378,7 +378,7 @@ impl Reader {
     }
 
     /// What stands next; `None` at the end.
-    pub fn next(&mut self) -> io::Result<Option<Found>> {
+    pub fn read_next(&mut self) -> io::Result<Option<Found>> {
         while self.at < self.end() {
             let at = self.at;
             let Some((kind, length)) = self.frame(at)? else { return self.no_frame(at) };

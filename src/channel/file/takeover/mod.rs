@@ -24,6 +24,7 @@ use tracing::{error, info, warn};
 use self::checkpoint::Checkpoint;
 use self::log::{Log, META_SUFFIXES, Pointer, Reader};
 use super::encryption::Seal;
+use super::open::note_closed;
 use super::record::Draft;
 use super::segment::{self, Segment, file_name};
 use super::state::Phase;
@@ -80,7 +81,9 @@ pub fn recover(shared: &Shared) -> Result<(), String> {
         for name in list(shared, directory)? {
             if name == MARKER {
                 let marker = directory.join(MARKER);
-                let content = fs::read(&*shared.fs, &marker, 1000);
+                // A process that was killed may have left it before it was durable, and what follows relies on it.
+                let synced = shared.fs.sync_directory(directory);
+                let content = synced.and_then(|()| fs::read(&*shared.fs, &marker, 1000));
                 let content = content.map_err(|error| format!("Could not read {}: {error}", marker.display()))?;
                 return finish(shared, &marker, String::from_utf8_lossy(&content).trim());
             }
@@ -131,7 +134,7 @@ fn finish(shared: &Shared, marker: &Path, aside: &str) -> Result<(), String> {
 }
 
 /// Imports what Flume left behind, if it did. Segments are numbered from `segment` on and events from `event` on. A long
-/// import calls `announce` once.
+/// import calls `announce`, so that nobody waits for it.
 pub fn run(shared: &Shared, segment: u64, event: u64, announce: &mut dyn FnMut()) -> Result<Option<Imported>, String> {
     let logs = find_logs(shared)?;
     if logs.is_empty() {
@@ -140,11 +143,12 @@ pub fn run(shared: &Shared, segment: u64, event: u64, announce: &mut dyn FnMut()
     let config = shared.config();
     let mut takeover =
         Takeover { shared, config, announce, announced: Instant::now(), complaints: Limited::default(), damages: 0 };
-    let (directories, name) = (shared.directories.data.len(), &shared.name);
+    let name = &shared.name;
     info!(
-        "Apache Flume left {} logs in {directories} data directories, they are taken over [channel={name}]",
+        "Apache Flume left its files behind ({} logs), the events in them are taken over [channel={name}]",
         logs.len()
     );
+    note_closed(shared, "the files of Apache Flume are being taken over");
     let events = replay::run(&mut takeover, &logs)?;
     takeover.check_missing(&logs, &events)?;
     let (imported, lost) = takeover.import(&logs, &events, segment, event)?;

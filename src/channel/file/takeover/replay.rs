@@ -144,7 +144,7 @@ pub fn run(takeover: &mut Takeover<'_>, logs: &[Log]) -> Result<Vec<Pointer>, St
         waiting.push((first_order(takeover, log, &mut reader)?, log));
     }
     waiting.sort_unstable_by_key(|(order, log)| std::cmp::Reverse((*order, log.number)));
-    info!("Replaying {} logs of Flume, {} MB [channel={}]", logs.len(), bytes >> 20, takeover.channel());
+    info!("Replaying {} MB of Flume's logs [channel={}]", bytes >> 20, takeover.channel());
     let mut sources: Vec<Source<'_>> = Vec::new();
     let (mut records, mut read) = (0u64, 0);
     loop {
@@ -181,7 +181,7 @@ pub fn run(takeover: &mut Takeover<'_>, logs: &[Log]) -> Result<Vec<Pointer>, St
 
 /// The number of a log's first record; the least there is, for a log with none.
 fn first_order(takeover: &Takeover<'_>, log: &Log, reader: &mut Reader) -> Result<i64, String> {
-    while let Some(found) = reader.next().map_err(|error| unreadable(log, &error))? {
+    while let Some(found) = reader.read_next().map_err(|error| unreadable(log, &error))? {
         if let Found::Record { record, .. } = found {
             return Ok(record.order);
         }
@@ -200,7 +200,7 @@ fn advance<'a>(
 ) -> Result<Option<Source<'a>>, String> {
     let start = reader.at();
     let source = loop {
-        match reader.next().map_err(|error| unreadable(log, &error))? {
+        match reader.read_next().map_err(|error| unreadable(log, &error))? {
             None => break None,
             Some(Found::Record { at, record }) => break Some((at, record)),
             Some(Found::Damage { from, to }) => {

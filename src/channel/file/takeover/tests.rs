@@ -213,6 +213,14 @@ fn whenever_it_is_interrupted_each_event_is_taken_over_once() {
                 };
                 interrupted.stop().await;
                 left.fail(0..0);
+                // The next attempt does not come to its end either.
+                let start = left.calls() + (call * 7 + way) % calls;
+                left.fail(start..u64::MAX);
+                let interrupted = channel(&left, &with_backup());
+                interrupted.start().await.ok();
+                let left = left.crash(call);
+                interrupted.stop().await;
+                left.fail(0..0);
                 let again = open(&left, &with_backup()).await;
                 assert_eq!(drain(&again).await, undelivered(UNCLEAN), "call {call}, way {way}");
                 again.stop().await;
@@ -299,7 +307,7 @@ fn scan(content: &[u8]) -> (Vec<u64>, u64) {
     write(&fs, "/d/log-1", content);
     let mut reader = Reader::new(fs.open(Path::new("/d/log-1")).expect("there")).expect("readable");
     let (mut records, mut damaged, mut end) = (Vec::new(), 0, 0);
-    while let Some(found) = reader.next().expect("readable") {
+    while let Some(found) = reader.read_next().expect("readable") {
         let (from, to) = match found {
             Found::Record { at, .. } => {
                 records.push(at);
