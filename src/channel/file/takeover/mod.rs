@@ -81,9 +81,7 @@ pub fn recover(shared: &Shared) -> Result<(), String> {
         for name in list(shared, directory)? {
             if name == MARKER {
                 let marker = directory.join(MARKER);
-                // A process that was killed may have left it before it was durable, and what follows relies on it.
-                let synced = shared.fs.sync_directory(directory);
-                let content = synced.and_then(|()| fs::read(&*shared.fs, &marker, 1000));
+                let content = fs::read(&*shared.fs, &marker, 1000);
                 let content = content.map_err(|error| format!("Could not read {}: {error}", marker.display()))?;
                 return finish(shared, &marker, String::from_utf8_lossy(&content).trim());
             }
@@ -103,6 +101,14 @@ fn finish(shared: &Shared, marker: &Path, aside: &str) -> Result<(), String> {
     let Directories { checkpoint, backup, data } = &shared.directories;
     let fs = &*shared.fs;
     let renamed = || {
+        // A process that was killed may have left names that are not durable yet, the marker's among them: those of
+        // what was moved are made so first where they are, then where they are not.
+        for directory in data.iter().chain([checkpoint]).chain(backup) {
+            if fs.list(directory)?.iter().any(|name| name == aside) {
+                fs.sync_directory(&directory.join(aside))?;
+            }
+            fs.sync_directory(directory)?;
+        }
         for directory in data {
             for name in fs.list(directory)? {
                 if let Some(segment) = name.strip_suffix(UNFINISHED) {
@@ -122,7 +128,6 @@ fn finish(shared: &Shared, marker: &Path, aside: &str) -> Result<(), String> {
             for name in flumes {
                 fs.rename(&directory.join(&name), &target.join(&name))?;
             }
-            // First where they are, then where they are not.
             fs.sync_directory(&target)?;
             fs.sync_directory(directory)?;
             info!("The files of Flume are kept in {} [channel={}]", target.display(), shared.name);
