@@ -12,6 +12,9 @@
 //! On disk there are segments (`segment`) of records (`record`), and a checkpoint (`checkpoint`) that says which events are
 //! done and where the first of the others stands, so that opening (`open`) reads only what came after it.
 //!
+//! The events of a directory that Apache Flume left behind are imported when the channel opens (`takeover`). Puts are
+//! encrypted when keys are configured (`encryption`).
+//!
 //! When a write or a sync fails, puts are refused until it works again; what was not known to be durable is written
 //! anew, into another segment.
 
