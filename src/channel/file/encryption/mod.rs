@@ -12,6 +12,7 @@ mod seal;
 use std::collections::BTreeMap;
 use std::fs::File;
 use std::io::{self, Read as _};
+use std::sync::Arc;
 
 pub use cipher::{Counter, Key};
 pub use seal::{Seal, unseal};
@@ -29,12 +30,12 @@ const KEYS: &str = "encryption.keyProvider.keys";
 /// Far more than a keystore or a password has.
 const MAX_BYTES: u64 = 8 << 20;
 
-/// The keys of a channel.
+/// The keys of a channel. Clones share them.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Keys {
-    active: Option<String>,
+    active: Option<Arc<str>>,
     /// By their aliases in lower case.
-    keys: BTreeMap<String, Key>,
+    keys: Arc<BTreeMap<String, Key>>,
 }
 
 impl Keys {
@@ -75,15 +76,16 @@ impl Keys {
             let aliases: Vec<&str> = keys.keys().map(String::as_str).collect();
             props.error_nearest("encryption.activeKey", "the alias of an AES key of the keystore that opens", &aliases);
         }
-        Self { active: active.map(str::to_owned), keys }
+        Self { active: active.map(Arc::from), keys: Arc::new(keys) }
     }
 
     /// These keys; the first one is written with.
     #[cfg(test)]
     pub fn of(keys: &[(&str, &[u8])]) -> Self {
-        let active = keys.first().map(|(alias, _)| (*alias).to_owned());
+        let active = keys.first().map(|(alias, _)| Arc::from(*alias));
         let key = |bytes: &[u8]| Key::new(bytes).expect("a length of AES");
-        Self { active, keys: keys.iter().map(|(alias, bytes)| ((*alias).to_owned(), key(bytes))).collect() }
+        let keys: BTreeMap<_, _> = keys.iter().map(|(alias, bytes)| ((*alias).to_owned(), key(bytes))).collect();
+        Self { active, keys: Arc::new(keys) }
     }
 
     /// The key with this alias.

@@ -40,15 +40,10 @@ const ASIDE: &str = "taken-over-from-flume";
 /// How the names of segments end that are not complete.
 const UNFINISHED: &str = ".import";
 /// Flume's files in the directories of checkpoints.
-const CHECKPOINT_FILES: [&str; 7] = [
-    "checkpoint",
-    "checkpoint.meta",
-    "checkpoint.snappy",
-    "inflightputs",
-    "inflighttakes",
-    "queueset",
-    "backupComplete",
-];
+const CHECKPOINT_FILES: [&str; 7] =
+    ["checkpoint", "checkpoint.meta", "checkpoint.snappy", "inflightputs", "inflighttakes", "queueset", COPIED];
+/// Says that the copy of a checkpoint is complete.
+const COPIED: &str = "backupComplete";
 /// How often one hears of a long import.
 const PROGRESS: Duration = Duration::from_secs(10);
 /// What goes into one record: events, bytes of their bodies.
@@ -248,6 +243,10 @@ impl Takeover<'_> {
         for directory in [checkpoint].into_iter().chain(backup) {
             let place = directory.display();
             let name = self.channel();
+            // The last that Flume puts beside a copy.
+            if Some(directory) == backup.as_ref() && !list(self.shared, directory)?.iter().any(|name| name == COPIED) {
+                continue;
+            }
             match Checkpoint::read(&*self.shared.fs, directory) {
                 Ok(Some(Ok(checkpoint))) => {
                     info!("Flume's checkpoint in {place} has {} events [channel={name}]", checkpoint.queue.len());
@@ -304,7 +303,9 @@ impl Takeover<'_> {
             }
             if batch.len() >= BATCH.0 || batch.body_bytes() >= BATCH.1 {
                 writer.write(&mut imported, &std::mem::take(&mut batch))?;
-                self.pause(|| format!("{} of {} events of Flume are imported", number + 1, events.len()))?;
+            }
+            if number % BATCH.0 == 0 {
+                self.pause(|| format!("{number} of {} events of Flume are imported", events.len()))?;
             }
         }
         writer.write(&mut imported, &batch)?;

@@ -117,6 +117,10 @@ fn the_copy_of_a_damaged_checkpoint_is_unpacked() {
     assert_eq!(read("/checkpoint"), Err("it is not complete"));
     let copy = read("/backup").expect("complete");
     assert!(!copy.queue.is_empty());
+    // A copy that is not complete is not used: all logs are read then.
+    let incomplete = fs.killed();
+    incomplete.remove(Path::new("/backup/backupComplete")).expect("it was there");
+    assert_eq!(take_over(&incomplete), undelivered(DUAL));
     // There is nothing else to start from.
     fs.damage(Path::new("/data/log-1.meta"), |bytes| bytes[13..21].fill(0));
     assert_eq!(take_over(&fs), undelivered(DUAL));
