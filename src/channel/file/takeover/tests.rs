@@ -281,7 +281,7 @@ fn every_damaged_byte_costs_at_most_the_event_that_it_hits() {
     for (number, at) in places.iter().map(|at| *at as usize).enumerate() {
         let is_put = content[at + 7] == 1;
         let end = if is_put { places.get(number + 1).map_or(at, |next| *next as usize) } else { at };
-        for hit in (at..at + 5).chain(at + 29..end).filter(|hit| hit % 7 == number % 7) {
+        for hit in (at..at + 5).chain(at + 29..end).filter(|hit| hit % 11 == number % 11) {
             let fs = whole.killed();
             fs.damage(log, |bytes| bytes[hit] ^= 1 << (hit % 8));
             let found = take_over(&fs).into_iter().collect();
