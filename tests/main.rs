@@ -29,4 +29,5 @@ mod spark_peers;
 mod spillable_channel;
 mod spooldir;
 mod taildir;
+mod takeover;
 mod thrift;

@@ -24,7 +24,7 @@ pub trait FileSystem: Send + Sync {
     /// Opens a file that exists to read and write.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>>;
 
-    /// Gives a file another name, in place of a file that has it.
+    /// Gives a file another name, which may be in another directory, in place of a file that has it.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Removes a file.
@@ -36,7 +36,7 @@ pub trait FileSystem: Send + Sync {
     /// Makes the names in a directory durable.
     fn sync_directory(&self, path: &Path) -> io::Result<()>;
 
-    /// The names of the files in a directory, in no order.
+    /// The names of the files and directories in a directory, in no order.
     fn list(&self, path: &Path) -> io::Result<Vec<String>>;
 
     /// Locks a file, which is made if need be, against this process and all others until the lock is dropped; `None`

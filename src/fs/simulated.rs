@@ -43,6 +43,8 @@ enum Change {
     Link(String, usize),
     Unlink(String),
     Rename(String, String),
+    /// Into another directory, where it is linked first: no crash takes both names away.
+    MoveTo(PathBuf, String, usize),
 }
 
 #[derive(Clone, Default)]
@@ -120,6 +122,9 @@ impl Change {
                     names.insert(to.clone(), inode);
                 }
             }
+            Self::MoveTo(_, name, _) => {
+                names.remove(name);
+            }
         }
     }
 }
@@ -194,12 +199,24 @@ impl Simulated {
             (inode.durable, inode.live) = (content.clone(), content);
         }
         let mut directories = world.directories.clone();
-        for directory in directories.values_mut() {
-            for change in directory.unsynced.drain(..) {
-                if random.coin() {
-                    change.apply(&mut directory.durable);
+        let mut moves = Vec::new();
+        for (path, directory) in &mut directories {
+            for change in directory.unsynced.drain(..).filter(|_| random.coin()) {
+                match change {
+                    Change::MoveTo(..) => moves.push((path.clone(), change)),
+                    change => change.apply(&mut directory.durable),
                 }
             }
+        }
+        for (from, change) in moves {
+            if let Change::MoveTo(to, _, inode) = &change
+                && directories[to].durable.values().any(|found| found == inode)
+                && let Some(directory) = directories.get_mut(&from)
+            {
+                change.apply(&mut directory.durable);
+            }
+        }
+        for directory in directories.values_mut() {
             directory.live = directory.durable.clone();
         }
         let capacity = world.capacity;
@@ -305,8 +322,15 @@ impl FileSystem for Simulated {
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut world = self.world();
         world.call_at(from)?;
-        let to = to.file_name().and_then(|name| name.to_str()).expect("a file's name").to_owned();
-        world.change(from, |from| Change::Rename(from, to))
+        if from.parent() == to.parent() {
+            let to = to.file_name().and_then(|name| name.to_str()).expect("a file's name").to_owned();
+            return world.change(from, |from| Change::Rename(from, to));
+        }
+        let (directory, name) = world.directory(from)?;
+        let inode = *directory.live.get(&name).ok_or(io::ErrorKind::NotFound)?;
+        world.change(to, |name| Change::Link(name, inode))?;
+        let target = to.parent().expect("a file in a directory").to_owned();
+        world.change(from, |name| Change::MoveTo(target, name, inode))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
@@ -335,7 +359,9 @@ impl FileSystem for Simulated {
         let mut world = self.world();
         world.call_at(path)?;
         let directory = world.directories.get(path).ok_or(io::ErrorKind::NotFound)?;
-        Ok(directory.live.keys().cloned().collect())
+        let below = world.directories.keys().filter(|below| below.parent() == Some(path));
+        let below = below.filter_map(|below| below.file_name()?.to_str());
+        Ok(directory.live.keys().map(String::as_str).chain(below).map(str::to_owned).collect())
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Lock>> {

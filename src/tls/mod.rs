@@ -29,9 +29,9 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
-mod der;
+pub(crate) mod der;
 mod handshake;
-mod jks;
+pub(crate) mod jks;
 mod key;
 mod policy;
 mod store;

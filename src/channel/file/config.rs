@@ -9,6 +9,7 @@ use crate::config::Props;
 use crate::fs::Disk;
 use crate::metrics::Metrics;
 
+use super::encryption::Keys;
 use super::{FileChannel, Tuning};
 
 const CAPACITY: i32 = 1_000_000;
@@ -56,6 +57,8 @@ pub struct FileConfig {
     pub checkpoint_on_close: bool,
     /// How many bytes of events are kept in memory.
     pub memory_bytes: usize,
+    /// What it encrypts and decrypts with.
+    pub keys: Keys,
 }
 
 impl FileConfig {
@@ -72,6 +75,7 @@ impl FileConfig {
             fsync_interval: None,
             checkpoint_on_close: true,
             memory_bytes: MEMORY_BYTES as usize,
+            keys: Keys::default(),
         }
     }
 
@@ -112,7 +116,7 @@ impl FileConfig {
         for ways_of_flume in ["use-log-replay-v1", "use-fast-replay", "compressBackupCheckpoint"] {
             props.or(ways_of_flume, false);
         }
-        encryption(props);
+        let keys = Keys::from_props(props);
         props.finish(Self {
             directories,
             capacity,
@@ -124,6 +128,7 @@ impl FileConfig {
             fsync_interval: (!per_transaction).then(|| Duration::from_secs(fsync_seconds.max(1) as u64)),
             checkpoint_on_close,
             memory_bytes: memory_bytes.max(0) as usize,
+            keys,
         })
     }
 }
@@ -170,13 +175,6 @@ fn directories(props: &Props<'_>) -> Directories {
         props.error("dataDirs", "one directory or several, with commas between them", "");
     }
     Directories { checkpoint, backup: backup.filter(|_| dual), data }
-}
-
-/// Encrypted segments are not in this version: nothing must be written in the clear that was to be encrypted.
-fn encryption(props: &Props<'_>) {
-    if let Some((key, _)) = props.family("encryption").first() {
-        props.error(&format!("encryption.{key}"), "no encryption: it is not in this version", "");
-    }
 }
 
 impl ChannelConfig for FileConfig {
@@ -252,6 +250,7 @@ mod tests {
             fsync_interval: Some(Duration::from_secs(7)),
             checkpoint_on_close: false,
             memory_bytes: 0,
+            keys: Keys::default(),
         };
         assert_eq!(config, Some(expected));
     }
@@ -271,7 +270,6 @@ mod tests {
             "File Channel transaction capacity cannot be greater than the capacity of the channel."
         );
         assert_eq!(read("capacity = many").0, None);
-        assert_eq!(read("encryption.activeKey = k").0, None);
         let (config, findings) = read("capacity = 0");
         assert_eq!(config.map(|config| config.capacity), Some(1_000_000));
         assert_eq!(findings.len(), 1);

@@ -221,7 +221,7 @@ fn blank(fs: &dyn FileSystem, damage: &Damage) -> io::Result<()> {
         // What is left at the end must take a record, too.
         let len = if left >= 2 * BLANK { BLANK } else { left };
         let mut record = Draft::blank(len as usize);
-        file.write_at(&[IoSlice::new(record.seal(0, damage.segment, at))], at)?;
+        file.write_at(&[IoSlice::new(record.seal(0, damage.segment, at, None))], at)?;
         at += len;
     }
     file.sync()

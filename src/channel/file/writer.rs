@@ -13,11 +13,12 @@ use tracing::{error, info, warn};
 
 use super::checkpoint::{Checkpoint, Listed, Position};
 use super::config::FileConfig;
+use super::encryption::{Seal, unseal};
 use super::ranges::Ranges;
 use super::record::{Draft, Kind};
-use super::segment::{self, Found, START, Scanner, Segment};
+use super::segment::{self, Found, Scanner, Segment};
 use super::state::{Phase, Request, State, Waits, Written};
-use super::{Directories, Shared};
+use super::{Directories, Shared, first_success};
 use crate::fs::{File, FileId};
 
 /// How long what is known of the free space holds.
@@ -33,6 +34,9 @@ struct Active {
     path: PathBuf,
     file: Arc<dyn File>,
     id: FileId,
+    seal: Option<Arc<Seal>>,
+    /// Where the first group went.
+    start: u64,
     /// Where the next record goes.
     len: u64,
     /// Up to here it is durable: bytes, and the number of the event that comes next.
@@ -44,7 +48,7 @@ struct Active {
 impl Active {
     /// Nothing of it is durable any more.
     fn forget(&mut self) {
-        self.synced = (START, self.first);
+        self.synced = (self.start, self.first);
     }
 }
 
@@ -52,6 +56,7 @@ impl Active {
 struct Abandoned {
     number: u64,
     file: Arc<dyn File>,
+    seal: Option<Arc<Seal>>,
     synced: (u64, u64),
     len: u64,
 }
@@ -62,12 +67,6 @@ fn is_gone(segment: &Path, error: &io::Error) -> io::Error {
 
 fn directory_of(segment: &Path) -> &Path {
     segment.parent().unwrap_or(Path::new("."))
-}
-
-/// What works first; otherwise why the first one does not.
-fn first_success<T>(mut attempts: impl Iterator<Item = io::Result<T>>) -> io::Result<T> {
-    let first = attempts.next().unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()));
-    first.or_else(|error| attempts.find_map(Result::ok).ok_or(error))
 }
 
 struct Space {
@@ -251,9 +250,12 @@ impl Writer {
         let puts = requests.front().map_or(0, |request| request.draft.len());
         self.ensure_space(puts)?;
         let mut done_draft = done.as_ref().map(|done| Draft::done(done.iter()));
-        let done_len = done_draft.as_ref().map_or(0, Draft::len);
+        let seal = self.config.keys.active().map_or(0, |(alias, _)| Seal::record_len(alias));
+        let lead = seal + done_draft.as_ref().map_or(0, Draft::len);
         let mut active = match self.active.take() {
-            Some(active) if active.len == START || active.len + done_len + puts <= self.config.max_file_size => active,
+            Some(active) if active.len == active.start || active.len + lead + puts <= self.config.max_file_size => {
+                active
+            }
             full => {
                 self.active = full;
                 self.seal()?;
@@ -261,7 +263,7 @@ impl Writer {
             }
         };
         // Chosen before anything is written.
-        let mut len = active.len + done_len;
+        let mut len = active.len + lead;
         let mut group: Vec<Request> = Vec::with_capacity(requests.len());
         while let Some(request) = requests.front()
             && (group.is_empty() || len + request.draft.len() <= self.config.max_file_size)
@@ -272,25 +274,29 @@ impl Writer {
         let mut places = Vec::with_capacity(group.len());
         let (mut offset, mut event) = (active.len, self.next_event);
         {
-            let mut pieces = Vec::with_capacity(group.len() + 1);
-            if let Some(draft) = &mut done_draft {
-                pieces.push(IoSlice::new(draft.seal(0, active.number, offset)));
-                offset += done_len;
+            let mut pieces = Vec::with_capacity(group.len() + 2);
+            let seal = active.seal.as_deref();
+            let mut seal_draft = seal.map(Seal::record);
+            for draft in seal_draft.iter_mut().chain(&mut done_draft) {
+                let len = draft.len();
+                pieces.push(IoSlice::new(draft.seal(0, active.number, offset, None)));
+                offset += len;
             }
             for Request { draft, .. } in &mut group {
                 let position = Position { event, segment: active.number, offset };
                 offset += draft.len();
                 event += u64::from(draft.events());
                 places.push(Written { position, end: event, bytes: draft.len() as usize });
-                pieces.push(IoSlice::new(draft.seal(position.event, active.number, position.offset)));
+                pieces.push(IoSlice::new(draft.seal(position.event, active.number, position.offset, seal)));
             }
             if let Err(error) = active.file.write_at(&pieces, active.len) {
                 drop(pieces);
                 let cut = active.file.set_len(active.len);
                 // None of the numbers was given out, so they are free unless a record of them may be left behind.
                 match cut {
-                    Ok(()) => self.active = Some(active),
-                    Err(_) => {
+                    // What is encrypted is not written twice to one place: the two would tell what they are.
+                    Ok(()) if active.seal.is_none() => self.active = Some(active),
+                    _ => {
                         self.spoil(event);
                         self.abandon(active, offset);
                     }
@@ -356,12 +362,12 @@ impl Writer {
     }
 
     fn abandon(&mut self, active: Active, len: u64) {
-        let Active { number, file, synced, .. } = active;
+        let Active { number, file, seal, synced, .. } = active;
         warn!(
             "The end of segment {number} is not known to be durable and is written anew [channel={}]",
             self.shared.name
         );
-        self.abandoned = Some(Abandoned { number, file, synced, len });
+        self.abandoned = Some(Abandoned { number, file, seal, synced, len });
     }
 
     /// Gives the segment up, as nobody knows whether it is still there.
@@ -400,43 +406,27 @@ impl Writer {
 
     /// Looks whether any data directory has room.
     fn find_space(&self, bytes: u64) -> io::Result<()> {
-        first_success(self.shared.directories.data.iter().map(|directory| self.space_in(directory, bytes)))
+        self.shared.roomy_directory(self.next_segment, self.required(bytes)).map(drop)
     }
 
-    /// Looks whether a data directory, which is made again when it is gone, has room.
-    fn space_in(&self, directory: &Path, bytes: u64) -> io::Result<()> {
-        let fs = &*self.shared.fs;
-        let left = match fs.free_space(directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                fs.create_directory(directory).and_then(|()| fs.free_space(directory))
-            }
-            known => known,
-        };
-        let left = left.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", directory.display())))?;
-        let required = self.config.minimum_required_space + bytes;
-        if bytes > 0 && left < required {
-            return Err(io::Error::new(
-                io::ErrorKind::StorageFull,
-                format!("Usable space exhausted, only {left} bytes remaining, required {required} bytes"),
-            ));
-        }
-        Ok(())
+    /// What must be free so that so many bytes can be written.
+    fn required(&self, bytes: u64) -> u64 {
+        if bytes == 0 { 0 } else { self.config.minimum_required_space + bytes }
     }
 
     /// Begins a segment in the data directory whose turn it is, or the next one where that works.
     fn create(&mut self, first: u64, bytes: u64) -> io::Result<Active> {
         let shared = Arc::clone(&self.shared);
-        let data = &shared.directories.data;
-        let turn = (self.next_segment % data.len() as u64) as usize;
-        let in_turn = data[turn..].iter().chain(&data[..turn]);
-        let active = first_success(in_turn.map(|directory| {
-            self.space_in(directory, bytes)?;
+        let required = self.required(bytes);
+        let active = first_success(shared.in_turn(self.next_segment).map(|directory| {
+            shared.check_space(directory, required)?;
             self.create_in(directory, first)
         }))?;
         self.next_segment += 1;
         self.space = None;
-        let listed = Segment { path: active.path.clone(), first, end: first, len: START };
-        self.shared.state().segments.insert(active.number, listed);
+        let (path, seal) = (active.path.clone(), active.seal.clone());
+        let listed = Segment { path, first, end: first, len: active.start, seal };
+        shared.state().segments.insert(active.number, listed);
         Ok(active)
     }
 
@@ -446,11 +436,14 @@ impl Writer {
         let path = directory.join(segment::file_name(number));
         let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
         let file = self.shared.fs.create(&path).map_err(named)?;
-        let begun = file.write_at(&[IoSlice::new(&segment::header(number, first))], 0).and_then(|()| file.sync());
+        let seal = Seal::new(&self.config.keys)?;
+        let beginning = segment::beginning(number, first, seal.as_deref());
+        let begun = file.write_at(&[IoSlice::new(&beginning)], 0).and_then(|()| file.sync());
         match begun.and_then(|()| self.shared.fs.sync_directory(directory)).and_then(|()| file.id()) {
             Ok(id) => {
-                let synced = (START, first);
-                Ok(Active { number, first, path, file, id, len: START, synced, unsynced_since: Instant::now() })
+                let start = beginning.len() as u64;
+                let (len, synced, unsynced_since) = (start, (start, first), Instant::now());
+                Ok(Active { number, first, path, file, id, seal, start, len, synced, unsynced_since })
             }
             Err(error) => {
                 self.shared.fs.remove(&path).ok();
@@ -524,12 +517,13 @@ impl Writer {
 
     /// Writes what an abandoned segment may not hold into a new one, and then forgets that end.
     fn write_anew(&mut self) -> io::Result<()> {
-        let Some(Abandoned { number, file, synced, len }) = &self.abandoned else { return Ok(()) };
+        let Some(Abandoned { number, file, seal, synced, len }) = &self.abandoned else { return Ok(()) };
+        let seal = seal.clone();
         let (number, (synced_len, synced_event)) = (*number, *synced);
         let lost = Scanner::new(Arc::clone(file), number, synced_len, *len);
         let mut active = self.create(synced_event, len - synced_len)?;
         let unlogged = std::mem::take(&mut self.shared.state().unlogged);
-        let outcome = self.fill(&mut active, lost, &unlogged);
+        let outcome = self.fill(&mut active, lost, seal.as_deref(), &unlogged);
         {
             let mut state = self.shared.state();
             if outcome.is_ok() {
@@ -555,18 +549,23 @@ impl Writer {
     }
 
     /// Writes what is done, and of another segment the records that are still needed.
-    fn fill(&self, active: &mut Active, mut lost: Scanner, done: &Ranges) -> io::Result<()> {
+    fn fill(&self, active: &mut Active, mut lost: Scanner, seal: Option<&Seal>, done: &Ranges) -> io::Result<()> {
         let mut write = |first, mut draft: Draft| {
-            let record = draft.seal(first, active.number, active.len);
+            let record = draft.seal(first, active.number, active.len, active.seal.as_deref());
             active.file.write_at(&[IoSlice::new(record)], active.len)?;
             active.len += draft.len();
             io::Result::Ok(())
         };
         write(0, Draft::done(done.iter()))?;
         while let Some(found) = lost.next()? {
-            let Found::Record { header, payload, .. } = found else { continue };
+            let Found::Record { header, payload, at } = found else { continue };
             let waits = || self.shared.state().done.count_missing(header.first, header.end()) > 0;
-            if header.kind == Kind::Done || waits() {
+            let is_needed = match header.kind {
+                Kind::Put => waits(),
+                Kind::Done => true,
+                Kind::Key => false,
+            };
+            if is_needed && let Some(payload) = unseal(seal, &header, at, payload) {
                 write(header.first, Draft::again(&header, &payload))?;
             }
         }
