@@ -396,10 +396,10 @@ fn what_is_no_request_ends_its_connection_and_no_other() {
     let garbage = request(1, &[], "append", &[]);
     let long_text = "a plain text that is longer than a frame's head\n";
     let cases: [(&[u8], Then, &str); 11] = [
-        (&whole[..20], Then::Waits, "silent in the middle of a message, 20 bytes into it, for 1s"),
-        (&whole[..3], Then::Waits, "silent in the middle of a message, 3 bytes into it, for 1s"),
+        (&whole[..20], Then::Waits, "too slow: only 20 bytes of a message came in 1s"),
+        (&whole[..3], Then::Waits, "too slow: only 3 bytes of a message came in 1s"),
         (&whole[..whole.len() - 1], Then::Closes, "closed in the middle of a message"),
-        (&begun_frame(1, 0x7FFF_FFFF), Then::Waits, "a pack of more than 268435456 bytes (a buffer claims 2147483647)"),
+        (&begun_frame(1, 0x7FFF_FFFF), Then::Waits, "a pack of more than 67108864 bytes (a buffer claims 2147483647)"),
         (&begun_frame(0, 0), Then::Waits, "not Avro RPC: a pack without buffers"),
         (&begun_frame(u32::MAX, 0), Then::Waits, "not Avro RPC: a pack of 4294967295 buffers"),
         (&garbage, Then::Waits, "the first message is no Avro handshake"),

@@ -228,7 +228,10 @@ fn an_answer_does_not_wait_for_the_next_requests_room() {
 #[test]
 fn what_is_no_request_ends_its_connection_and_no_other() {
     for (protocol, other) in [(Protocol::Binary, Protocol::Compact), (Protocol::Compact, Protocol::Binary)] {
-        let (agent, port) = receiver(protocol, &format!("{LOGGER}a1.sources.r1.max-frame-bytes = 1000\n"));
+        let (agent, port) = receiver(
+            protocol,
+            &format!("{LOGGER}a1.sources.r1.max-frame-bytes = 1000\na1.sources.r1.frame-timeout = 1\n"),
+        );
         let mut good = Conversation::with(port);
         let whole = request(protocol, 1, &batch(0, 3));
         let foreign = format!("the client speaks the {other} protocol; set protocol = {other}");
@@ -252,11 +255,16 @@ fn what_is_no_request_ends_its_connection_and_no_other() {
             assert_eq!(answer(protocol, &mut good, number as i32), OK);
             assert_eq!(agent.counter("SOURCE.r1", "EventReadFail"), number as u64 + 1);
         }
+        // A client that stops within a request.
+        let mut slow = Conversation::with(port);
+        slow.send(&whole[..7]);
+        slow.expect_eof();
+        agent.wait_for_line("is disconnected: too slow: only 7 bytes of a message came in 1s");
         // A client that dies within a request: nothing of it arrives.
         let mut dying = Conversation::with(port);
         dying.send(&whole[..whole.len() - 3]);
         assert_eq!(dying.finish(), "");
-        agent.wait_for_line("the stream ends within a frame");
+        agent.wait_for_line("closed in the middle of a message");
         assert_eq!(agent.counter("SOURCE.r1", "EventAcceptedCount"), 7);
     }
 }

@@ -30,9 +30,10 @@ use crate::event::Batch;
 use crate::logging::Limited;
 use crate::metrics::SinkCounters;
 use crate::net;
-use crate::rpc::avro::protocol::{Registry, SPARK_FLUME};
+use crate::rpc::avro::protocol::SPARK_FLUME;
 use crate::rpc::avro::responder::{Call, java_error};
-use crate::rpc::avro::server::{self, Limits, Service};
+use crate::rpc::avro::server::{Server, Service};
+use crate::rpc::server::Limits;
 use crate::rpc::spark::EventBatch;
 
 /// How the type is registered.
@@ -43,7 +44,7 @@ pub const TYPE: ComponentType<SinkBuilder> = ComponentType {
 };
 
 /// Requests are small.
-const LIMITS: Limits = Limits { pack_bytes: 1 << 20, silence: Duration::from_secs(60) };
+const LIMITS: Limits = Limits { request_bytes: 1 << 20, timeout: Duration::from_secs(60) };
 /// An ack has no result: the datum of null.
 const NULL: &[u8] = &[];
 /// The error that Spark's sink gives for a request of no events.
@@ -124,12 +125,12 @@ impl PullSink for SparkSink {
             complaints: Limited::default(),
             stop: stop.clone(),
         });
-        let registry = Arc::new(Registry::new(&SPARK_FLUME));
+        let server = Arc::new(Server::new(&SPARK_FLUME, LIMITS));
         let label = format!("Spark sink {}", self.name);
         net::serve(listener, &label, self.config.max_connections, stop, |socket, peer| {
             let client = Client { peer, counter: Arc::clone(&counter), batches: Vec::new() };
-            let registry = Arc::clone(&registry);
-            async move { client.serve(socket, registry).await }
+            let server = Arc::clone(&server);
+            async move { client.serve(socket, &server).await }
         })
         .await;
         info!("Stopping Spark Sink: {}", self.name);
@@ -240,14 +241,11 @@ impl Drop for Client {
 }
 
 impl Client {
-    async fn serve(mut self, mut socket: TcpStream, registry: Arc<Registry>) {
+    async fn serve(mut self, mut socket: TcpStream, server: &Server) {
         let counter = Arc::clone(&self.counter);
         counter.outlet.counters().connection_created.add(1);
         socket.set_nodelay(true).ok();
-        if let Err(error) = server::serve(&mut socket, &mut self, registry, &LIMITS, &counter.stop).await {
-            counter.outlet.counters().connection_failed.add(1);
-            counter.complain(&format_args!("the connection from {} is closed: {error}", self.peer));
-        }
+        server.serve(&mut socket, &mut self, &counter.stop).await;
     }
 
     async fn event_batch(&mut self, wanted: i64) -> Vec<u8> {
@@ -293,5 +291,10 @@ impl Service for Client {
 
     fn complain(&self, what: &dyn Display) {
         self.counter.complain(&format_args!("{} sent a request that cannot be executed: {what}", self.peer));
+    }
+
+    fn lost(&self, why: &dyn Display) {
+        self.counter.outlet.counters().connection_failed.add(1);
+        self.counter.complain(&format_args!("the connection from {} is closed: {why}", self.peer));
     }
 }

@@ -146,6 +146,11 @@ impl ChannelProcessor {
         &self.shared.counters
     }
 
+    /// The most events that any of the channels takes at once.
+    pub fn largest_transaction(&self) -> usize {
+        self.shared.channels.iter().map(|channel| channel.transaction_capacity()).max().unwrap_or(0)
+    }
+
     /// Delivers a batch as one transaction, with one wait for room. An error is the first refusing channel's reason.
     pub async fn deliver(&self, mut batch: Batch, stop: &CancellationToken) -> Result<(), ChannelError> {
         self.shared.chain.intercept(&mut batch);

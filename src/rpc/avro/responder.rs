@@ -6,7 +6,7 @@ use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
 use super::datum::{DatumError, Reader};
-use super::events::EventReader;
+use super::events::{EventReader, MAX_EVENTS};
 use super::handshake::{HandshakeRequest, HandshakeResponse, Match, put_error, skip_metadata};
 use super::pack::{self, Pack};
 use super::protocol::{Dialect, Registry};
@@ -64,59 +64,64 @@ impl Call {
         }
     }
 
-    /// Reads a parameter, by `read` when the client's types are ours, or else by `resolve`.
+    /// Reads a parameter; `read` is told its type where the client's types are not ours.
     fn parameter<T>(
         &self,
         name: &str,
-        read: impl FnOnce(&mut Reader<'_>) -> Result<T, DatumError>,
-        resolve: impl FnMut(Typed<'_>, &mut Reader<'_>) -> Result<T, DatumError>,
+        mut read: impl FnMut(Option<Typed<'_>>, &mut Reader<'_>) -> Result<T, DatumError>,
     ) -> Result<T, DatumError> {
         let mut reader = Reader::new(&self.bytes);
         reader.take(self.at)?;
         match &self.dialect {
-            Dialect::Same => read(&mut reader),
-            Dialect::Other(schema) => schema.parameter(self.message, name, &mut reader, resolve),
+            Dialect::Same => read(None, &mut reader),
+            Dialect::Other(schema) => {
+                schema.parameter(self.message, name, &mut reader, |typed, reader| read(Some(typed), reader))
+            }
         }
     }
 
     /// The only parameter, an event.
     pub fn event(&self, name: &str) -> Result<Batch, DatumError> {
-        self.batch(name, EventReader::read, |typed, events, reader| typed.event(events, reader))
+        let mut events = EventReader::new(&self.bytes, 1);
+        self.parameter(name, |typed, reader| match typed {
+            None => events.read(reader),
+            Some(typed) => typed.event(&mut events, reader),
+        })?;
+        Ok(events.finish())
     }
 
     /// The only parameter, an array of events.
     pub fn events(&self, name: &str) -> Result<Batch, DatumError> {
-        self.batch(name, EventReader::read_array, |typed, events, reader| typed.events(events, reader))
+        self.events_up_to(name, MAX_EVENTS)
     }
 
-    fn batch(
-        &self,
-        name: &str,
-        read: impl FnOnce(&mut EventReader, &mut Reader<'_>) -> Result<(), DatumError>,
-        resolve: impl Fn(Typed<'_>, &mut EventReader, &mut Reader<'_>) -> Result<(), DatumError>,
-    ) -> Result<Batch, DatumError> {
-        let events = std::cell::RefCell::new(EventReader::new(&self.bytes));
-        self.parameter(
-            name,
-            |reader| read(&mut events.borrow_mut(), reader),
-            |typed, reader| resolve(typed, &mut events.borrow_mut(), reader),
-        )?;
-        Ok(events.into_inner().finish())
+    /// The only parameter, an array of at most so many events.
+    pub fn events_up_to(&self, name: &str, max: usize) -> Result<Batch, DatumError> {
+        let mut events = EventReader::new(&self.bytes, max);
+        self.parameter(name, |typed, reader| match typed {
+            None => events.read_array(reader),
+            Some(typed) => typed.events(&mut events, reader),
+        })?;
+        Ok(events.finish())
     }
 
     /// The only parameter, a whole number.
     pub fn long(&self, name: &str) -> Result<i64, DatumError> {
-        self.parameter(name, |reader| reader.long(), |typed, reader| typed.long(reader))
+        self.parameter(name, |typed, reader| match typed {
+            None => reader.long(),
+            Some(typed) => typed.long(reader),
+        })
     }
 
     /// The only parameter, a text.
     pub fn text(&self, name: &str) -> Result<String, DatumError> {
-        let text = |reader: &Reader<'_>, range| String::from_utf8_lossy(reader.slice(range)).into_owned();
-        self.parameter(
-            name,
-            |reader| reader.string().map(|text| text.into_owned()),
-            |typed, reader| typed.bytes(reader).map(|range| text(reader, range)),
-        )
+        self.parameter(name, |typed, reader| {
+            let range = match typed {
+                None => reader.bytes()?,
+                Some(typed) => typed.bytes(reader)?,
+            };
+            Ok(String::from_utf8_lossy(reader.slice(range)).into_owned())
+        })
     }
 }
 

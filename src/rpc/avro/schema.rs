@@ -410,7 +410,7 @@ mod tests {
 
     fn read(schema: &ClientSchema, bytes: &[u8]) -> Result<Batch, DatumError> {
         let message = Bytes::copy_from_slice(bytes);
-        let mut events = EventReader::new(&message);
+        let mut events = EventReader::new(&message, 100);
         let mut reader = Reader::new(&message);
         schema.parameter("appendBatch", "events", &mut reader, |typed, reader| typed.events(&mut events, reader))?;
         Ok(events.finish())
