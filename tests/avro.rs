@@ -9,7 +9,7 @@ use flume_rs::event::{Batch, Event};
 use flume_rs::rpc::avro::datum::{put_bytes, put_long};
 use flume_rs::rpc::avro::events::put_items;
 use flume_rs::rpc::avro::handshake::{HandshakeRequest, Match};
-use flume_rs::rpc::avro::protocol::AVRO_SOURCE;
+use flume_rs::rpc::avro::protocol::{AVRO_SOURCE, hash};
 use rustix::process::Signal;
 
 use crate::support::{
@@ -187,7 +187,7 @@ fn newer_protocol() -> String {
 fn a_client_with_another_protocol_is_understood() {
     let (agent, port) = receiver(LOGGER);
     let protocol = newer_protocol();
-    let hash = [7; 16];
+    let hash = hash(&protocol);
     let mut event = Vec::new();
     put_long(&mut event, 1);
     put_long(&mut event, 5);
@@ -468,7 +468,10 @@ fn a_request_that_cannot_be_executed_is_answered_and_the_connection_goes_on() {
     put_long(&mut longer_than_all, i64::MAX);
     longer_than_all.push(0);
     put_bytes(&mut longer_than_all, "lost");
-    let cases: [(&str, &[u8], &str); 6] = [
+    let long_name = "x".repeat(129);
+    let cases: [(&str, &[u8], &str); 8] = [
+        ("a\nb", &whole, "org.apache.avro.AvroRuntimeException: No such remote message: a\nb"),
+        (&long_name, &whole, "org.apache.avro.AvroRuntimeException: A message name of 129 bytes"),
         ("appendAll", &whole, "org.apache.avro.AvroRuntimeException: No such remote message: appendAll"),
         ("appendBatch", &whole[..whole.len() - 1], "java.io.EOFException"),
         ("appendBatch", &[], "java.io.EOFException"),
@@ -484,7 +487,9 @@ fn a_request_that_cannot_be_executed_is_answered_and_the_connection_goes_on() {
         assert_eq!(client.append("good"), Answer::Ok, "after {text}");
     }
     let prefix = format!("Avro source r1: {} sent a request that cannot be executed: ", client.peer.address());
-    assert_eq!(agent.wait_for_lines(&prefix, count).len(), count);
+    let lines = agent.wait_for_lines(&prefix, count);
+    assert_eq!(lines.len(), count);
+    assert!(lines[0].ends_with(r"No such remote message: a\nb"), "{}", lines[0]);
     let names = ["EventReadFail", "EventReceivedCount", "EventAcceptedCount", "OpenConnectionCount"];
     assert_eq!(counters(&agent, names), [count as u64, count as u64, count as u64, 1]);
     assert!(agent.wait_for_events(count).iter().all(|event| event.ends_with("good }")));

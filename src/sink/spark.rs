@@ -27,7 +27,7 @@ use super::{BuiltSink, Outlet, PullSink, SinkBuilder, SinkConfig, SinkError};
 use crate::channel::Take;
 use crate::config::{ComponentType, Props};
 use crate::event::Batch;
-use crate::logging::Limited;
+use crate::logging::{Excerpt, Limited};
 use crate::metrics::SinkCounters;
 use crate::net;
 use crate::rpc::avro::protocol::SPARK_FLUME;
@@ -217,7 +217,7 @@ impl Counter {
 
     fn complain(&self, what: &dyn Display) {
         if let Some(others) = self.complaints.permit() {
-            warn!("Spark sink {}: {what}{others}", self.sink);
+            warn!("Spark sink {}: {}{others}", self.sink, Excerpt(what));
         }
     }
 }

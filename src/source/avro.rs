@@ -22,6 +22,7 @@ use tracing::{error, info, warn};
 use super::ip_filter::IpFilter;
 use super::{ChannelProcessor, Source, SourceBuilder, SourceConfig, SourceError};
 use crate::config::{ComponentType, Props};
+use crate::logging::Excerpt;
 use crate::net;
 use crate::rpc::avro::events::MAX_EVENTS;
 use crate::rpc::avro::protocol::AVRO_SOURCE;
@@ -147,13 +148,14 @@ impl Drop for Connection {
 impl Connection {
     async fn serve(mut self, socket: TcpStream, config: &AvroConfig, server: &Server) {
         let here = socket.local_addr().map_or(self.peer.ip(), |address| address.ip());
-        if !config.filter.admits(self.peer, here).await {
+        let stop = self.stop.clone();
+        let Some(admitted) = stop.run_until_cancelled(config.filter.admits(self.peer, here)).await else { return };
+        if !admitted {
             if let Some(others) = self.out.may_complain() {
                 info!("Avro source {}: ipFilter refuses {}{others}", self.out.source(), self.peer);
             }
             return;
         }
-        let stop = self.stop.clone();
         let mut stream = match stop.run_until_cancelled(config.layers.accept(socket)).await {
             None => return,
             Some(Ok(stream)) => stream,
@@ -199,6 +201,7 @@ impl Service for Connection {
     }
 
     fn complain(&self, what: &dyn Display) {
+        let what = Excerpt(what);
         if let Some(others) = self.out.may_complain() {
             warn!(
                 "Avro source {}: {} sent a request that cannot be executed: {what}{others}",
@@ -210,6 +213,7 @@ impl Service for Connection {
     }
 
     fn lost(&self, why: &dyn Display) {
+        let why = Excerpt(why);
         if let Some(others) = self.out.may_complain() {
             warn!("Avro source {}: the connection from {} is closed: {why}{others}", self.out.source(), self.peer);
         }

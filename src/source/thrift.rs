@@ -27,6 +27,7 @@ use tracing::{info, warn};
 use super::{ChannelProcessor, Source, SourceBuilder, SourceConfig, SourceError};
 use crate::config::{ComponentType, Props};
 use crate::event::Batch;
+use crate::logging::Excerpt;
 use crate::net;
 use crate::rpc::memory::Memory;
 use crate::rpc::server::{self, ConnectionError, Limits, Service};
@@ -173,6 +174,7 @@ impl Connection {
 
     /// Notes that a connection ends because of its client.
     fn disconnect(&self, why: &dyn Display) {
+        let why = Excerpt(why);
         self.out.counters().event_read_fail.add(1);
         if let Some(others) = self.out.may_complain() {
             warn!("Source {}: client {} is disconnected: {why}{others}", self.out.source(), self.peer);
@@ -181,6 +183,7 @@ impl Connection {
 
     /// Notes that a request cannot be done.
     fn complain(&self, what: &dyn Display) {
+        let what = Excerpt(what);
         self.out.counters().event_read_fail.add(1);
         if let Some(others) = self.out.may_complain() {
             warn!("Source {}: a request of {} is refused: {what}{others}", self.out.source(), self.peer);

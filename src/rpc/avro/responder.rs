@@ -12,6 +12,10 @@ use super::pack::{self, Pack};
 use super::protocol::{Dialect, Registry};
 use super::schema::Typed;
 use crate::event::Batch;
+use crate::logging::Excerpt;
+
+/// The longest name of a message that is looked at.
+const MAX_NAME_BYTES: usize = 128;
 
 /// Why a connection cannot go on.
 #[derive(Debug, Error)]
@@ -169,7 +173,8 @@ impl Responder {
                 }
                 Err(error) => {
                     // As Java answers, which its own client cannot read.
-                    put_error_answer(out, serial, &[], &format!("org.apache.avro.AvroRuntimeException: {error}"));
+                    let text = format!("org.apache.avro.AvroRuntimeException: {}", Excerpt(&error));
+                    put_error_answer(out, serial, &[], &text);
                     return Err(error);
                 }
             },
@@ -178,9 +183,12 @@ impl Responder {
             put_error_answer(out, serial, &handshake, &text);
             Ok(Opened::Refused(text))
         };
-        let name = skip_metadata(&mut reader).and_then(|()| reader.string());
-        let name = match name {
-            Ok(name) => name,
+        let name = match skip_metadata(&mut reader).and_then(|()| reader.bytes()) {
+            Ok(name) if name.len() <= MAX_NAME_BYTES => String::from_utf8_lossy(reader.slice(name)),
+            Ok(name) => {
+                let bytes = name.len();
+                return refuse(out, format!("org.apache.avro.AvroRuntimeException: A message name of {bytes} bytes"));
+            }
             Err(error) => return refuse(out, java_error(error)),
         };
         if name.is_empty() {
