@@ -140,7 +140,7 @@ fn client_config(args: &AvroClientArgs, globals: &Globals) -> Result<ClientConfi
         }
     }
     let props = Props::new("rpcProps", &entries, None, globals);
-    let mut config = ClientConfig::from_props(&props, first, batch_size).compressed(&props);
+    let mut config = ClientConfig::from_props(&props, first, batch_size).for_avro(&props);
     if let Some(batch_size) = args.batch_size {
         config.batch_size = batch_size as usize;
     }
