@@ -3,6 +3,7 @@
 mod pipeline;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
@@ -114,6 +115,8 @@ struct Shared {
     ledger: Arc<Ledger>,
     /// For what the source's clients or a full channel can cause at any rate.
     complaints: Limited,
+    /// Events of patient sources that found no room before the stop.
+    left: AtomicU64,
 }
 
 impl ChannelProcessor {
@@ -127,8 +130,8 @@ impl ChannelProcessor {
         ledger: Arc<Ledger>,
     ) -> Self {
         let source = source.into();
-        let complaints = Limited::default();
-        Self { shared: Arc::new(Shared { source, chain, selector, channels, counters, ledger, complaints }) }
+        let (complaints, left) = (Limited::default(), AtomicU64::new(0));
+        Self { shared: Arc::new(Shared { source, chain, selector, channels, counters, ledger, complaints, left }) }
     }
 
     /// The source's name, for messages.
@@ -163,10 +166,19 @@ impl ChannelProcessor {
     }
 
     /// Delivers a batch and waits for room as long as it takes, for sources that answer to nobody. What can never
-    /// fit, or finds no room before the stop, is refused, counted and logged. Returns whether all was delivered.
+    /// fit, or finds no room before the stop, is refused and counted, and logged at once or at the end. Returns whether all
+    /// was delivered.
     pub async fn deliver_patiently(&self, mut batch: Batch, stop: &CancellationToken) -> bool {
         self.shared.chain.intercept(&mut batch);
         self.deliver_intercepted(batch, stop).await
+    }
+
+    /// Says how much found no room before the stop.
+    pub fn say_what_is_left(&self) {
+        let events = self.shared.left.swap(0, Ordering::Relaxed);
+        if events > 0 {
+            error!("Source {}: {events} events could not be delivered before the stop", self.shared.source);
+        }
     }
 
     async fn deliver_intercepted(&self, mut batch: Batch, stop: &CancellationToken) -> bool {
@@ -183,7 +195,9 @@ impl ChannelProcessor {
                 }
                 Err(Refusal { error, .. }) if error.is_transient() && !stop.is_cancelled() => {
                     self.counters().channel_write_fail.add(1);
-                    warn!("Source {}: {error}; waiting, nothing is lost", self.shared.source);
+                    if let Some(others) = self.may_complain() {
+                        warn!("Source {}: {error}; waiting, nothing is lost{others}", self.shared.source);
+                    }
                     patience = Patience::Endless;
                 }
                 // Too large for the channel as a whole: its parts may fit.
@@ -191,7 +205,12 @@ impl ChannelProcessor {
                 Err(Refusal { error, channel }) => {
                     all = false;
                     self.refuse_by_channel(size, channel);
-                    error!("Source {}: {size} events could not be delivered: {error}", self.shared.source);
+                    if stop.is_cancelled() {
+                        self.shared.left.fetch_add(size as u64, Ordering::Relaxed);
+                    } else if let Some(others) = self.may_complain() {
+                        let source = &self.shared.source;
+                        error!("Source {source}: {size} events could not be delivered: {error}{others}");
+                    }
                     batch.advance(size);
                     size = batch.len();
                 }
