@@ -195,7 +195,8 @@ impl Counter {
 
     /// Removes the events of a batch from the channel. A number that is not, or no longer, known has no effect.
     async fn ack(&self, sequence: &str) {
-        let Some(Outstanding { take, asked, .. }) = self.outstanding().remove(sequence) else {
+        let removed = self.outstanding().remove(sequence);
+        let Some(Outstanding { take, asked, .. }) = removed else {
             self.complain(&format_args!("an ack for batch {sequence}, which is not, or no longer, waiting for one"));
             return;
         };
@@ -206,8 +207,12 @@ impl Counter {
 
     /// Puts the events of a batch back.
     fn give_up(&self, sequence: &str, why: &str) {
-        if let Some(batch) = self.outstanding().remove(sequence) {
-            self.outlet.counters().event_write_fail.add(1);
+        // What follows must not hold the lock.
+        let removed = self.outstanding().remove(sequence);
+        if let Some(batch) = removed {
+            if !self.stop.is_cancelled() {
+                self.outlet.counters().event_write_fail.add(1);
+            }
             self.complain(&format_args!(
                 "the {} events of batch {sequence} go back to the channel: {why}",
                 batch.take.batch().len()
@@ -233,8 +238,12 @@ struct Client {
 impl Drop for Client {
     fn drop(&mut self) {
         // The first batch goes back last, to the front of the channel.
+        let why = match self.counter.stop.is_cancelled() {
+            true => "the sink stops".to_owned(),
+            false => format!("{} is gone", self.peer),
+        };
         for sequence in self.batches.iter().rev() {
-            self.counter.give_up(sequence, &format!("{} is gone", self.peer));
+            self.counter.give_up(sequence, &why);
         }
         self.counter.outlet.counters().connection_closed.add(1);
     }
