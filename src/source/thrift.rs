@@ -5,7 +5,7 @@
 //! not allowed (a missing field, an unknown method) is answered with an exception and the
 //! connection goes on; bytes that are no message end it.
 //!
-//! Keys: `bind`, `port`, `protocol` (compact, or binary), those of [TLS](crate::tls). `threads` has nothing to do, as no
+//! Keys: `bind`, `port`, `protocol` (compact, or binary; clients of the other one are understood all the same), those of [TLS](crate::tls). `threads` has nothing to do, as no
 //! connection has a thread;
 //! `kerberos = true` is refused. Not Flume's: `max-connections` (20000; more clients wait in the kernel's queue),
 //! `max-frame-bytes` (16384000, libthrift's limit; all clients together have room for four of the largest requests at
@@ -206,7 +206,9 @@ impl Service for Connection {
     type Fault = Fault;
 
     fn open(&mut self, frame: Bytes, out: &mut BytesMut) -> Result<Option<Call>, Fault> {
-        let message = Message::read(self.config.protocol, frame)?;
+        // In Flume `protocol = Binary` means compact, so that clients of either may come with the same configuration.
+        let protocol = Protocol::spoken(&frame).unwrap_or(self.config.protocol);
+        let message = Message::read(protocol, frame)?;
         let Some(method) = Method::named(&message.name) else {
             let what = format!("Invalid method name: '{}'", message.name);
             self.complain(&what);
