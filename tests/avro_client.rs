@@ -216,6 +216,18 @@ fn a_full_channel_fails_the_client() {
 }
 
 #[test]
+fn a_line_without_end_is_an_error() {
+    let (out, home) = (directory(), directory());
+    let (_agent, port) = receiver(out.path());
+    let text = format!("one\n{}\n", "x".repeat(20 << 20));
+    let file = write(home.path(), "lines", text).display().to_string();
+    let output = client(&["-H", "localhost", "-p", &port, "-F", &file], "");
+    assert_eq!(output.status.code(), Some(2));
+    let said = stderr(&output);
+    assert!(said.starts_with("1 event sent, ") && said.contains("has a line of more than 16777216 bytes"), "{said}");
+}
+
+#[test]
 fn wrong_command_lines_are_named_as_flume_names_them() {
     let home = directory();
     let bad = write(home.path(), "bad.properties", "hosts = h1\nhosts.h1 = nowhere\n").display().to_string();
