@@ -4,7 +4,9 @@ mod pipeline;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
@@ -16,6 +18,9 @@ use crate::interceptor::Chain;
 use crate::logging::{Limited, Suppressed};
 use crate::metrics::{Ledger, SourceCounters};
 use crate::selector::{Routes, Selector};
+
+/// How long the disk of an optional channel may keep a source waiting.
+const OPTIONAL_WAIT: Duration = Duration::from_secs(1);
 
 /// Why a put failed, and the number of the channel that refused.
 struct Refusal {
@@ -283,14 +288,20 @@ impl ChannelProcessor {
         }
     }
 
-    /// Puts what fits into a channel that may fail, without waiting.
+    /// Puts what fits into a channel that may fail, without waiting for room, nor long for a disk.
     async fn put_optional(&self, channel: &dyn Channel, mut batch: Batch) {
         channel.counters().put_attempt.add(batch.len() as u64);
         while !batch.is_empty() {
             let fits = channel.room().min(channel.transaction_capacity()).max(1);
             let part = batch.split_to(fits);
             let outcome = match channel.try_reserve(&part) {
-                Ok(mut put) => put.prepare(&part).await.map(|()| put),
+                Ok(mut put) => match timeout(OPTIONAL_WAIT, put.prepare(&part)).await {
+                    Ok(prepared) => prepared.map(|()| put),
+                    Err(_) => {
+                        let cause = format!("not written within {OPTIONAL_WAIT:?}");
+                        Err(ChannelError::PutFailed { channel: channel.name().to_owned(), cause })
+                    }
+                },
                 Err(error) => Err(error),
             };
             match outcome {
@@ -349,12 +360,13 @@ impl ChannelProcessor {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use async_trait::async_trait;
 
     use super::*;
     use crate::channel::memory::{MemoryChannel, MemoryConfig};
+    use crate::channel::{PutTransaction, Take};
     use crate::event::Event;
-    use crate::metrics::Metrics;
+    use crate::metrics::{ChannelCounters, Metrics};
 
     struct ToAll;
 
@@ -398,6 +410,96 @@ mod tests {
 
     fn batch(events: usize) -> Batch {
         (0..events).map(|n| Event::new(n.to_string())).collect()
+    }
+
+    struct SecondIsOptional;
+
+    impl Selector for SecondIsOptional {
+        fn select(&self, batch: Batch) -> Routes {
+            Routes { required: vec![(0, batch.clone())], optional: vec![(1, batch)] }
+        }
+
+        fn requires(&self, channel: usize) -> bool {
+            channel == 0
+        }
+    }
+
+    /// A channel whose disk does not answer.
+    struct Stuck(Arc<ChannelCounters>);
+
+    #[async_trait]
+    impl Channel for Stuck {
+        fn name(&self) -> &str {
+            "stuck"
+        }
+
+        fn counters(&self) -> &Arc<ChannelCounters> {
+            &self.0
+        }
+
+        fn transaction_capacity(&self) -> usize {
+            100
+        }
+
+        fn room(&self) -> usize {
+            100
+        }
+
+        fn is_durable(&self) -> bool {
+            true
+        }
+
+        fn as_any(&self) -> &dyn std::any::Any {
+            self
+        }
+
+        async fn start(&self) -> Result<(), ChannelError> {
+            Ok(())
+        }
+
+        async fn stop(&self) {}
+
+        fn try_reserve(&self, _batch: &Batch) -> Result<Put, ChannelError> {
+            Ok(Put::new(Endless))
+        }
+
+        async fn reserve(&self, batch: &Batch, _patience: Patience) -> Result<Put, ChannelError> {
+            self.try_reserve(batch)
+        }
+
+        async fn take(&self, _max: usize) -> Result<Take, ChannelError> {
+            std::future::pending().await
+        }
+
+        async fn drained(&self) {}
+    }
+
+    struct Endless;
+
+    #[async_trait]
+    impl PutTransaction for Endless {
+        fn needs_prepare(&self) -> bool {
+            true
+        }
+
+        async fn prepare(&mut self, _batch: &Batch) -> Result<(), ChannelError> {
+            std::future::pending().await
+        }
+
+        fn commit(self: Box<Self>, _batch: Batch) {
+            unreachable!("it is never written");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_optional_channel_whose_disk_does_not_answer_holds_nobody_up_for_long() {
+        let first = channel("c1", 10);
+        let stuck: Arc<dyn Channel> = Arc::new(Stuck(Arc::new(ChannelCounters::new("stuck"))));
+        let out = processor(SecondIsOptional, &[&first, &stuck]);
+        let stop = CancellationToken::new();
+        let delivered = timeout(Duration::from_secs(30), out.deliver(batch(2), &stop)).await;
+        delivered.expect("it does not wait for ever").expect("it is in the required channel");
+        assert_eq!(first.counters().size.get(), 2);
     }
 
     #[tokio::test]
