@@ -178,7 +178,9 @@ impl Running {
             if let Some(guard) = &mut self.guard {
                 guard.wait().await.ok();
             }
-            while self.group.is_some_and(lives) {
+            while let Some(group) = self.group
+                && tokio::task::spawn_blocking(move || lives(group)).await.unwrap_or(false)
+            {
                 tokio::time::sleep(GRACE_POLL).await;
             }
             status

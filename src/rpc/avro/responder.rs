@@ -57,13 +57,7 @@ impl Call {
     /// Writes the answer: the result's datum, or an error's text.
     pub fn answer(&self, out: &mut BytesMut, result: Result<&[u8], &str>) {
         match result {
-            Ok(datum) => {
-                // No error, and the result.
-                let mut flagged = Vec::with_capacity(1 + datum.len());
-                flagged.push(0);
-                flagged.extend_from_slice(datum);
-                pack::put_answer(out, self.serial, &self.handshake, &flagged);
-            }
+            Ok(datum) => pack::put_answer(out, self.serial, &self.handshake, false, datum),
             Err(text) => put_error_answer(out, self.serial, &self.handshake, text),
         }
     }
@@ -141,7 +135,7 @@ pub fn java_error(error: DatumError) -> String {
 fn put_error_answer(out: &mut BytesMut, serial: u32, handshake: &[u8], text: &str) {
     let mut error = Vec::new();
     put_error(&mut error, text);
-    pack::put_answer(out, serial, handshake, &error);
+    pack::put_answer(out, serial, handshake, true, &error);
 }
 
 /// One connection's state at the server.
