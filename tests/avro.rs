@@ -226,6 +226,27 @@ fn a_client_with_another_protocol_is_understood() {
 }
 
 #[test]
+fn a_protocol_that_is_made_to_do_harm_does_none() {
+    let (agent, port) = receiver(NULL);
+    let mut good = AvroClient::with(port);
+    let s = r#"{"type":"record","name":"S","fields":[{"name":"b","type":"R","default":{}}]}"#;
+    let defaults = format!(
+        r#"{{"type":"record","name":"R","fields":[{{"name":"a","type":[{s},{{"type":"map","values":"int"}}],"default":{{}}}}]}}"#
+    );
+    let named_twice = r#"{"name":"X","type":{"type":"record","name":"Y","fields":[]}}"#;
+    for types in [&defaults, named_twice] {
+        let text = format!(
+            r#"{{"types":[{types}],"messages":{{"append":{{"request":[{{"name":"event","type":"bytes"}}]}}}}}}"#
+        );
+        let mut bad = AvroClient::with(port).greeting(greeting(hash(&text), Some(&text)));
+        bad.send("append", &[0]);
+        assert!(matches!(bad.introduced(), (_, Some(Answer::Error(_)))), "{text}");
+        assert_eq!(good.append("good"), Answer::Ok);
+    }
+    assert_eq!(counters(&agent, ["EventReadFail", "EventAcceptedCount"]), [2, 2]);
+}
+
+#[test]
 fn the_filter_decides_who_may_connect() {
     for (rules, admitted) in [
         ("allow:ip:127.*,deny:ip:*", true),

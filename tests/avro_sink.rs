@@ -2,6 +2,7 @@
 
 use std::thread;
 
+use bytes::BytesMut;
 use rustix::process::Signal;
 
 use crate::support::{
@@ -275,6 +276,19 @@ fn a_load_balancing_client_takes_turns_and_skips_the_one_that_is_gone() {
     }
     agent.wait_for_counter("SINK.k1", "EventDrainSuccessCount", 7);
     assert_eq!(counters(&agent, ["EventWriteFail"]), [0]);
+}
+
+#[test]
+fn what_a_server_says_stays_in_one_line_of_the_log() {
+    let server = AvroServer::new();
+    let (agent, mut nc) = sender(server.port(), "");
+    assert_eq!(nc.ask("1"), "OK");
+    let mut peer = server.accept();
+    let (call, _) = peer.request();
+    let mut answer = BytesMut::new();
+    call.answer(&mut answer, Err("x\nforged"));
+    peer.peer.send(&answer);
+    agent.wait_for_line(r"Avro RPC call failed: x\nforged");
 }
 
 #[test]

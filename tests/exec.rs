@@ -133,9 +133,10 @@ fn what_finds_no_room_before_the_stop_is_told_once() {
     let small = "a1.channels.c1.capacity = 10\na1.channels.c1.transactionCapacity = 10\na1.channels.c1.keep-alive = 0\n\
                  a1.sources.r1.batchSize = 1\n";
     let config = format!("{}{MEMORY}{small}", shell("seq 1 100000"));
-    let mut agent = TestAgent::start_with(&config, &["--drain-timeout", "0"]);
+    let mut agent = TestAgent::start_with(&config, &["--drain-timeout", "2"]);
     agent.wait_for_line("waiting, nothing is lost");
     agent.terminate();
+    agent.wait_for_line("Agent a1 stopped: ");
     let lines = agent.messages("could not be delivered");
     let [line] = &lines[..] else { panic!("{} lines", lines.len()) };
     let refused = line.strip_prefix("Source r1: ").and_then(|rest| rest.split(' ').next()).expect("a number");

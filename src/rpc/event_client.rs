@@ -23,6 +23,7 @@ use tracing::{debug, warn};
 use super::transport::{DEFAULT_LEVEL, Endpoint, Stream};
 use crate::config::Props;
 use crate::event::Batch;
+use crate::logging::Excerpt;
 use crate::metrics::SinkCounters;
 use crate::net::LAST_ANSWERS;
 use crate::tls;
@@ -202,7 +203,7 @@ fn hosts(props: &Props<'_>, first: Option<(String, u16)>) -> Vec<(String, u16)> 
 
 /// Why a batch was not delivered: what the last of the hosts that were tried had to say.
 #[derive(Debug, Error)]
-#[error("{client} {{ host: {host}, port: {port} }}: {what}: {source}")]
+#[error("{client} {{ host: {host}, port: {port} }}: {what}: {}", Excerpt(.source))]
 pub struct SendError {
     client: &'static str,
     host: String,
