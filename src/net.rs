@@ -6,12 +6,13 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{debug, warn};
 
 /// Connections that wait to be accepted; the kernel may allow fewer.
 const BACKLOG: u32 = 4096;
@@ -72,6 +73,12 @@ pub async fn serve<F>(
         while connections.try_join_next().is_some() {}
         match accepted {
             Ok((stream, peer)) => {
+                // A client whose machine is gone is noticed in the end, even if nothing is to be sent to it.
+                if let Err(error) = SockRef::from(&stream).set_keepalive(true) {
+                    debug!("{component}: {peer} gets no keep-alive: {error}");
+                }
+                // What comes by IPv4 to a socket of both has its own address.
+                let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                 let served = connection(stream, peer);
                 connections.spawn(async move {
                     let _room = room;
@@ -86,4 +93,31 @@ pub async fn serve<F>(
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn clients_are_known_by_their_own_address_and_kept_alive() {
+        let listener = listen("::", 0).await.expect("a port is free");
+        let port = listener.local_addr().expect("it is bound").port();
+        let stop = CancellationToken::new();
+        let (seen, mut clients) = tokio::sync::mpsc::unbounded_channel();
+        let serving = serve(listener, "test", 1, &stop, |stream, peer| {
+            let keepalive = SockRef::from(&stream).keepalive().expect("the option can be read");
+            seen.send((peer.ip(), keepalive)).expect("somebody listens");
+            async {}
+        });
+        let client = async {
+            TcpStream::connect(("127.0.0.1", port)).await.expect("the port accepts connections");
+            let client = clients.recv().await.expect("a client");
+            stop.cancel();
+            client
+        };
+        let ((), (address, keepalive)) = tokio::join!(serving, client);
+        assert_eq!(address, std::net::IpAddr::from([127, 0, 0, 1]));
+        assert!(keepalive);
+    }
 }

@@ -96,6 +96,7 @@ pub async fn run_source(
             break;
         }
     }
+    out.say_what_is_left();
     if out.counters().start_time() != 0 {
         out.counters().stopped();
     }

@@ -16,6 +16,9 @@ pub struct HeadersId(u32);
 /// For events without headers.
 pub const NO_HEADERS: HeadersId = HeadersId(u32::MAX);
 
+/// Fewer bytes are not worth an allocation.
+const WORTH_SHRINKING: usize = 1 << 10;
+
 static EMPTY: Headers = Headers::new();
 
 /// Where one event lies: a range of a buffer, and the number of its set of headers.
@@ -193,6 +196,15 @@ impl Batch {
             gathered.spans.push(Span { buffer: *buffer, headers, ..*span });
         }
         gathered
+    }
+
+    /// Copies all bodies into one buffer of just their size, if they are little of what their buffers hold: what waits in a
+    /// channel is counted by its bodies, and must not take much more memory than that.
+    pub fn shrink(&mut self) {
+        let held: usize = self.buffers.iter().map(Bytes::len).sum();
+        if held > WORTH_SHRINKING && self.body_bytes < held / 4 {
+            self.repack();
+        }
     }
 
     /// Copies all bodies into one buffer of just their size. Worth it when the events use little of theirs.
@@ -406,6 +418,19 @@ mod tests {
         assert_eq!(batch, whole);
         assert_eq!(batch.buffers.len(), 1);
         assert_eq!(batch.buffers[0].len(), 6);
+    }
+
+    #[test]
+    fn events_that_are_little_of_their_buffer_let_it_go() {
+        for (body, kept) in [(1..6, 5), (0..10_000, 20_000)] {
+            let mut batch = Batch::new();
+            let buffer = batch.push_buffer(vec![b'x'; 20_000].into());
+            batch.push_span(buffer, body.start, body.end, NO_HEADERS);
+            let whole = batch.clone();
+            batch.shrink();
+            assert_eq!(batch, whole);
+            assert_eq!(batch.buffers[0].len(), kept);
+        }
     }
 
     proptest! {

@@ -39,17 +39,41 @@ impl Outlet {
         taken
     }
 
-    /// Removes events for good, as they have been delivered. `asked` is how many would have been taken.
+    /// Removes events for good, as they have been delivered. `asked` is how many would have been taken, of which no more
+    /// than a transaction of the channel holds.
     pub async fn commit(&self, mut take: Take, asked: usize) -> Result<(), ChannelError> {
         take.prepare().await.inspect_err(|_| self.counters.channel_read_fail.add(1))?;
         let events = take.batch().len();
         let _entry = self.ledger.entry();
         take.commit();
         self.counters.drain_success.add(events as u64);
-        match events == asked {
+        match events >= asked.min(self.channel.transaction_capacity()) {
             true => self.counters.batch_complete.add(1),
             false => self.counters.batch_underflow.add(1),
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::channel::memory::{MemoryChannel, MemoryConfig};
+    use crate::event::{Batch, Event};
+    use crate::metrics::Metrics;
+
+    #[tokio::test]
+    async fn a_batch_is_complete_when_a_transaction_holds_no_more() {
+        let config = MemoryConfig { transaction_capacity: 2, ..MemoryConfig::default() };
+        let channel = MemoryChannel::new("c1", config, &Metrics::default());
+        let outlet = Outlet::new(Arc::clone(&channel) as _, Arc::new(SinkCounters::new("k1")), Arc::default());
+        for (events, expected) in [(2, [1, 0]), (1, [1, 1])] {
+            let batch: Batch = (0..events).map(|n| Event::new(n.to_string())).collect();
+            channel.try_reserve(&batch).expect("room").commit(batch);
+            let take = outlet.take(10).await.expect("events");
+            outlet.commit(take, 10).await.expect("a memory channel forgets");
+            let counters = outlet.counters();
+            assert_eq!([counters.batch_complete.get(), counters.batch_underflow.get()], expected);
+        }
     }
 }

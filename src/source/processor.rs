@@ -3,7 +3,10 @@
 mod pipeline;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
@@ -15,6 +18,9 @@ use crate::interceptor::Chain;
 use crate::logging::{Limited, Suppressed};
 use crate::metrics::{Ledger, SourceCounters};
 use crate::selector::{Routes, Selector};
+
+/// How long the disk of an optional channel may keep a source waiting.
+const OPTIONAL_WAIT: Duration = Duration::from_secs(1);
 
 /// Why a put failed, and the number of the channel that refused.
 struct Refusal {
@@ -114,6 +120,8 @@ struct Shared {
     ledger: Arc<Ledger>,
     /// For what the source's clients or a full channel can cause at any rate.
     complaints: Limited,
+    /// Events of patient sources that found no room before the stop.
+    left: AtomicU64,
 }
 
 impl ChannelProcessor {
@@ -127,8 +135,8 @@ impl ChannelProcessor {
         ledger: Arc<Ledger>,
     ) -> Self {
         let source = source.into();
-        let complaints = Limited::default();
-        Self { shared: Arc::new(Shared { source, chain, selector, channels, counters, ledger, complaints }) }
+        let (complaints, left) = (Limited::default(), AtomicU64::new(0));
+        Self { shared: Arc::new(Shared { source, chain, selector, channels, counters, ledger, complaints, left }) }
     }
 
     /// The source's name, for messages.
@@ -146,6 +154,11 @@ impl ChannelProcessor {
         &self.shared.counters
     }
 
+    /// The most events that any of the channels takes at once.
+    pub fn largest_transaction(&self) -> usize {
+        self.shared.channels.iter().map(|channel| channel.transaction_capacity()).max().unwrap_or(0)
+    }
+
     /// Delivers a batch as one transaction, with one wait for room. An error is the first refusing channel's reason.
     pub async fn deliver(&self, mut batch: Batch, stop: &CancellationToken) -> Result<(), ChannelError> {
         self.shared.chain.intercept(&mut batch);
@@ -158,10 +171,19 @@ impl ChannelProcessor {
     }
 
     /// Delivers a batch and waits for room as long as it takes, for sources that answer to nobody. What can never
-    /// fit, or finds no room before the stop, is refused, counted and logged. Returns whether all was delivered.
+    /// fit, or finds no room before the stop, is refused and counted, and logged at once or at the end. Returns whether all
+    /// was delivered.
     pub async fn deliver_patiently(&self, mut batch: Batch, stop: &CancellationToken) -> bool {
         self.shared.chain.intercept(&mut batch);
         self.deliver_intercepted(batch, stop).await
+    }
+
+    /// Says how much found no room before the stop.
+    pub fn say_what_is_left(&self) {
+        let events = self.shared.left.swap(0, Ordering::Relaxed);
+        if events > 0 {
+            error!("Source {}: {events} events could not be delivered before the stop", self.shared.source);
+        }
     }
 
     async fn deliver_intercepted(&self, mut batch: Batch, stop: &CancellationToken) -> bool {
@@ -178,7 +200,9 @@ impl ChannelProcessor {
                 }
                 Err(Refusal { error, .. }) if error.is_transient() && !stop.is_cancelled() => {
                     self.counters().channel_write_fail.add(1);
-                    warn!("Source {}: {error}; waiting, nothing is lost", self.shared.source);
+                    if let Some(others) = self.may_complain() {
+                        warn!("Source {}: {error}; waiting, nothing is lost{others}", self.shared.source);
+                    }
                     patience = Patience::Endless;
                 }
                 // Too large for the channel as a whole: its parts may fit.
@@ -186,7 +210,12 @@ impl ChannelProcessor {
                 Err(Refusal { error, channel }) => {
                     all = false;
                     self.refuse_by_channel(size, channel);
-                    error!("Source {}: {size} events could not be delivered: {error}", self.shared.source);
+                    if stop.is_cancelled() {
+                        self.shared.left.fetch_add(size as u64, Ordering::Relaxed);
+                    } else if let Some(others) = self.may_complain() {
+                        let source = &self.shared.source;
+                        error!("Source {source}: {size} events could not be delivered: {error}{others}");
+                    }
                     batch.advance(size);
                     size = batch.len();
                 }
@@ -259,14 +288,20 @@ impl ChannelProcessor {
         }
     }
 
-    /// Puts what fits into a channel that may fail, without waiting.
+    /// Puts what fits into a channel that may fail, without waiting for room, nor long for a disk.
     async fn put_optional(&self, channel: &dyn Channel, mut batch: Batch) {
         channel.counters().put_attempt.add(batch.len() as u64);
         while !batch.is_empty() {
             let fits = channel.room().min(channel.transaction_capacity()).max(1);
             let part = batch.split_to(fits);
             let outcome = match channel.reserve_at_once(&part) {
-                Ok(mut put) => put.prepare(&part).await.map(|()| put),
+                Ok(mut put) => match timeout(OPTIONAL_WAIT, put.prepare(&part)).await {
+                    Ok(prepared) => prepared.map(|()| put),
+                    Err(_) => {
+                        let cause = format!("not written within {OPTIONAL_WAIT:?}");
+                        Err(ChannelError::PutFailed { channel: channel.name().to_owned(), cause })
+                    }
+                },
                 Err(error) => Err(error),
             };
             match outcome {
@@ -325,12 +360,13 @@ impl ChannelProcessor {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use async_trait::async_trait;
 
     use super::*;
     use crate::channel::memory::{MemoryChannel, MemoryConfig};
+    use crate::channel::{PutTransaction, Take};
     use crate::event::Event;
-    use crate::metrics::Metrics;
+    use crate::metrics::{ChannelCounters, Metrics};
 
     struct ToAll;
 
@@ -374,6 +410,96 @@ mod tests {
 
     fn batch(events: usize) -> Batch {
         (0..events).map(|n| Event::new(n.to_string())).collect()
+    }
+
+    struct SecondIsOptional;
+
+    impl Selector for SecondIsOptional {
+        fn select(&self, batch: Batch) -> Routes {
+            Routes { required: vec![(0, batch.clone())], optional: vec![(1, batch)] }
+        }
+
+        fn requires(&self, channel: usize) -> bool {
+            channel == 0
+        }
+    }
+
+    /// A channel whose disk does not answer.
+    struct Stuck(Arc<ChannelCounters>);
+
+    #[async_trait]
+    impl Channel for Stuck {
+        fn name(&self) -> &str {
+            "stuck"
+        }
+
+        fn counters(&self) -> &Arc<ChannelCounters> {
+            &self.0
+        }
+
+        fn transaction_capacity(&self) -> usize {
+            100
+        }
+
+        fn room(&self) -> usize {
+            100
+        }
+
+        fn is_durable(&self) -> bool {
+            true
+        }
+
+        fn as_any(&self) -> &dyn std::any::Any {
+            self
+        }
+
+        async fn start(&self) -> Result<(), ChannelError> {
+            Ok(())
+        }
+
+        async fn stop(&self) {}
+
+        fn try_reserve(&self, _batch: &Batch) -> Result<Put, ChannelError> {
+            Ok(Put::new(Endless))
+        }
+
+        async fn reserve(&self, batch: &Batch, _patience: Patience) -> Result<Put, ChannelError> {
+            self.try_reserve(batch)
+        }
+
+        async fn take(&self, _max: usize) -> Result<Take, ChannelError> {
+            std::future::pending().await
+        }
+
+        async fn drained(&self) {}
+    }
+
+    struct Endless;
+
+    #[async_trait]
+    impl PutTransaction for Endless {
+        fn needs_prepare(&self) -> bool {
+            true
+        }
+
+        async fn prepare(&mut self, _batch: &Batch) -> Result<(), ChannelError> {
+            std::future::pending().await
+        }
+
+        fn commit(self: Box<Self>, _batch: Batch) {
+            unreachable!("it is never written");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_optional_channel_whose_disk_does_not_answer_holds_nobody_up_for_long() {
+        let first = channel("c1", 10);
+        let stuck: Arc<dyn Channel> = Arc::new(Stuck(Arc::new(ChannelCounters::new("stuck"))));
+        let out = processor(SecondIsOptional, &[&first, &stuck]);
+        let stop = CancellationToken::new();
+        let delivered = timeout(Duration::from_secs(30), out.deliver(batch(2), &stop)).await;
+        delivered.expect("it does not wait for ever").expect("it is in the required channel");
+        assert_eq!(first.counters().size.get(), 2);
     }
 
     #[tokio::test]
