@@ -14,6 +14,7 @@ pub mod event;
 pub mod fs;
 pub mod interceptor;
 mod java;
+pub mod java_regex;
 pub mod logging;
 pub mod metrics;
 mod net;
