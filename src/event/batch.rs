@@ -533,7 +533,7 @@ mod tests {
         fn filters_keep_the_order_and_what_is_not_touched(events in events(), cut in 0usize..4) {
             let mut batch: Batch = events.iter().cloned().collect();
             batch.advance(cut);
-            let even = |body: &[u8]| body.len() % 2 == 0;
+            let even = |body: &[u8]| body.len().is_multiple_of(2);
             let expected: Batch = events.iter().skip(cut).filter(|event| even(&event.body)).cloned().collect();
             prop_assert_eq!(&batch.filter(|event| even(event.body())), &expected);
             batch.retain(|event| even(event.body()));

@@ -12,6 +12,8 @@ pub struct Routes {
     pub required: Vec<(usize, Batch)>,
     /// These are tried, without waiting.
     pub optional: Vec<(usize, Batch)>,
+    /// How many events belong in no channel.
+    pub unrouted: usize,
 }
 
 /// Decides the channels of a batch.
