@@ -19,6 +19,11 @@ impl Outlet {
         Self { channel, counters, ledger }
     }
 
+    /// Whether both lead to the same channel.
+    pub fn shares_channel(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.channel, &other.channel)
+    }
+
     /// What the sink counts.
     pub fn counters(&self) -> &Arc<SinkCounters> {
         &self.counters
