@@ -23,6 +23,7 @@ mod metrics;
 mod netcat;
 mod packaging;
 mod real_flume;
+mod routing_peers;
 mod selectors;
 mod sink_groups;
 mod spark;
