@@ -11,6 +11,7 @@ mod avro_peers;
 mod avro_sink;
 mod cli;
 mod config;
+mod dry_run;
 mod examples;
 mod exec;
 mod file_channel;

@@ -4,6 +4,7 @@ mod agent;
 mod avro_client;
 mod check;
 mod java_args;
+mod test;
 mod usage;
 mod version;
 
@@ -34,6 +35,8 @@ enum Command {
     AvroClient(avro_client::AvroClientArgs),
     /// Check a configuration: print what is wrong with it, and what would run
     Check(check::CheckArgs),
+    /// Run cases: what the channels get of given events, without starting anything
+    Test(test::TestArgs),
     /// Print the version
     Version,
     /// Print how flume-rs is used
@@ -135,6 +138,7 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Agent(args) => agent::run(args, java),
         Command::AvroClient(args) => avro_client::run(&args, java),
         Command::Check(args) => check::run(&args, java),
+        Command::Test(args) => test::run(&args, &java),
         Command::Version => version::run(),
         Command::Help => usage::print(),
         Command::Completions { shell } => {

@@ -2,7 +2,7 @@
 
 use std::process::ExitCode;
 
-const COMMANDS: [&str; 7] = ["agent", "avro-client", "node", "check", "version", "completions", "man"];
+const COMMANDS: [&str; 8] = ["agent", "avro-client", "node", "check", "test", "version", "completions", "man"];
 /// Flume's commands that this version does not have.
 const MISSING: [&str; 1] = ["tool"];
 
@@ -14,6 +14,7 @@ commands:
   agent                     run a Flume agent
   avro-client               send lines of text to an avro source
   check                     check a configuration and show what would run
+  test <file>...            run the cases of a file: what the channels get of given events
   version                   show version info
   man                       print the manual page
   completions <shell>       print a completion script (bash, zsh, fish, elvish, powershell)
