@@ -307,12 +307,18 @@ fn what_cannot_be_right_is_named() {
             &[],
         ),
     ];
-    for (group, place, words) in faults {
-        let sink = "type = null\nchannel = c1";
+    let null = "type = null\nchannel = c1";
+    let spark = "type = org.apache.spark.streaming.flume.sink.SparkSink\nhostname = localhost\nport = 0\nchannel = c1";
+    let pulled = (
+        "processor.type = failover",
+        "error: a1.sinkgroups.g1.sinks = \"k1 k2\": the events of sink k2 are fetched by others; it runs on its own",
+        &["of k1\n"][..],
+    );
+    for ((group, place, words), second) in faults.iter().map(|fault| (fault, null)).chain([(&pulled, spark)]) {
         let text = format!(
             "{NETCAT}{MEMORY}a1.sinks = k1 k2\na1.sinkgroups = g1\na1.sinkgroups.g1.sinks = k1 k2\n{}{}{}",
-            keys("sinks.k1", sink),
-            keys("sinks.k2", sink),
+            keys("sinks.k1", null),
+            keys("sinks.k2", second),
             keys("sinkgroups.g1", group)
         );
         let config = write(home.path(), "agent.conf", text);
