@@ -162,6 +162,15 @@ fn when_all_are_away_nothing_is_lost() {
 }
 
 #[test]
+fn while_all_are_away_they_are_asked_ever_less_often() {
+    let agent = sender(&[free_port(), free_port()], "type = load_balance");
+    assert_eq!(Conversation::with(agent.port()).ask("patience"), "OK");
+    agent.wait_for_line("Sink group g1: All configured sinks have failed; tried again in 1000 ms");
+    agent.wait_for_line("Sink group g1: All configured sinks have failed; tried again in 2000 ms");
+    assert_eq!(agent.counter("CHANNEL.c1", "ChannelSize"), 1);
+}
+
+#[test]
 fn batches_take_turns() {
     let servers = [AvroServer::new(), AvroServer::new(), AvroServer::new()];
     let agent = sender(&servers.each_ref().map(AvroServer::port), "type = load_balance");

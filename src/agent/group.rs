@@ -9,8 +9,8 @@ use tracing::error;
 
 use super::supervisor::{Backoff, SinkRunner, chain, contained, deliver, due};
 use crate::channel::Take;
-use crate::sink::Sink;
 use crate::sink::processor::SinkProcessor;
+use crate::sink::{Outlet, Sink};
 
 /// What it takes to run a group.
 pub struct GroupRunner {
@@ -66,7 +66,16 @@ impl GroupRunner {
         loop {
             let Some(step) = stop.run_until_cancelled(self.next(running)).await else { return };
             let outcome = match step {
-                Ok(Step::Deliver(number, take)) => self.deliver(running, number, take).await.map(|()| backoff.reset()),
+                Ok(Step::Deliver(number, take)) => {
+                    match deliver_to(running, number, &self.sinks[number].outlet, take).await {
+                        Ok(()) => {
+                            self.processor.delivered(number);
+                            backoff.reset();
+                            Ok(())
+                        }
+                        Err(error) => self.failed(number, &error),
+                    }
+                }
                 Ok(Step::Tick) => tick(running).await,
                 Ok(Step::Ask) => Ok(()),
                 Err(error) => Err(error),
@@ -120,23 +129,19 @@ impl GroupRunner {
         }
     }
 
-    async fn deliver(&mut self, running: &mut Running, number: usize, take: Take) -> Result<(), String> {
-        let Some(sink) = &mut running[number] else { return Ok(()) };
-        match deliver(&self.sinks[number].outlet, &mut **sink, take).await {
-            Ok(()) => {
-                self.processor.delivered(number);
-                Ok(())
-            }
-            Err(error) => self.failed(number, &error),
-        }
-    }
-
     /// Notes a failure; an error when no other sink is to be tried.
     fn failed(&mut self, number: usize, error: &str) -> Result<(), String> {
         match self.processor.failed(number, error, Instant::now()) {
             true => Ok(()),
             false => Err(self.processor.all_failed().to_owned()),
         }
+    }
+}
+
+async fn deliver_to(running: &mut Running, number: usize, outlet: &Outlet, take: Take) -> Result<(), String> {
+    match &mut running[number] {
+        Some(sink) => deliver(outlet, &mut **sink, take).await,
+        None => Err("not started".to_owned()),
     }
 }
 
