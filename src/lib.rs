@@ -6,6 +6,7 @@
 //! [`config`] reads, and keeps them running.
 
 pub mod agent;
+mod blocking;
 pub mod channel;
 mod charset;
 pub mod cli;

@@ -42,7 +42,7 @@ fn append(file: &Path, text: &str) {
 fn all_of_them_are_right() {
     let paths = files(&repository().join("examples"));
     let examples: Vec<&PathBuf> = paths.iter().filter(|path| path.extension().is_some_and(|e| e == "conf")).collect();
-    assert!(examples.len() >= 16, "{examples:?}");
+    assert!(examples.len() >= 20, "{examples:?}");
     for path in examples.into_iter().chain([&repository().join("conf/example.conf")]) {
         let output = run(&["check", "--conf-file", &path.display().to_string()]);
         assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
@@ -115,6 +115,39 @@ fn netcat_memory_file_roll() {
     let name = files(out.path()).remove(0);
     let name = name.file_name().and_then(|name| name.to_str()).unwrap_or_default().to_owned();
     assert_eq!(shape(&name), "lines-99999999999999-9.txt");
+}
+
+#[test]
+fn netcat_file_file_roll() {
+    let (home, out) = (directory(), directory());
+    let file = example("netcat-file-file_roll.conf");
+    let env = [("CHANNEL_DIR", home.path()), ("LINES_DIR", out.path())];
+    let space = "a1.channels.c1.minimumRequiredSpace = 1048576\n";
+    let mut agent = start("a1", &file, &format!("a1.sources.r1.port = 0\na1.sinks =\n{space}"), &env);
+    assert_eq!(Conversation::with(agent.port()).ask("kept"), "OK");
+    agent.signal(rustix::process::Signal::KILL);
+    agent.wait();
+    let channel = home.path().display().to_string();
+    assert!(stdout(&run(&["channel", "status", &channel])).starts_with("backlog       1 event, "));
+    assert_eq!(run(&["channel", "check", &channel]).status.code(), Some(0));
+    let exported = home.path().join("events.avro").display().to_string();
+    assert_eq!(run(&["channel", "export", &channel, "--output", &exported]).status.code(), Some(0));
+    assert_eq!(stdout(&run(&["channel", "repair", &channel])), "there is nothing to repair\n");
+    let mut agent = start("a1", &file, &format!("a1.sources.r1.port = 0\n{space}"), &env);
+    let seen = eventually(|| (contents(out.path()) == b"kept\n").then_some(()));
+    assert!(seen.is_some());
+    assert!(agent.terminate().success());
+}
+
+#[test]
+fn netcat_spillable_logger() {
+    let home = directory();
+    let file = example("netcat-spillable-logger.conf");
+    let overrides = "a1.sources.r1.port = 0\na1.channels.c1.minimumRequiredSpace = 1048576\n";
+    let mut agent = start("a1", &file, overrides, &[("SPILL_DIR", home.path())]);
+    assert_eq!(Conversation::with(agent.port()).ask("hello"), "OK");
+    assert!(agent.wait_for_events(1)[0].ends_with("hello }"));
+    assert!(agent.terminate().success());
 }
 
 #[test]
@@ -345,4 +378,36 @@ fn a_full_optional_channel_is_the_clients_least_worry() {
     let seen = eventually(|| (contents(out.path()) == b"hello\n".repeat(5)).then_some(()));
     assert!(seen.is_some());
     agent.wait_for_line("Unable to put batch on optional channel: best-effort");
+}
+
+#[test]
+fn taildir_memory_file_roll() {
+    let (logs, out) = (directory(), directory());
+    let env = [("LOGS_DIR", logs.path()), ("LINES_DIR", out.path())];
+    let _agent = start("a1", &example("taildir-memory-file_roll.conf"), "", &env);
+    append(&logs.path().join("app1.log"), "error\n  at x\nfine\n");
+    append(&logs.path().join("access.log"), "GET /\n");
+    let seen = eventually(|| {
+        let text = String::from_utf8(contents(out.path())).ok()?;
+        let all = ["{kind=app} error\n  at x\n", "{kind=app} fine\n", "{kind=access} GET /\n"];
+        all.iter().all(|event| text.contains(event)).then_some(())
+    });
+    assert!(seen.is_some(), "{}", String::from_utf8_lossy(&contents(out.path())));
+}
+
+#[test]
+fn spooldir_file_file_roll() {
+    let (spool, out, channel) = (directory(), directory(), directory());
+    let env = [("SPOOL_DIR", spool.path()), ("LINES_DIR", out.path()), ("CHANNEL_DIR", channel.path())];
+    let mut agent = start("a1", &example("spooldir-file-file_roll.conf"), "", &env);
+    for (name, text) in [("1.log", &b"one\ntw\xff\n"[..]), ("notes.txt", b"no\n")] {
+        let hidden = write(spool.path(), &format!(".{name}"), text);
+        fs::rename(hidden, spool.path().join(name)).expect("a rename");
+    }
+    let expected = "{basename=1.log} one\n{basename=1.log} tw\u{fffd}\n";
+    let seen = eventually(|| (contents(out.path()) == expected.as_bytes()).then_some(()));
+    assert!(seen.is_some(), "{}", String::from_utf8_lossy(&contents(out.path())));
+    assert!(eventually(|| spool.path().join("1.log.COMPLETED").exists().then_some(())).is_some());
+    assert!(spool.path().join("notes.txt").exists());
+    assert!(agent.terminate().success());
 }

@@ -270,8 +270,9 @@ impl Agent {
         let RunningChannel { plan, class, channel } = running;
         info!("Stopping Channel {}", plan.name);
         info!("Stopping component: {class}{{name: {}}}", plan.name);
-        let left = channel.counters().size.get();
-        if left > 0 && !channel.is_durable() {
+        channel.save().await;
+        let left = channel.in_memory();
+        if left > 0 {
             let _entry = self.metrics.ledger.entry();
             channel.counters().size.sub(left);
             channel.counters().lost.add(left);
@@ -318,7 +319,7 @@ impl Agent {
 /// Waits until the channels whose events would be lost are empty, as far as a sink empties them.
 async fn drain(channels: &[RunningChannel], sinks: &[Component], deadline: Instant, now: &CancellationToken) {
     let mut drains = JoinSet::new();
-    for RunningChannel { channel, .. } in channels.iter().filter(|running| !running.channel.is_durable()) {
+    for RunningChannel { channel, .. } in channels.iter().filter(|running| running.channel.in_memory() > 0) {
         if sinks.iter().any(|sink| sink.channels.iter().any(|other| Arc::ptr_eq(other, channel))) {
             let channel = Arc::clone(channel);
             drains.spawn(async move { channel.drained().await });

@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{self, IsTerminal as _, Read};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use clap::Args;
-use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanBytes, HumanCount, ProgressBar};
 use thiserror::Error;
 
-use super::{JavaArgs, fail};
+use super::{JavaArgs, fail, progress};
 use crate::config::{Finding, Globals, Props, Severity, parse};
 use crate::event::{Batch, Headers};
 use crate::metrics::SinkCounters;
@@ -286,18 +286,10 @@ struct Totals {
 }
 
 impl Totals {
-    /// A bar when the size is known, on a terminal and for more than a moment's work.
+    /// Nothing yet, of so many bytes when that is known.
     fn new(size: Option<u64>, file: Option<&Path>) -> Self {
-        let target =
-            if io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(size, target);
-        let template = match size {
-            Some(_) => "{prefix} {wide_bar} {bytes}/{total_bytes} {msg} {eta}",
-            None => "{prefix} {spinner} {bytes} {msg}",
-        };
-        // The templates are right, and the default serves as well.
-        bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
-        bar.set_prefix(file.and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned());
+        let name = file.and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
+        let bar = progress::bar(size, name);
         Self { start: Instant::now(), events: 0, bytes: 0, bar }
     }
 

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::{File, FileSystem, Lock};
+use super::{File, FileId, FileSystem, Lock};
 
 const SECTOR: usize = 512;
 
@@ -28,6 +28,7 @@ struct World {
     calls: u64,
     failing: std::ops::Range<u64>,
     slowness: Duration,
+    broken: Option<PathBuf>,
 }
 
 #[derive(Clone, Default)]
@@ -131,6 +132,13 @@ impl World {
         if self.failing.contains(&number) { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
     }
 
+    /// The same for a call that names a path.
+    fn call_at(&mut self, path: &Path) -> io::Result<()> {
+        self.call()?;
+        let broken = self.broken.as_ref().is_some_and(|broken| path.starts_with(broken));
+        if broken { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
+    }
+
     fn directory(&mut self, path: &Path) -> io::Result<(&mut Directory, String)> {
         let name = path.file_name().and_then(|name| name.to_str()).expect("a file's name").to_owned();
         let directory = self.directories.get_mut(path.parent().expect("a file in a directory"));
@@ -163,6 +171,7 @@ impl Default for Simulated {
             calls: 0,
             failing: 0..0,
             slowness: Duration::ZERO,
+            broken: None,
         })))
     }
 }
@@ -203,6 +212,7 @@ impl Simulated {
             calls: 0,
             failing: 0..0,
             slowness: Duration::ZERO,
+            broken: None,
         })))
     }
 
@@ -239,6 +249,16 @@ impl Simulated {
         self.world().slowness = sync;
     }
 
+    /// Removes a directory with all that is in it, behind everybody's back.
+    pub fn remove_directory(&self, path: &Path) {
+        self.world().directories.remove(path);
+    }
+
+    /// Makes all calls fail that name something in a directory, or none.
+    pub fn fail_in(&self, directory: Option<&Path>) {
+        self.world().broken = directory.map(Path::to_owned);
+    }
+
     /// Sets the size of the disk.
     pub fn set_capacity(&self, bytes: u64) {
         self.world().capacity = bytes;
@@ -267,7 +287,7 @@ impl Simulated {
 impl FileSystem for Simulated {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let mut world = self.world();
-        world.call()?;
+        world.call_at(path)?;
         world.inodes.push(Inode::default());
         let inode = world.inodes.len() - 1;
         world.change(path, |name| Change::Link(name, inode))?;
@@ -276,7 +296,7 @@ impl FileSystem for Simulated {
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let mut world = self.world();
-        world.call()?;
+        world.call_at(path)?;
         let (directory, name) = world.directory(path)?;
         let inode = *directory.live.get(&name).ok_or(io::ErrorKind::NotFound)?;
         Ok(Arc::new(Open { fs: self.clone(), inode }))
@@ -284,27 +304,27 @@ impl FileSystem for Simulated {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut world = self.world();
-        world.call()?;
+        world.call_at(from)?;
         let to = to.file_name().and_then(|name| name.to_str()).expect("a file's name").to_owned();
         world.change(from, |from| Change::Rename(from, to))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut world = self.world();
-        world.call()?;
+        world.call_at(path)?;
         world.change(path, Change::Unlink)
     }
 
     fn create_directory(&self, path: &Path) -> io::Result<()> {
         let mut world = self.world();
-        world.call()?;
+        world.call_at(path)?;
         world.directories.entry(path.to_owned()).or_default();
         Ok(())
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
         let mut world = self.world();
-        world.call()?;
+        world.call_at(path)?;
         let directory = world.directories.get_mut(path).ok_or(io::ErrorKind::NotFound)?;
         directory.durable = directory.live.clone();
         directory.unsynced.clear();
@@ -313,24 +333,32 @@ impl FileSystem for Simulated {
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
         let mut world = self.world();
-        world.call()?;
+        world.call_at(path)?;
         let directory = world.directories.get(path).ok_or(io::ErrorKind::NotFound)?;
         Ok(directory.live.keys().cloned().collect())
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Lock>> {
         let mut world = self.world();
-        world.call()?;
+        world.call_at(path)?;
         if !world.locks.insert(path.to_owned()) {
             return Ok(None);
         }
         Ok(Some(Lock { _held: Box::new(Held { fs: self.clone(), path: path.to_owned() }) }))
     }
 
-    fn free_space(&self, _path: &Path) -> io::Result<u64> {
+    fn free_space(&self, path: &Path) -> io::Result<u64> {
         let mut world = self.world();
-        world.call()?;
+        world.call_at(path)?;
+        world.directories.get(path).ok_or(io::ErrorKind::NotFound)?;
         Ok(world.capacity.saturating_sub(world.used()))
+    }
+
+    fn id(&self, path: &Path) -> io::Result<FileId> {
+        let mut world = self.world();
+        world.call_at(path)?;
+        let (directory, name) = world.directory(path)?;
+        Ok(FileId(0, *directory.live.get(&name).ok_or(io::ErrorKind::NotFound)? as u64))
     }
 }
 
@@ -405,6 +433,11 @@ impl File for Open {
         edit.apply(&mut inode.live);
         inode.unsynced.push(edit);
         Ok(())
+    }
+
+    fn id(&self) -> io::Result<FileId> {
+        self.fs.world().call()?;
+        Ok(FileId(0, self.inode as u64))
     }
 
     fn len(&self) -> io::Result<u64> {

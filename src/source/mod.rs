@@ -8,10 +8,14 @@ pub mod exec;
 mod ip_filter;
 mod lines;
 pub mod netcat;
+mod pieces;
 mod processor;
 mod seq;
+mod spooldir;
 mod stress;
+mod taildir;
 mod thrift;
+mod watch;
 
 use async_trait::async_trait;
 use thiserror::Error;
@@ -24,7 +28,7 @@ use crate::config::{ComponentType, Props};
 
 /// All source types that the agent has.
 pub const TYPES: &[ComponentType<SourceBuilder>] =
-    &[avro::TYPE, thrift::TYPE, netcat::TYPE, exec::TYPE, seq::TYPE, stress::TYPE];
+    &[avro::TYPE, thrift::TYPE, netcat::TYPE, exec::TYPE, seq::TYPE, stress::TYPE, spooldir::TYPE, taildir::TYPE];
 
 /// Reads a source's configuration; `None` when it has errors, which the properties have noted.
 pub type SourceBuilder = fn(&mut Props<'_>) -> Option<Box<dyn SourceConfig>>;

@@ -325,7 +325,7 @@ impl ChannelProcessor {
         while !batch.is_empty() {
             let fits = channel.room().min(channel.transaction_capacity()).max(1);
             let part = batch.split_to(fits);
-            let outcome = match channel.try_reserve(&part) {
+            let outcome = match channel.reserve_at_once(&part) {
                 Ok(mut put) => put.prepare(&part).await.map(|()| put),
                 Err(error) => Err(error),
             };
@@ -424,7 +424,7 @@ mod tests {
             keep_alive: Duration::from_millis(20),
             ..MemoryConfig::default()
         };
-        MemoryChannel::new(name, config, &Metrics::default())
+        Arc::new(MemoryChannel::new(name, config, &Metrics::default()))
     }
 
     fn processor(selector: impl Selector + 'static, channels: &[&Arc<dyn Channel>]) -> ChannelProcessor {
@@ -535,7 +535,7 @@ mod tests {
     #[tokio::test]
     async fn patience_ends_with_the_stop_and_with_what_can_never_fit() {
         let config = MemoryConfig { byte_slots: 2, ..MemoryConfig::default() };
-        let small = MemoryChannel::new("c1", config, &Metrics::default());
+        let small: Arc<dyn Channel> = Arc::new(MemoryChannel::new("c1", config, &Metrics::default()));
         let out = processor(ToFirst, &[&small]);
         let stop = CancellationToken::new();
         let mut events = batch(1);
@@ -546,5 +546,24 @@ mod tests {
         assert!(out.deliver_patiently(batch(1), &stop).await);
         stop.cancel();
         assert!(!out.deliver_patiently(batch(1), &stop).await, "no room, and no time to wait for it");
+    }
+
+    #[tokio::test]
+    async fn a_pipeline_knows_what_the_stop_has_cut_off() {
+        let config = MemoryConfig { byte_slots: 3, ..MemoryConfig::default() };
+        let small: Arc<dyn Channel> = Arc::new(MemoryChannel::new("c1", config, &Metrics::default()));
+        let out = processor(ToFirst, &[&small]);
+        let stop = CancellationToken::new();
+        let mut pipeline = Pipeline::new(&out, &stop);
+        let never_fits = Batch::from_iter([Event::new(vec![b'x'; 1000])]);
+        for batch in [batch(2), never_fits] {
+            pipeline.deliver(batch).await;
+        }
+        stop.cancel();
+        for batch in [batch(2), batch(1)] {
+            pipeline.deliver(batch).await;
+        }
+        pipeline.finish().await;
+        assert_eq!((pipeline.settled(), small.counters().size.get()), (2, 3));
     }
 }

@@ -67,6 +67,15 @@ pub fn file_roll(directory: &Path) -> String {
     )
 }
 
+/// A file channel `c1` in a directory that outlives the agent.
+pub fn file_channel(home: &Path) -> String {
+    let home = home.display();
+    format!(
+        "a1.channels = c1\na1.channels.c1.type = file\na1.channels.c1.checkpointDir = {home}/checkpoint\n\
+         a1.channels.c1.dataDirs = {home}/data1,{home}/data2\na1.channels.c1.minimumRequiredSpace = 1048576\n"
+    )
+}
+
 /// A directory that goes with the test.
 pub fn directory() -> TempDir {
     tempfile::tempdir().expect("a temporary directory can be made")

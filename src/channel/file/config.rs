@@ -77,25 +77,21 @@ impl FileConfig {
 
     /// Reads the keys.
     pub fn from_props(props: &mut Props<'_>) -> Option<Self> {
+        let capacity = events(props, "capacity", CAPACITY, "capacity");
+        let keep_alive = props.or("keep-alive", KEEP_ALIVE_SECONDS);
+        Self::of_size(props, capacity, Duration::from_secs(keep_alive.max(0) as u64))
+    }
+
+    /// Reads all keys but those of the capacity and the keep-alive, which are given.
+    pub fn of_size(props: &mut Props<'_>, capacity: usize, keep_alive: Duration) -> Option<Self> {
         let directories = directories(props);
-        let events = |key, default: i32, what: &str| {
-            let count = props.or(key, default);
-            if count > 0 {
-                return count as usize;
-            }
-            // Flume prints what was configured in place of the default.
-            let flume = format!("Invalid {what} specified, initializing channel to default capacity of {count}");
-            props.lenient(key, default, |count| *count > 0, "a whole number of events, at least 1", &flume) as usize
-        };
-        let capacity = events("capacity", CAPACITY, "capacity");
-        let transaction_capacity = events("transactionCapacity", TRANSACTION_CAPACITY, "transaction capacity");
+        let transaction_capacity = events(props, "transactionCapacity", TRANSACTION_CAPACITY, "transaction capacity");
         if transaction_capacity > capacity {
             let default = if props.text("transactionCapacity").is_none() { "; the default is 10000" } else { "" };
             let expected = format!("at most the channel's capacity, which is {capacity}{default}");
             let flume = "File Channel transaction capacity cannot be greater than the capacity of the channel.";
             props.error("transactionCapacity", &expected, flume);
         }
-        let keep_alive = props.or("keep-alive", KEEP_ALIVE_SECONDS);
         let interval = props.or("checkpointInterval", CHECKPOINT_INTERVAL_MS);
         let flume = format!("Checkpoint interval is invalid: {interval}, using default: {CHECKPOINT_INTERVAL_MS}");
         let positive = |ms: &i64| *ms > 0;
@@ -121,7 +117,7 @@ impl FileConfig {
             directories,
             capacity,
             transaction_capacity,
-            keep_alive: Duration::from_secs(keep_alive.max(0) as u64),
+            keep_alive,
             checkpoint_interval: Duration::from_millis(interval as u64),
             max_file_size: max_file_size as u64,
             minimum_required_space: space as u64,
@@ -130,6 +126,16 @@ impl FileConfig {
             memory_bytes: memory_bytes.max(0) as usize,
         })
     }
+}
+
+fn events(props: &Props<'_>, key: &str, default: i32, what: &str) -> usize {
+    let count = props.or(key, default);
+    if count > 0 {
+        return count as usize;
+    }
+    // Flume prints what was configured in place of the default.
+    let flume = format!("Invalid {what} specified, initializing channel to default capacity of {count}");
+    props.lenient(key, default, |count| *count > 0, "a whole number of events, at least 1", &flume) as usize
 }
 
 fn directories(props: &Props<'_>) -> Directories {
@@ -176,6 +182,10 @@ fn encryption(props: &Props<'_>) {
 impl ChannelConfig for FileConfig {
     fn transaction_capacity(&self) -> Option<usize> {
         Some(self.transaction_capacity)
+    }
+
+    fn directories(&self) -> Option<&Directories> {
+        Some(&self.directories)
     }
 
     fn build(self: Box<Self>, name: &str, metrics: &Metrics) -> Arc<dyn Channel> {

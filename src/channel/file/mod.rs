@@ -12,16 +12,20 @@
 //! On disk there are segments (`segment`) of records (`record`), and a checkpoint (`checkpoint`) that says which events are
 //! done and where the first of the others stands, so that opening (`open`) reads only what came after it.
 //!
+//! Others may look into the files beside an agent (`image`), and mend them when nobody uses them (`repair`).
+//!
 //! When a write or a sync fails, puts are refused until it works again; what was not known to be durable is written
 //! anew, into another segment.
 
 mod checkpoint;
 mod config;
+mod image;
 mod lock;
 mod open;
 mod ranges;
 mod reader;
 mod record;
+mod repair;
 mod segment;
 mod state;
 #[cfg(test)]
@@ -37,7 +41,12 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{Notify, Semaphore, oneshot};
 
+pub use checkpoint::FILE as CHECKPOINT_FILE;
 pub use config::{Directories, FileConfig};
+pub use image::{CheckpointState, Damage, Examination, Image, Missing, Piece, Walk};
+pub use lock::{FILE as LOCK_FILE, Holder, holder};
+pub use repair::{Repair, RepairError, Step};
+pub use segment::number_of as segment_number;
 
 use self::record::Draft;
 use self::state::{Held, Phase, Request, State, Waits, Written};
@@ -229,8 +238,13 @@ impl FileChannel {
         }))
     }
 
+    /// Waits until puts work.
+    pub(super) async fn healthy(&self) -> Result<(), ChannelError> {
+        self.0.healthy().await
+    }
+
     /// Takes over another configuration; `false` when it is of another place.
-    fn reconfigure(&self, new: &FileConfig) -> bool {
+    pub(super) fn reconfigure(&self, new: &FileConfig) -> bool {
         let shared = &*self.0;
         if shared.directories != new.directories {
             return false;
@@ -265,8 +279,8 @@ impl Channel for FileChannel {
         self.0.room.free()
     }
 
-    fn is_durable(&self) -> bool {
-        true
+    fn in_memory(&self) -> u64 {
+        0
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -107,7 +107,7 @@ fn open(shared: &Arc<Shared>) -> Result<Opened, String> {
 }
 
 /// All segments there are, by their numbers.
-fn find_segments(shared: &Shared) -> Result<BTreeMap<u64, PathBuf>, String> {
+pub fn find_segments(shared: &Shared) -> Result<BTreeMap<u64, PathBuf>, String> {
     let mut found: BTreeMap<u64, PathBuf> = BTreeMap::new();
     for directory in &shared.directories.data {
         // A process that was killed may have left names that are not durable yet, and others will rely on them.
@@ -123,18 +123,30 @@ fn find_segments(shared: &Shared) -> Result<BTreeMap<u64, PathBuf>, String> {
                     path.display()
                 ));
             }
-            if let Some(number) = number_of(&name)
-                && let Some(other) = found.insert(number, path.clone())
-            {
-                return Err(format!("{} and {} have the same number", other.display(), path.display()));
-            }
+            let Some(number) = number_of(&name) else { continue };
+            let Some(other) = found.insert(number, path.clone()) else { continue };
+            found.insert(number, one_of(shared, other, path)?);
         }
     }
     Ok(found)
 }
 
+/// Of two segments with the same number the one that is in use: an attempt to begin it may have failed, and left a file
+/// without records.
+fn one_of(shared: &Shared, one: PathBuf, other: PathBuf) -> Result<PathBuf, String> {
+    for (unused, used) in [(&one, &other), (&other, &one)] {
+        let failed = |error| format!("Could not remove {}: {error}", unused.display());
+        let len = shared.fs.open(unused).and_then(|file| file.len()).map_err(failed)?;
+        if len <= START {
+            shared.fs.remove(unused).map_err(failed)?;
+            return Ok(used.clone());
+        }
+    }
+    Err(format!("{} and {} have the same number", one.display(), other.display()))
+}
+
 /// The newest checkpoint that can be read.
-fn read_checkpoint(shared: &Shared) -> Result<Option<Checkpoint>, String> {
+pub fn read_checkpoint(shared: &Shared) -> Result<Option<Checkpoint>, String> {
     let Directories { checkpoint, backup, .. } = &shared.directories;
     for directory in [checkpoint].into_iter().chain(backup) {
         // What is removed because of it must not come back to an older one.
@@ -152,20 +164,26 @@ fn read_checkpoint(shared: &Shared) -> Result<Option<Checkpoint>, String> {
 }
 
 /// What the files say.
-struct Replay<'a> {
+pub struct Replay<'a> {
     shared: &'a Shared,
-    segments: BTreeMap<u64, Segment>,
+    /// All that are needed.
+    pub segments: BTreeMap<u64, Segment>,
     last_segment: u64,
-    done: Ranges,
-    head: Position,
+    /// What is not to be delivered (again).
+    pub done: Ranges,
+    /// Where reading begins.
+    pub head: Position,
     /// The next event's number.
-    next: u64,
+    pub next: u64,
     /// The events whose records were seen.
     seen: Ranges,
+    /// How many undelivered events have no record.
+    pub lost: u64,
 }
 
 impl<'a> Replay<'a> {
-    fn run(shared: &'a Shared, mut files: BTreeMap<u64, PathBuf>) -> Result<Self, String> {
+    /// Reads what came after the last checkpoint, or everything.
+    pub fn run(shared: &'a Shared, mut files: BTreeMap<u64, PathBuf>) -> Result<Self, String> {
         let checkpoint = read_checkpoint(shared)?;
         let known = checkpoint.is_some();
         let Checkpoint { tail, head, done, segments: listed } = checkpoint.unwrap_or_default();
@@ -178,6 +196,7 @@ impl<'a> Replay<'a> {
             head,
             next: tail.event,
             seen: Ranges::default(),
+            lost: 0,
         };
         for listed in listed {
             let segment = |path| Segment { path, first: listed.first, end: listed.end, len: listed.len };
@@ -297,12 +316,12 @@ impl<'a> Replay<'a> {
     fn fill_gaps(&mut self, from: u64) {
         let known: Ranges = self.done.iter().chain(self.seen.iter()).collect();
         let gaps: Vec<_> = known.missing(from, self.next).collect();
-        let missing: u64 = gaps.iter().map(|(from, to)| to - from).sum();
+        self.lost = gaps.iter().map(|(from, to)| to - from).sum();
         for (from, to) in gaps {
             self.done.insert(from, to);
         }
-        if missing > 0 {
-            error!("The records of {missing} events are missing or damaged [channel={}]", self.shared.name);
+        if self.lost > 0 {
+            error!("The records of {} events are missing or damaged [channel={}]", self.lost, self.shared.name);
         }
     }
 }

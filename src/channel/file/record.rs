@@ -160,6 +160,11 @@ impl Draft {
         Self::new(bytes, Kind::Done, 0)
     }
 
+    /// A record that says nothing and takes so many bytes, to stand in the place of damage.
+    pub fn blank(len: usize) -> Self {
+        Self::new(vec![0; len.max(HEADER)], Kind::Done, 0)
+    }
+
     /// A record that was written before, to be written elsewhere.
     pub fn again(header: &Header, payload: &[u8]) -> Self {
         let bytes = [&[0; HEADER], payload].concat();
@@ -331,6 +336,18 @@ mod tests {
         assert_eq!(Header::parse(&bytes, 3, 64).expect("a header").kind, Kind::Done);
         assert_eq!(decode_done(&bytes[HEADER..]), Some(ranges));
         assert_eq!(decode_done(&bytes[HEADER + 1..]), None);
+    }
+
+    #[test]
+    fn a_blank_record_fills_its_place_and_says_nothing() {
+        for len in HEADER..HEADER + 40 {
+            let bytes = Draft::blank(len).seal(0, 3, 64).to_vec();
+            assert_eq!(bytes.len(), len);
+            let header = Header::parse(&bytes, 3, 64).expect("a header");
+            assert!(header.fits(&bytes[HEADER..]));
+            let ranges = decode_done(&bytes[HEADER..]).unwrap_or_default();
+            assert!(ranges.iter().all(|(from, to)| from == to), "{len}: {ranges:?}");
+        }
     }
 
     fn batches() -> impl Strategy<Value = Batch> {

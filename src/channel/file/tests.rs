@@ -339,7 +339,7 @@ async fn a_put_whose_sync_failed_is_refused_and_does_not_appear() {
     let channel = open(&fs, &one_segment()).await;
     put(&channel, &batch(&["a"])).await.expect("room");
     put(&channel, &batch(&["b"])).await.expect("room");
-    // As the free space is known by now, a put is one write and one sync.
+    // As the free space is known by now, a put is one write, one sync, and a look whether the file is there.
     let sync = fs.calls() + 1;
     fs.fail(sync..sync + 1);
     put(&channel, &batch(&["refused"])).await.expect_err("not durable");
@@ -352,6 +352,51 @@ async fn a_put_whose_sync_failed_is_refused_and_does_not_appear() {
     }
     assert_eq!(drain(&channel).await, ["a", "b", "c"]);
     channel.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_removed_under_a_channel_is_written_anew() {
+    for fsync_interval in [None, Some(Duration::from_secs(3600))] {
+        let fs = Simulated::default();
+        let config = FileConfig { fsync_interval, ..one_segment() };
+        let channel = open(&fs, &config).await;
+        put(&channel, &batch(&["a"])).await.expect("room");
+        let take = channel.take(1).await.expect("an event");
+        put(&channel, &batch(&["b"])).await.expect("room");
+        take.commit();
+        fs.remove_directory(Path::new("/data"));
+        fs.remove_directory(Path::new("/checkpoint"));
+        if fsync_interval.is_none() {
+            let error = put(&channel, &batch(&["refused"])).await.expect_err("nobody would find it").to_string();
+            assert!(error.contains("/data/segment-0000000001 is gone"), "{error}");
+        }
+        put(&channel, &batch(&["c"])).await.expect("it recovers");
+        channel.stop().await;
+        for seed in 0..10 {
+            let again = open(&fs.crash(seed), &config).await;
+            let drained = drain(&again).await;
+            again.stop().await;
+            assert_eq!(drained, ["b", "c"]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_data_directory_that_fails_leaves_the_others() {
+    let fs = Simulated::default();
+    let channel = open(&fs, &config()).await;
+    put(&channel, &batch(&["a"])).await.expect("room");
+    let turn = if fs.list(Path::new("/data")).expect("there").is_empty() { "/more" } else { "/data" };
+    fs.fail_in(Some(Path::new(turn)));
+    put(&channel, &batch(&["refused"])).await.expect_err("the directory in use fails");
+    for body in ["b", "c", "d", "e", "f", "g", "h"] {
+        put(&channel, &batch(&[body])).await.expect("the other one works");
+    }
+    fs.fail_in(None);
+    channel.stop().await;
+    let again = open(&fs.crash(1), &config()).await;
+    assert_eq!(drain(&again).await, ["a", "b", "c", "d", "e", "f", "g", "h"]);
+    again.stop().await;
 }
 
 #[tokio::test]

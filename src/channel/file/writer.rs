@@ -18,7 +18,7 @@ use super::record::{Draft, Kind};
 use super::segment::{self, Found, START, Scanner, Segment};
 use super::state::{Phase, Request, State, Waits, Written};
 use super::{Directories, Shared};
-use crate::fs::File;
+use crate::fs::{File, FileId};
 
 /// How long what is known of the free space holds.
 const SPACE_HOLDS: Duration = Duration::from_secs(1);
@@ -28,8 +28,11 @@ const MAX_UNSYNCED: u64 = 32 << 20;
 /// The segment that is being written.
 struct Active {
     number: u64,
+    /// The number of the first event that can be in it.
+    first: u64,
+    path: PathBuf,
     file: Arc<dyn File>,
-    directory: PathBuf,
+    id: FileId,
     /// Where the next record goes.
     len: u64,
     /// Up to here it is durable: bytes, and the number of the event that comes next.
@@ -38,12 +41,33 @@ struct Active {
     unsynced_since: Instant,
 }
 
+impl Active {
+    /// Nothing of it is durable any more.
+    fn forget(&mut self) {
+        self.synced = (START, self.first);
+    }
+}
+
 /// A segment whose end is not known to be durable, and is written anew.
 struct Abandoned {
     number: u64,
     file: Arc<dyn File>,
     synced: (u64, u64),
     len: u64,
+}
+
+fn is_gone(segment: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{} is gone: {error}", segment.display()))
+}
+
+fn directory_of(segment: &Path) -> &Path {
+    segment.parent().unwrap_or(Path::new("."))
+}
+
+/// What works first; otherwise why the first one does not.
+fn first_success<T>(mut attempts: impl Iterator<Item = io::Result<T>>) -> io::Result<T> {
+    let first = attempts.next().unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()));
+    first.or_else(|error| attempts.find_map(Result::ok).ok_or(error))
 }
 
 struct Space {
@@ -124,10 +148,12 @@ impl Writer {
                 self.checkpoint();
             }
         }
+        self.sync();
+        if self.is_ailing() {
+            self.recover();
+        }
         if self.config.checkpoint_on_close {
             self.checkpoint();
-        } else {
-            self.sync();
         }
     }
 
@@ -281,13 +307,13 @@ impl Writer {
         if let Some(space) = &mut self.space {
             space.left = space.left.saturating_sub(bytes);
         }
-        if !group.is_empty() && self.config.fsync_interval.is_none() {
-            if let Err(error) = active.file.sync() {
-                self.spoil(event);
-                self.abandon(active, offset);
-                return Err(Failure { error, group });
-            }
-            active.synced = (offset, event);
+        if !group.is_empty()
+            && self.config.fsync_interval.is_none()
+            && let Err(error) = self.make_durable(&mut active, event)
+        {
+            self.spoil(event);
+            self.abandon(active, offset);
+            return Err(Failure { error, group });
         }
         *done = None;
         self.next_event = event;
@@ -338,6 +364,15 @@ impl Writer {
         self.abandoned = Some(Abandoned { number, file, synced, len });
     }
 
+    /// Gives the segment up, as nobody knows whether it is still there.
+    fn leave(&mut self) {
+        if let Some(mut active) = self.active.take() {
+            active.forget();
+            let len = active.len;
+            self.abandon(active, len);
+        }
+    }
+
     /// Looks whether there is room on the disk; otherwise tries another data directory.
     fn ensure_space(&mut self, bytes: u64) -> io::Result<()> {
         let Some(active) = self.active.as_ref().filter(|_| bytes > 0) else { return Ok(()) };
@@ -347,54 +382,81 @@ impl Writer {
         if known {
             return Ok(());
         }
-        let left = self.shared.fs.free_space(&active.directory)?;
+        let left = match self.shared.fs.free_space(directory_of(&active.path)) {
+            Ok(left) => left,
+            Err(error) => {
+                let gone = is_gone(&active.path, &error);
+                self.leave();
+                return Err(gone);
+            }
+        };
         self.space = Some(Space { asked: Instant::now(), left });
         if left >= required {
             return Ok(());
         }
-        self.roomy_directory(bytes)?;
+        self.find_space(bytes)?;
         self.seal()
     }
 
-    /// The data directory whose turn it is, or the next one with room.
-    fn roomy_directory(&self, bytes: u64) -> io::Result<PathBuf> {
-        let data = &self.shared.directories.data;
-        let turn = (self.next_segment % data.len() as u64) as usize;
-        if bytes == 0 {
-            return Ok(data[turn].clone());
-        }
-        let required = self.config.minimum_required_space + bytes;
-        let mut most = 0;
-        for directory in data[turn..].iter().chain(&data[..turn]) {
-            let left = self.shared.fs.free_space(directory)?;
-            if left >= required {
-                return Ok(directory.clone());
-            }
-            most = most.max(left);
-        }
-        Err(io::Error::new(
-            io::ErrorKind::StorageFull,
-            format!("Usable space exhausted, only {most} bytes remaining, required {required} bytes"),
-        ))
+    /// Looks whether any data directory has room.
+    fn find_space(&self, bytes: u64) -> io::Result<()> {
+        first_success(self.shared.directories.data.iter().map(|directory| self.space_in(directory, bytes)))
     }
 
-    /// Begins a segment. One of the same number is there only when an earlier attempt failed.
-    fn create(&mut self, first: u64, bytes: u64) -> io::Result<Active> {
-        let directory = self.roomy_directory(bytes)?;
-        let number = self.next_segment;
-        let path = directory.join(segment::file_name(number));
-        let file = self.shared.fs.create(&path)?;
-        let begun = file.write_at(&[IoSlice::new(&segment::header(number, first))], 0).and_then(|()| file.sync());
-        if let Err(error) = begun.and_then(|()| self.shared.fs.sync_directory(&directory)) {
-            self.shared.fs.remove(&path).ok();
-            return Err(error);
+    /// Looks whether a data directory, which is made again when it is gone, has room.
+    fn space_in(&self, directory: &Path, bytes: u64) -> io::Result<()> {
+        let fs = &*self.shared.fs;
+        let left = match fs.free_space(directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                fs.create_directory(directory).and_then(|()| fs.free_space(directory))
+            }
+            known => known,
+        };
+        let left = left.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", directory.display())))?;
+        let required = self.config.minimum_required_space + bytes;
+        if bytes > 0 && left < required {
+            return Err(io::Error::new(
+                io::ErrorKind::StorageFull,
+                format!("Usable space exhausted, only {left} bytes remaining, required {required} bytes"),
+            ));
         }
+        Ok(())
+    }
+
+    /// Begins a segment in the data directory whose turn it is, or the next one where that works.
+    fn create(&mut self, first: u64, bytes: u64) -> io::Result<Active> {
+        let shared = Arc::clone(&self.shared);
+        let data = &shared.directories.data;
+        let turn = (self.next_segment % data.len() as u64) as usize;
+        let in_turn = data[turn..].iter().chain(&data[..turn]);
+        let active = first_success(in_turn.map(|directory| {
+            self.space_in(directory, bytes)?;
+            self.create_in(directory, first)
+        }))?;
         self.next_segment += 1;
         self.space = None;
-        let listed = Segment { path, first, end: first, len: START };
-        self.shared.state().segments.insert(number, listed);
-        let synced = (START, first);
-        Ok(Active { number, file, directory, len: START, synced, unsynced_since: Instant::now() })
+        let listed = Segment { path: active.path.clone(), first, end: first, len: START };
+        self.shared.state().segments.insert(active.number, listed);
+        Ok(active)
+    }
+
+    /// Makes the file of a segment. One of the same number is there only when an earlier attempt failed.
+    fn create_in(&self, directory: &Path, first: u64) -> io::Result<Active> {
+        let number = self.next_segment;
+        let path = directory.join(segment::file_name(number));
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        let file = self.shared.fs.create(&path).map_err(named)?;
+        let begun = file.write_at(&[IoSlice::new(&segment::header(number, first))], 0).and_then(|()| file.sync());
+        match begun.and_then(|()| self.shared.fs.sync_directory(directory)).and_then(|()| file.id()) {
+            Ok(id) => {
+                let synced = (START, first);
+                Ok(Active { number, first, path, file, id, len: START, synced, unsynced_since: Instant::now() })
+            }
+            Err(error) => {
+                self.shared.fs.remove(&path).ok();
+                Err(named(error))
+            }
+        }
     }
 
     /// Ends the segment; the next group begins another.
@@ -406,20 +468,32 @@ impl Writer {
 
     /// Makes all that was written durable; gives the segment up when that fails.
     fn sync_active(&mut self) -> io::Result<()> {
-        let Some(active) = self.active.as_mut().filter(|active| active.len > active.synced.0) else { return Ok(()) };
-        match active.file.sync() {
-            Ok(()) => {
-                active.synced = (active.len, self.next_event);
-                Ok(())
-            }
-            Err(error) => {
-                if let Some(active) = self.active.take() {
-                    let len = active.len;
-                    self.abandon(active, len);
-                }
-                Err(error)
+        let Some(mut active) = self.active.take_if(|active| active.len > active.synced.0) else { return Ok(()) };
+        let outcome = self.make_durable(&mut active, self.next_event);
+        match outcome {
+            Ok(()) => self.active = Some(active),
+            Err(_) => {
+                let len = active.len;
+                self.abandon(active, len);
             }
         }
+        outcome
+    }
+
+    /// Makes a segment durable, with all before the event `next`, under the name by which it will be looked for.
+    fn make_durable(&self, active: &mut Active, next: u64) -> io::Result<()> {
+        active.file.sync()?;
+        let named = self.shared.fs.id(&active.path);
+        if named.as_ref().is_ok_and(|id| *id == active.id) {
+            active.synced = (active.len, next);
+            return Ok(());
+        }
+        // Somebody has removed it, or the directory: nothing of it would be found again.
+        active.forget();
+        Err(match named {
+            Ok(_) => io::Error::other(format!("another file is in the place of {}", active.path.display())),
+            Err(error) => is_gone(&active.path, &error),
+        })
     }
 
     fn sync(&mut self) {
@@ -432,7 +506,8 @@ impl Writer {
     fn recover(&mut self) {
         let recovered = match &self.abandoned {
             Some(_) => self.write_anew(),
-            None => self.roomy_directory(1).map(drop),
+            None if self.active.is_some() => self.find_space(1),
+            None => self.create(self.next_event, 1).map(|active| self.active = Some(active)),
         };
         match recovered {
             Ok(()) => {
@@ -450,21 +525,11 @@ impl Writer {
     /// Writes what an abandoned segment may not hold into a new one, and then forgets that end.
     fn write_anew(&mut self) -> io::Result<()> {
         let Some(Abandoned { number, file, synced, len }) = &self.abandoned else { return Ok(()) };
-        let mut drafts: Vec<(u64, Draft)> = Vec::new();
-        let mut scanner = Scanner::new(Arc::clone(file), *number, synced.0, *len);
-        while let Some(found) = scanner.next()? {
-            if let Found::Record { header, payload, .. } = found
-                && header.kind == Kind::Put
-                && self.shared.state().done.count_missing(header.first, header.end()) > 0
-            {
-                drafts.push((header.first, Draft::again(&header, &payload)));
-            }
-        }
         let (number, (synced_len, synced_event)) = (*number, *synced);
-        let bytes = drafts.iter().map(|(_, draft)| draft.len()).sum();
-        let mut active = self.create(synced_event, bytes)?;
+        let lost = Scanner::new(Arc::clone(file), number, synced_len, *len);
+        let mut active = self.create(synced_event, len - synced_len)?;
         let unlogged = std::mem::take(&mut self.shared.state().unlogged);
-        let outcome = self.fill(&mut active, drafts, &unlogged);
+        let outcome = self.fill(&mut active, lost, &unlogged);
         {
             let mut state = self.shared.state();
             if outcome.is_ok() {
@@ -489,16 +554,23 @@ impl Writer {
         Ok(())
     }
 
-    fn fill(&self, active: &mut Active, drafts: Vec<(u64, Draft)>, done: &Ranges) -> io::Result<()> {
-        let done = Draft::done(done.iter());
-        for (first, mut draft) in [(0, done)].into_iter().chain(drafts) {
+    /// Writes what is done, and of another segment the records that are still needed.
+    fn fill(&self, active: &mut Active, mut lost: Scanner, done: &Ranges) -> io::Result<()> {
+        let mut write = |first, mut draft: Draft| {
             let record = draft.seal(first, active.number, active.len);
             active.file.write_at(&[IoSlice::new(record)], active.len)?;
             active.len += draft.len();
+            io::Result::Ok(())
+        };
+        write(0, Draft::done(done.iter()))?;
+        while let Some(found) = lost.next()? {
+            let Found::Record { header, payload, .. } = found else { continue };
+            let waits = || self.shared.state().done.count_missing(header.first, header.end()) > 0;
+            if header.kind == Kind::Done || waits() {
+                write(header.first, Draft::again(&header, &payload))?;
+            }
         }
-        active.file.sync()?;
-        active.synced = (active.len, self.next_event);
-        Ok(())
+        self.make_durable(active, self.next_event)
     }
 
     /// Notes what the channel is now, and removes the segments that are not needed any more.
@@ -548,7 +620,14 @@ impl Writer {
     fn write_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), (&Path, io::Error)> {
         let Directories { checkpoint: directory, backup, .. } = &self.shared.directories;
         for directory in [directory].into_iter().chain(backup) {
-            checkpoint.write(&*self.shared.fs, directory).map_err(|error| (directory.as_path(), error))?;
+            let fs = &*self.shared.fs;
+            let written = match checkpoint.write(fs, directory) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    fs.create_directory(directory).and_then(|()| checkpoint.write(fs, directory))
+                }
+                written => written,
+            };
+            written.map_err(|error| (directory.as_path(), error))?;
         }
         Ok(())
     }

@@ -113,6 +113,27 @@ impl ClientSchema {
     }
 }
 
+/// A type of its own, to find where its values end.
+#[derive(Debug)]
+pub struct DatumSchema {
+    types: ClientSchema,
+    root: usize,
+}
+
+impl DatumSchema {
+    /// Compiles a type.
+    pub fn new(schema: &Schema) -> Self {
+        let mut compiler = Compiler::default();
+        let root = compiler.compile(schema);
+        Self { types: ClientSchema { nodes: compiler.finish(), messages: HashMap::new() }, root }
+    }
+
+    /// Goes over one value.
+    pub fn skip(&self, reader: &mut Reader<'_>) -> Result<(), DatumError> {
+        Typed { schema: &self.types, node: self.root }.skip(reader, MAX_DEPTH)
+    }
+}
+
 /// A value to come, of a type of a client.
 #[derive(Clone, Copy)]
 pub struct Typed<'a> {
