@@ -6,12 +6,16 @@
 //! Refused are intersections and unions of classes, the flags `m`, `x`, `u`, `d` and `U`, `\G`, `\X`, `\N`, back
 //! references beside the flag `i`, and the less usual `\p{…}`.
 
+mod replacement;
+
 use std::fmt;
 use std::iter::Peekable;
 use std::str::CharIndices;
 
 use thiserror::Error;
 use tracing::warn;
+
+pub use replacement::{Replacement, Unfinished};
 
 use crate::logging::Limited;
 
@@ -52,28 +56,67 @@ impl JavaRegex {
         })
     }
 
-    /// Whether the whole text matches, as Java's `matches` has it.
+    /// Whether the whole text matches, as Java's `matches` has it. A search that is given up counts as no match.
     pub fn matches(&self, text: &str) -> bool {
-        self.judge(&self.whole, text)
+        self.finished(self.whole.is_match(text), text).unwrap_or(false)
     }
 
-    /// Whether some part of the text matches, as Java's `find` has it.
+    /// Whether some part of the text matches, as Java's `find` has it. A search that is given up counts as no match.
     pub fn is_found_in(&self, text: &str) -> bool {
-        self.judge(&self.part, text)
+        self.find_in(text).unwrap_or(false)
     }
 
-    /// A search that would take for ever is given up and counts as no match.
-    fn judge(&self, regex: &fancy_regex::Regex, text: &str) -> bool {
-        regex.is_match(text).unwrap_or_else(|error| {
-            if let Some(others) = self.complaints.permit() {
-                warn!(
-                    "the regular expression {} was given up on a text of {} bytes: {error}{others}",
-                    self.part,
-                    text.len()
-                );
+    /// Whether some part of the text matches; nothing when the search would take for ever and is given up.
+    pub fn find_in(&self, text: &str) -> Option<bool> {
+        self.finished(self.part.is_match(text), text)
+    }
+
+    /// The groups of the first match that begins at `from` or later; nothing when the search is given up.
+    pub fn search<'t>(&self, text: &'t str, from: usize) -> Option<Option<fancy_regex::Captures<'t, str>>> {
+        self.finished(self.part.captures_from_pos(text, from), text)
+    }
+
+    /// The parts of a text between the matches, as Java's `split` has them: without empty ones at the end.
+    pub fn split<'t>(&self, text: &'t str) -> Vec<&'t str> {
+        let mut parts = Vec::new();
+        let mut begin = 0;
+        for found in self.part.find_iter(text).map_while(|found| self.finished(found, text)) {
+            // Nothing stands before a match of nothing at the very front.
+            if found.end() > 0 {
+                parts.push(&text[begin..found.start()]);
+                begin = found.end();
             }
-            false
-        })
+        }
+        parts.push(&text[begin..]);
+        while parts.len() > 1 && parts.last().is_some_and(|part| part.is_empty()) {
+            parts.pop();
+        }
+        parts
+    }
+
+    /// How many groups the pattern has.
+    pub fn groups(&self) -> usize {
+        self.part.captures_len() - 1
+    }
+
+    /// The number of a group with a name.
+    fn group_named(&self, name: &str) -> Option<usize> {
+        self.part.capture_names().position(|known| known == Some(name))
+    }
+
+    /// A search that would take for ever is given up, and that is logged.
+    fn finished<T>(&self, outcome: Result<T, fancy_regex::Error>, text: &str) -> Option<T> {
+        outcome
+            .inspect_err(|error| {
+                if let Some(others) = self.complaints.permit() {
+                    warn!(
+                        "the regular expression {} was given up on a text of {} bytes: {error}{others}",
+                        self.part,
+                        text.len()
+                    );
+                }
+            })
+            .ok()
     }
 }
 
@@ -572,6 +615,15 @@ mod tests {
         assert!(matches(r"[a\-\]&~-]+", "a-]&~"));
         assert!(matches(r"[^\d\s]+", "ab"));
         assert!(matches(r"[\W]", "-"));
+    }
+
+    #[test]
+    fn parts_between_matches() {
+        let split = |pattern: &str, text: &'static str| JavaRegex::new(pattern).expect(pattern).split(text);
+        assert_eq!(split(r"\s*,\s*", "a , b,c"), ["a", "b", "c"]);
+        assert_eq!(split(",", ",a,,b,,"), ["", "a", "", "b"]);
+        assert_eq!(split("", "abc"), ["a", "b", "c"]);
+        assert_eq!(split("x", "abc"), ["abc"]);
     }
 
     #[test]

@@ -11,6 +11,7 @@ pub mod channel;
 mod charset;
 pub mod cli;
 pub mod config;
+pub mod dry_run;
 pub mod event;
 pub mod fs;
 pub mod interceptor;

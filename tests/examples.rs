@@ -6,10 +6,11 @@ use std::path::{Path, PathBuf};
 
 use flume_rs::rpc::spark::PollingClient;
 use flume_rs::rpc::transport::Endpoint;
+use rustix::process::Signal;
 
 use crate::support::{
-    Conversation, DEADLINE, Launch, TestAgent, contents, directory, eventually, files, message, run, shape, stderr,
-    stdout, write,
+    Conversation, DEADLINE, Launch, TestAgent, contents, directory, eventually, files, free_port, message, run, shape,
+    stderr, stdout, write,
 };
 
 fn repository() -> &'static Path {
@@ -41,7 +42,7 @@ fn append(file: &Path, text: &str) {
 fn all_of_them_are_right() {
     let paths = files(&repository().join("examples"));
     let examples: Vec<&PathBuf> = paths.iter().filter(|path| path.extension().is_some_and(|e| e == "conf")).collect();
-    assert!(examples.len() >= 13, "{examples:?}");
+    assert!(examples.len() >= 20, "{examples:?}");
     for path in examples.into_iter().chain([&repository().join("conf/example.conf")]) {
         let output = run(&["check", "--conf-file", &path.display().to_string()]);
         assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
@@ -241,6 +242,123 @@ fn replicating_optional() {
     assert!(agent.wait_for_events(1)[0].ends_with("hello }"));
     let seen = eventually(|| (contents(out.path()) == b"hello\n").then_some(()));
     assert!(seen.is_some());
+}
+
+#[test]
+fn fan_in() {
+    let overrides = "a1.sources.shop.port = 0\na1.sources.office.port = 0\n";
+    let agent = start("a1", &example("fan-in.conf"), overrides, &[]);
+    let mut count = 0;
+    for port in agent.ports(2) {
+        assert_eq!(Conversation::with(port).ask("hello"), "OK");
+        count += 1;
+        agent.wait_for_events(count);
+    }
+    let mut origins: Vec<String> =
+        agent.events().iter().filter_map(|e| Some(e.split_once(" body:")?.0.to_owned())).collect();
+    origins.sort();
+    assert_eq!(origins, ["Event: { headers:{origin=office}", "Event: { headers:{origin=shop}"]);
+}
+
+#[test]
+fn fan_out() {
+    let out = directory();
+    let overrides = format!("a1.sources.r1.port = 0\na1.sinks.files.sink.directory = {}\n", out.path().display());
+    let agent = start("a1", &example("fan-out.conf"), &overrides, &[]);
+    assert_eq!(Conversation::with(agent.port()).ask("hello"), "OK");
+    assert!(agent.wait_for_events(1)[0].ends_with("hello }"));
+    let seen = eventually(|| (contents(out.path()) == b"hello\n").then_some(()));
+    assert!(seen.is_some());
+}
+
+#[test]
+fn contextual_routing() {
+    let out = directory();
+    let overrides = format!("a1.sources.r1.port = 0\na1.sinks.files.sink.directory = {}\n", out.path().display());
+    let agent = start("a1", &example("contextual-routing.conf"), &overrides, &[]);
+    let mut nc = Conversation::with(agent.port());
+    nc.send("DEBUG a\nERROR b\nWARN c\nINFO d 1234 5678 9012 3456\ne\n");
+    assert_eq!(nc.lines(5), ["OK"; 5]);
+    let printed = agent.wait_for_events(3);
+    let levels: Vec<&str> =
+        printed.iter().filter_map(|event| event.split_once(" body:")).map(|(head, _)| head).collect();
+    assert_eq!(levels, ["Event: { headers:{level=WARN}", "Event: { headers:{level=INFO}", "Event: { headers:{}"]);
+    assert!(printed[1].ends_with("INFO d ****3456 }"), "{}", printed[1]);
+    let seen = eventually(|| (contents(out.path()) == b"ERROR b\nWARN c\n").then_some(()));
+    assert!(seen.is_some());
+}
+
+#[test]
+fn backup_route() {
+    let out = directory();
+    let (mut there, port) = collector();
+    let overrides = format!(
+        "a1.sources.r1.port = 0\na1.sinks.collector.port = {port}\na1.sinks.backup.sink.directory = {}\n",
+        out.path().display()
+    );
+    let agent = start("a1", &example("backup-route.conf"), &overrides, &[]);
+    let mut nc = Conversation::with(agent.port());
+    assert_eq!(nc.ask("hello"), "OK");
+    assert!(there.wait_for_events(1)[0].ends_with("hello }"));
+    there.signal(Signal::KILL);
+    there.wait();
+    assert_eq!(nc.ask("anybody there?"), "OK");
+    let seen = eventually(|| (contents(out.path()) == b"anybody there?\n").then_some(()));
+    assert!(seen.is_some());
+}
+
+#[test]
+fn two_tier() {
+    let file = example("two-tier.conf");
+    let out = directory();
+    let ports = [free_port(), free_port(), free_port()];
+    let mut overrides = format!("EAST = {}\nWEST = {}\nSTORE = {}\n", ports[0], ports[1], ports[2]);
+    overrides += "edge.sources.r1.port = 0\n";
+    for name in ["east", "west"] {
+        let backup = out.path().join(name);
+        fs::create_dir(&backup).expect("the temporary directory can be written to");
+        overrides += &format!("{name}.sinks.backup.sink.directory = {}\n", backup.display());
+    }
+    let run = |agent: &str| {
+        let agent = start(agent, &file, &overrides, &[]);
+        agent.wait_for_line("Avro source r1: listening on");
+        agent
+    };
+    let mut store = run("store");
+    let (mut east, _west) = (run("east"), run("west"));
+    let edge = start("edge", &file, &overrides, &[]);
+    let mut nc = Conversation::with(edge.port());
+    for (count, line) in (1..).zip(["one", "two", "three", "four"]) {
+        assert_eq!(nc.ask(line), "OK");
+        store.wait_for_events(count);
+    }
+    for name in ["east", "west"] {
+        let through = store.messages(&format!("headers:{{collector={name}}}"));
+        assert_eq!(through.len(), 2, "{:?}", store.events());
+    }
+    east.signal(Signal::KILL);
+    east.wait();
+    for (count, line) in (5..).zip(["five", "six"]) {
+        assert_eq!(nc.ask(line), "OK");
+        store.wait_for_events(count);
+    }
+    assert_eq!(store.messages("headers:{collector=west}").len(), 4);
+    store.signal(Signal::KILL);
+    store.wait();
+    assert_eq!(nc.ask("seven"), "OK");
+    let kept = eventually(|| (contents(&out.path().join("west")) == b"seven\n").then_some(()));
+    assert!(kept.is_some());
+}
+
+#[test]
+fn all_cases_pass() {
+    let paths = files(&repository().join("examples"));
+    let cases: Vec<_> = paths.iter().filter(|path| path.to_string_lossy().ends_with(".test.toml")).collect();
+    assert!(!cases.is_empty());
+    for path in cases {
+        let output = run(&["test", &path.display().to_string()]);
+        assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
+    }
 }
 
 #[test]

@@ -3,6 +3,7 @@
 //! Start: channels, sinks, sources. Stop: sources, then the channels are drained through the sinks within a limit,
 //! then sinks, then channels. A component that fails never takes another down.
 
+mod group;
 mod resolve;
 mod supervisor;
 
@@ -15,20 +16,24 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-pub use resolve::{ResolvedAgent, ResolvedChannel, ResolvedSink, ResolvedSource, resolve};
+pub use resolve::{ResolvedAgent, ResolvedChannel, ResolvedGroup, ResolvedSink, ResolvedSource, resolve};
 
+use self::group::{GroupRunner, run_group};
+use self::supervisor::{SinkRunner, run_sink, run_source};
 use crate::channel::Channel;
-use crate::config::ComponentPlan;
+use crate::config::{ComponentPlan, Kind};
 use crate::metrics::{Metrics, SinkCounters, SourceCounters};
 use crate::sink::Outlet;
+use crate::sink::processor::SinkProcessor;
 use crate::source::ChannelProcessor;
 
 /// How long sinks may take to finish the batch in hand once the limit of the drain is over.
 const LAST_BATCH: Duration = Duration::from_millis(500);
 
-/// A source or sink that runs.
+/// A source, a sink or a group of sinks that runs.
 struct Component {
-    plan: ComponentPlan,
+    /// Its plan; of a group, those of its sinks too.
+    plans: Vec<ComponentPlan>,
     channels: Vec<Arc<dyn Channel>>,
     stop: CancellationToken,
     task: JoinHandle<()>,
@@ -36,11 +41,46 @@ struct Component {
 
 impl Component {
     /// Whether a configuration means just this component, wired to just these channels.
-    fn is(&self, plan: &ComponentPlan, channels: &[Arc<dyn Channel>]) -> bool {
-        self.plan.same_as(plan)
+    fn is(&self, plans: &[ComponentPlan], channels: &[Arc<dyn Channel>]) -> bool {
+        self.plans.len() == plans.len()
+            && self.plans.iter().zip(plans).all(|(old, new)| old.same_as(new))
             && self.channels.len() == channels.len()
             && self.channels.iter().zip(channels).all(|(old, new)| Arc::ptr_eq(old, new))
     }
+
+    fn name(&self) -> &str {
+        &self.plans[0].name
+    }
+}
+
+/// Sinks that run together: one on its own, or those of a group.
+struct SinkUnit {
+    group: Option<(ComponentPlan, Box<dyn SinkProcessor>)>,
+    sinks: Vec<ResolvedSink>,
+}
+
+impl From<ResolvedSink> for SinkUnit {
+    fn from(sink: ResolvedSink) -> Self {
+        Self { group: None, sinks: vec![sink] }
+    }
+}
+
+impl From<ResolvedGroup> for SinkUnit {
+    fn from(group: ResolvedGroup) -> Self {
+        Self { group: Some((group.plan, group.processor)), sinks: group.sinks }
+    }
+}
+
+impl SinkUnit {
+    fn plans(&self) -> Vec<ComponentPlan> {
+        let group = self.group.iter().map(|(plan, _)| plan);
+        group.chain(self.sinks.iter().map(|sink| &sink.plan)).cloned().collect()
+    }
+}
+
+/// The names of the sinks, not of their group.
+fn sink_names(plans: &[ComponentPlan]) -> impl Iterator<Item = &str> {
+    plans.iter().filter(|plan| plan.kind == Kind::Sink).map(|plan| plan.name.as_str())
 }
 
 struct RunningChannel {
@@ -80,7 +120,7 @@ impl Agent {
     ///
     /// What is new starts before a channel that goes is drained; `now` cuts that drain short.
     pub async fn apply(&mut self, new: ResolvedAgent, now: &CancellationToken) {
-        let ResolvedAgent { channels, sources, sinks, .. } = new;
+        let ResolvedAgent { channels, sources, sinks, groups, .. } = new;
         if !channels.is_empty() {
             info!("Creating channels");
         }
@@ -109,7 +149,7 @@ impl Agent {
         let mut new_sources = Vec::new();
         for resolved in sources {
             let wired: Vec<_> = resolved.channels.iter().filter_map(|name| by_name(name)).collect();
-            match self.sources.iter().position(|old| old.is(&resolved.plan, &wired)) {
+            match self.sources.iter().position(|old| old.is(std::slice::from_ref(&resolved.plan), &wired)) {
                 Some(position) => next_sources.push(self.sources.swap_remove(position)),
                 None => {
                     info!("Creating instance of source {}, type {}", resolved.plan.name, resolved.plan.type_name);
@@ -119,25 +159,32 @@ impl Agent {
         }
         let mut next_sinks = Vec::new();
         let mut new_sinks = Vec::new();
-        for resolved in sinks {
-            let Some(channel) = by_name(&resolved.channel) else { continue };
-            match self.sinks.iter().position(|old| old.is(&resolved.plan, std::slice::from_ref(&channel))) {
+        let units = sinks.into_iter().map(SinkUnit::from).chain(groups.into_iter().map(SinkUnit::from));
+        for unit in units {
+            let plans = unit.plans();
+            let wired: Vec<_> = unit.sinks.iter().filter_map(|sink| by_name(&sink.channel)).collect();
+            match self.sinks.iter().position(|old| old.is(&plans, &wired)) {
                 Some(position) => next_sinks.push(self.sinks.swap_remove(position)),
                 None => {
-                    info!("Creating instance of sink: {}, type: {}", resolved.plan.name, resolved.plan.type_name);
-                    new_sinks.push((resolved, channel));
+                    for sink in &unit.sinks {
+                        info!("Creating instance of sink: {}, type: {}", sink.plan.name, sink.plan.type_name);
+                    }
+                    new_sinks.push((unit, plans, wired));
                 }
             }
         }
         for running in &next_channels {
             let name = &running.plan.name;
             let feeds = |wired: &[Arc<dyn Channel>]| wired.iter().any(|channel| Arc::ptr_eq(channel, &running.channel));
-            let sources = next_sources.iter().filter(|s| feeds(&s.channels)).map(|s: &Component| s.plan.name.as_str());
+            let sources = next_sources.iter().filter(|s| feeds(&s.channels)).map(Component::name);
             let new = new_sources.iter().filter(|(_, wired)| feeds(wired)).map(|(s, _)| s.plan.name.as_str());
-            let sinks = next_sinks.iter().filter(|s| feeds(&s.channels)).map(|s: &Component| s.plan.name.as_str());
-            let more =
-                new_sinks.iter().filter(|(_, c)| Arc::ptr_eq(c, &running.channel)).map(|(s, _)| s.plan.name.as_str());
-            let names: Vec<&str> = sources.chain(new).chain(sinks).chain(more).collect();
+            let old_sinks = next_sinks.iter().map(|s: &Component| (&s.plans, &s.channels));
+            let sinks =
+                old_sinks.chain(new_sinks.iter().map(|(_, plans, wired)| (plans, wired))).flat_map(|(plans, wired)| {
+                    let wiring = sink_names(plans).zip(wired);
+                    wiring.filter(|(_, channel)| Arc::ptr_eq(channel, &running.channel)).map(|(name, _)| name)
+                });
+            let names: Vec<&str> = sources.chain(new).chain(sinks).collect();
             info!("Channel {name} connected to [{}]", names.join(", "));
         }
 
@@ -145,7 +192,9 @@ impl Agent {
         let deadline = Instant::now() + self.drain_limit;
         stop_all("Source", std::mem::take(&mut self.sources), deadline, now).await;
         let gone = std::mem::take(&mut self.channels);
-        let empties = |sink: &Component, running: &RunningChannel| Arc::ptr_eq(&sink.channels[0], &running.channel);
+        let empties = |sink: &Component, running: &RunningChannel| {
+            sink.channels.iter().any(|channel| Arc::ptr_eq(channel, &running.channel))
+        };
         let (draining, replaced): (Vec<_>, Vec<_>) = std::mem::take(&mut self.sinks)
             .into_iter()
             .partition(|sink| gone.iter().any(|channel| empties(sink, channel)));
@@ -160,9 +209,9 @@ impl Agent {
                 error!("Failed to start the channel {}: {error}", channel.name());
             }
         }
-        for (resolved, channel) in new_sinks {
-            info!("Starting Sink {}", resolved.plan.name);
-            self.start_sink(resolved, channel);
+        for (unit, plans, wired) in new_sinks {
+            info!("Starting Sink {}", plans[0].name);
+            self.start_sinks(unit, plans, wired);
         }
         for (resolved, wired) in new_sources {
             info!("Starting Source {}", resolved.plan.name);
@@ -181,29 +230,40 @@ impl Agent {
         let ledger = Arc::clone(&self.metrics.ledger);
         let out = ChannelProcessor::new(&plan.name, chain, selector, wired.clone(), counters, ledger);
         let stop = CancellationToken::new();
-        let task = tokio::spawn(supervisor::run_source(plan.name.clone(), class, config, out, stop.clone()));
-        self.sources.push(Component { plan, channels: wired, stop, task });
+        let task = tokio::spawn(run_source(plan.name.clone(), class, config, out, stop.clone()));
+        self.sources.push(Component { plans: vec![plan], channels: wired, stop, task });
     }
 
-    fn start_sink(&mut self, resolved: ResolvedSink, channel: Arc<dyn Channel>) {
-        let ResolvedSink { plan, class, config, .. } = resolved;
-        let blocks = config.blocks();
-        let counters = self.metrics.register(Arc::new(SinkCounters::new(&plan.name)));
-        let stop = CancellationToken::new();
-        let runner = supervisor::SinkRunner {
-            name: plan.name.clone(),
-            class,
-            config,
-            outlet: Outlet::new(Arc::clone(&channel), counters, Arc::clone(&self.metrics.ledger)),
+    fn start_sinks(&mut self, unit: SinkUnit, plans: Vec<ComponentPlan>, channels: Vec<Arc<dyn Channel>>) {
+        let SinkUnit { group, sinks } = unit;
+        let blocks = sinks.iter().any(|sink| sink.config.blocks());
+        let runner = |(sink, channel): (ResolvedSink, &Arc<dyn Channel>)| {
+            let ResolvedSink { plan, class, config, .. } = sink;
+            let counters = self.metrics.register(Arc::new(SinkCounters::new(&plan.name)));
+            let outlet = Outlet::new(Arc::clone(channel), counters, Arc::clone(&self.metrics.ledger));
+            SinkRunner { name: plan.name, class, config, outlet }
         };
-        let run = supervisor::run_sink(runner, stop.clone());
+        let sinks: Vec<SinkRunner> = sinks.into_iter().zip(&channels).map(runner).collect();
+        let stop = CancellationToken::new();
+        let told = stop.clone();
+        let run = async move {
+            match group {
+                Some((plan, processor)) => run_group(GroupRunner { name: plan.name, processor, sinks }, told).await,
+                None => {
+                    // It is one.
+                    for sink in sinks {
+                        run_sink(sink, told.clone()).await;
+                    }
+                }
+            }
+        };
         let task = if blocks {
             let runtime = Handle::current();
             tokio::task::spawn_blocking(move || runtime.block_on(run))
         } else {
             tokio::spawn(run)
         };
-        self.sinks.push(Component { plan, channels: vec![channel], stop, task });
+        self.sinks.push(Component { plans, channels, stop, task });
     }
 
     async fn stop_channel(&mut self, running: &RunningChannel) {
@@ -276,10 +336,11 @@ async fn drain(channels: &[RunningChannel], sinks: &[Component], deadline: Insta
 /// Tells all to stop and waits for them; what has not ended by then, or when `now` comes, is cut off.
 async fn stop_all(kind: &str, components: Vec<Component>, deadline: Instant, now: &CancellationToken) {
     let mut running = Vec::new();
-    for Component { plan, stop, task, .. } in components {
-        info!("Stopping {kind} {}", plan.name);
-        stop.cancel();
-        running.push((plan.name, task));
+    for component in components {
+        let name = component.name().to_owned();
+        info!("Stopping {kind} {name}");
+        component.stop.cancel();
+        running.push((name, component.task));
     }
     for (name, task) in &mut running {
         let why = match now.run_until_cancelled(timeout_at(deadline, &mut *task)).await {

@@ -17,7 +17,7 @@ use crate::sink::{BuiltSink, Outlet, Sink, SinkConfig, SinkError};
 use crate::source::{ChannelProcessor, SourceConfig};
 
 /// Waits between attempts: one step longer each time, up to a limit.
-struct Backoff {
+pub struct Backoff {
     step: Duration,
     limit: Duration,
     attempts: u32,
@@ -25,27 +25,27 @@ struct Backoff {
 
 impl Backoff {
     /// Between attempts to start a component. Flume tries every three seconds.
-    fn to_start() -> Self {
+    pub fn to_start() -> Self {
         Self { step: Duration::from_secs(1), limit: Duration::from_secs(3), attempts: 0 }
     }
 
     /// Between attempts to deliver: Flume's steps of its sink runner.
-    fn to_deliver() -> Self {
+    pub fn to_deliver() -> Self {
         Self { step: Duration::from_secs(1), limit: Duration::from_secs(5), attempts: 0 }
     }
 
-    fn reset(&mut self) {
+    pub fn reset(&mut self) {
         self.attempts = 0;
     }
 
-    fn next(&mut self) -> Duration {
+    pub fn next(&mut self) -> Duration {
         self.attempts = self.attempts.saturating_add(1);
         (self.step * self.attempts).min(self.limit)
     }
 }
 
 /// An error with all its causes on one line.
-fn chain(error: &dyn Error) -> String {
+pub fn chain(error: &dyn Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
@@ -168,7 +168,7 @@ impl SinkRunner {
             };
             let outcome = match taken {
                 None => sink.tick().await.map_err(|error| chain(&error)),
-                Some(Ok(take)) => self.deliver(sink, take).await,
+                Some(Ok(take)) => deliver(&self.outlet, sink, take).await,
                 Some(Err(error)) => Err(error.to_string()),
             };
             // A channel that always has something must not keep the thread from everybody else.
@@ -188,17 +188,30 @@ impl SinkRunner {
         }
     }
 
-    async fn deliver(&self, sink: &mut dyn Sink, take: Take) -> Result<(), String> {
-        if let Err(error) = sink.deliver(take.batch()).await {
-            self.outlet.counters().event_write_fail.add(1);
-            return Err(chain(&error));
+    /// Makes and starts a sink that is given its batches.
+    pub async fn open(&self) -> Result<Box<dyn Sink>, SinkError> {
+        match self.config.build(&self.name, Arc::clone(self.outlet.counters())) {
+            BuiltSink::Push(mut sink) => {
+                sink.start().await?;
+                self.outlet.counters().started();
+                Ok(sink)
+            }
+            BuiltSink::Pull(_) => Err(SinkError::new("its events are fetched by others")),
         }
-        self.outlet.commit(take, sink.batch_size()).await.map_err(|error| error.to_string())
     }
 }
 
+/// Delivers what has been taken, and commits.
+pub async fn deliver(outlet: &Outlet, sink: &mut dyn Sink, take: Take) -> Result<(), String> {
+    if let Err(error) = sink.deliver(take.batch()).await {
+        outlet.counters().event_write_fail.add(1);
+        return Err(chain(&error));
+    }
+    outlet.commit(take, sink.batch_size()).await.map_err(|error| error.to_string())
+}
+
 /// Waits for a moment; without one, for ever.
-async fn due(moment: Option<Instant>) {
+pub async fn due(moment: Option<Instant>) {
     match moment {
         Some(moment) => sleep_until(moment).await,
         None => std::future::pending().await,
@@ -206,7 +219,7 @@ async fn due(moment: Option<Instant>) {
 }
 
 /// Runs a future to its end or to its panic, of which it gives the text: a panic ends this attempt and nothing else.
-async fn contained<T>(attempt: impl Future<Output = T>) -> Result<T, String> {
+pub async fn contained<T>(attempt: impl Future<Output = T>) -> Result<T, String> {
     AssertUnwindSafe(attempt).catch_unwind().await.map_err(|panic| {
         let text = panic.downcast_ref::<&str>().map(|text| (*text).to_owned());
         text.or_else(|| panic.downcast_ref::<String>().cloned()).unwrap_or_else(|| "a panic without a text".to_owned())

@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-const COMMANDS: [&str; 8] = ["agent", "avro-client", "node", "check", "channel", "version", "completions", "man"];
+const COMMANDS: [&str; 9] =
+    ["agent", "avro-client", "node", "check", "channel", "test", "version", "completions", "man"];
 /// Flume's commands that this version does not have.
 const MISSING: [&str; 1] = ["tool"];
 
@@ -15,6 +16,7 @@ commands:
   avro-client               send lines of text to an avro source
   check                     check a configuration and show what would run
   channel <command>         look into the files of a file channel, or repair them
+  test <file>...            run the cases of a file: what the channels get of given events
   version                   show version info
   man                       print the manual page
   completions <shell>       print a completion script (bash, zsh, fish, elvish, powershell)

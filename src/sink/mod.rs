@@ -8,6 +8,7 @@ pub mod file_roll;
 mod logger;
 mod null;
 mod outlet;
+pub mod processor;
 mod rpc;
 mod spark;
 mod thrift;
@@ -40,6 +41,10 @@ pub trait SinkConfig: Send + Sync {
     /// Whether the sink waits for a disk or the like. Such a sink gets a thread of its own, so that it holds up nobody
     /// else; it must hear the stop between batches, as it cannot be cut off within one.
     fn blocks(&self) -> bool {
+        false
+    }
+    /// Whether its events are fetched by somebody else, so that it cannot be one of a group.
+    fn is_pulled(&self) -> bool {
         false
     }
     /// Makes the sink. Called again when the sink has failed and is to start anew.

@@ -19,6 +19,11 @@ impl Outlet {
         Self { channel, counters, ledger }
     }
 
+    /// Whether both lead to the same channel.
+    pub fn shares_channel(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.channel, &other.channel)
+    }
+
     /// What the sink counts.
     pub fn counters(&self) -> &Arc<SinkCounters> {
         &self.counters
@@ -65,7 +70,7 @@ mod tests {
     #[tokio::test]
     async fn a_batch_is_complete_when_a_transaction_holds_no_more() {
         let config = MemoryConfig { transaction_capacity: 2, ..MemoryConfig::default() };
-        let channel = MemoryChannel::new("c1", config, &Metrics::default());
+        let channel = Arc::new(MemoryChannel::new("c1", config, &Metrics::default()));
         let outlet = Outlet::new(Arc::clone(&channel) as _, Arc::new(SinkCounters::new("k1")), Arc::default());
         for (events, expected) in [(2, [1, 0]), (1, [1, 1])] {
             let batch: Batch = (0..events).map(|n| Event::new(n.to_string())).collect();

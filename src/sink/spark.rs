@@ -81,6 +81,10 @@ impl SinkConfig for Arc<SparkConfig> {
         None
     }
 
+    fn is_pulled(&self) -> bool {
+        true
+    }
+
     fn build(&self, name: &str, _counters: Arc<SinkCounters>) -> BuiltSink {
         BuiltSink::Pull(Box::new(SparkSink { name: name.to_owned(), config: Self::clone(self), listener: None }))
     }

@@ -779,7 +779,7 @@ async fn a_pipeline_keeps_the_order_whatever_call_fails() {
     struct OnlyOne;
     impl Selector for OnlyOne {
         fn select(&self, batch: Batch) -> Routes {
-            Routes { required: vec![(0, batch)], optional: Vec::new() }
+            Routes { required: vec![(0, batch)], ..Routes::default() }
         }
         fn requires(&self, _channel: usize) -> bool {
             true

@@ -124,11 +124,11 @@ pub struct DatumSchema {
 }
 
 impl DatumSchema {
-    /// Compiles a type.
-    pub fn new(schema: &Schema) -> Self {
+    /// Reads a schema's text.
+    pub fn parse(schema: &str) -> Result<Self, SchemaError> {
         let mut compiler = Compiler::default();
-        let root = compiler.compile(schema);
-        Self { types: ClientSchema { nodes: compiler.finish(), messages: HashMap::new() }, root }
+        let root = compiler.compile(&serde_json::from_str(schema)?, "")?;
+        Ok(Self { types: ClientSchema { nodes: compiler.finish()?, messages: HashMap::new() }, root })
     }
 
     /// Goes over one value.

@@ -58,7 +58,10 @@ impl<'a> Pipeline<'a> {
 
     /// Takes a batch in. It waits for the ones before it only when there are many, or no room in a channel.
     pub async fn deliver(&mut self, mut batch: Batch) {
-        self.out.shared.chain.intercept(&mut batch);
+        self.out.intercept(&mut batch);
+        if batch.is_empty() {
+            return;
+        }
         while self.is_full() || self.front_is_ready().await {
             self.settle().await;
         }

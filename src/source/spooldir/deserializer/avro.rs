@@ -56,8 +56,8 @@ impl DeserializerConfig for AvroConfig {
         let header = read_header(&input)?;
         let text = header.get("avro.schema").and_then(|text| std::str::from_utf8(text).ok());
         let text = text.ok_or_else(|| malformed("the container has no avro.schema"))?;
-        let schema =
-            Schema::parse_str(text).map_err(|error| malformed(format!("its avro.schema is wrong: {error}")))?;
+        let wrong = |error: &dyn std::fmt::Display| malformed(format!("its avro.schema is wrong: {error}"));
+        let schema = DatumSchema::parse(text).map_err(|error| wrong(&error))?;
         let codec = match header.get("avro.codec") {
             None => Codec::Null,
             Some(name) => {
@@ -68,11 +68,12 @@ impl DeserializerConfig for AvroConfig {
         let (key, value) = if self.literal {
             (LITERAL_HEADER, text.to_owned())
         } else {
+            let schema = Schema::parse_str(text).map_err(|error| wrong(&error))?;
             (HASH_HEADER, schema.fingerprint::<Rabin>().to_string())
         };
         let mut values = Values {
             codec,
-            schema: DatumSchema::new(&schema),
+            schema,
             headers: Headers::from_iter([(key, value)]),
             block: header.len as u64,
             floor: 1,
