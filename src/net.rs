@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -49,6 +49,33 @@ pub async fn listen(host: &str, port: u16) -> io::Result<TcpListener> {
     socket.listen(BACKLOG)
 }
 
+/// Listens on a host name or address, or without one on all interfaces.
+pub async fn listen_on(host: Option<&str>, port: u16) -> io::Result<TcpListener> {
+    match host {
+        Some(host) => listen(host, port).await,
+        None => match listen("::", port).await {
+            // Both families where there are both.
+            Err(error) if error.kind() != io::ErrorKind::AddrInUse => listen("0.0.0.0", port).await,
+            listening => listening,
+        },
+    }
+}
+
+/// A client's address as Java writes it: no zeros of an IPv6 address are left out.
+pub fn java_address(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => address.segments().map(|segment| format!("{segment:x}")).join(":"),
+    }
+}
+
+/// A host's name, or its address where it has none, as Java gives it. It waits for the name service.
+pub async fn host_name(address: IpAddr) -> String {
+    let address = address.to_canonical();
+    let found = tokio::task::spawn_blocking(move || dns_lookup::lookup_addr(&address)).await;
+    found.ok().and_then(Result::ok).unwrap_or_else(|| java_address(address))
+}
+
 /// Accepts connections until it is told to stop, closes the port, and waits for the connections to end. Each is served
 /// in a task of its own, at most `limit` at once; more clients wait in the kernel's queue. `component` is who listens,
 /// for messages.
@@ -86,4 +113,21 @@ pub async fn serve<F>(
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn addresses_are_written_as_by_java() {
+        for (address, expected) in [
+            ("127.0.0.1", "127.0.0.1"),
+            ("::ffff:10.0.0.1", "10.0.0.1"),
+            ("::1", "0:0:0:0:0:0:0:1"),
+            ("2001:db8::00ff", "2001:db8:0:0:0:0:0:ff"),
+        ] {
+            assert_eq!(java_address(address.parse().expect("an address")), expected);
+        }
+    }
 }

@@ -7,6 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::config::Props;
+use crate::net;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Subject {
@@ -84,7 +85,7 @@ impl IpFilter {
                 Subject::Ip(pattern) => matches(pattern.as_bytes(), client.ip().to_string().as_bytes()),
                 Subject::Name(pattern) => {
                     if name.is_none() {
-                        name = Some(name_of(client.ip()).await);
+                        name = Some(net::host_name(client.ip()).await);
                     }
                     matches(pattern.as_bytes(), name.as_deref().unwrap_or_default().as_bytes())
                 }
@@ -95,12 +96,6 @@ impl IpFilter {
         }
         true
     }
-}
-
-/// The host's name, or its address where it has none, as in Java.
-async fn name_of(address: IpAddr) -> String {
-    let found = tokio::task::spawn_blocking(move || dns_lookup::lookup_addr(&address)).await;
-    found.ok().and_then(Result::ok).unwrap_or_else(|| address.to_string())
 }
 
 /// Whether a pattern with `*` and `?` matches a whole text.
