@@ -6,6 +6,7 @@
 pub mod avro;
 mod datagrams;
 pub mod exec;
+pub mod http;
 mod ip_filter;
 mod lines;
 pub mod netcat;
@@ -32,6 +33,7 @@ pub const TYPES: &[ComponentType<SourceBuilder>] = &[
     syslog::TCP_TYPE,
     syslog::MULTIPORT_TYPE,
     syslog::UDP_TYPE,
+    http::TYPE,
     netcat::TYPE,
     netcat_udp::TYPE,
     exec::TYPE,
