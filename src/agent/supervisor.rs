@@ -13,7 +13,7 @@ use tracing::error;
 
 use crate::channel::Take;
 use crate::metrics::CounterGroup as _;
-use crate::sink::{BuiltSink, Outlet, Sink, SinkConfig, SinkError};
+use crate::sink::{BuiltSink, Delivered, Outlet, Sink, SinkConfig, SinkError};
 use crate::source::{ChannelProcessor, SourceConfig};
 
 /// Waits between attempts: one step longer each time, up to a limit.
@@ -166,14 +166,17 @@ impl SinkRunner {
                 taken = self.outlet.take(sink.batch_size()) => Some(taken),
             };
             let outcome = match taken {
-                None => sink.tick().await.map_err(|error| chain(&error)),
+                None => sink.tick().await.map(|()| false).map_err(|error| chain(&error)),
                 Some(Ok(take)) => self.deliver(sink, take).await,
                 Some(Err(error)) => Err(error.to_string()),
             };
             // A channel that always has something must not keep the thread from everybody else.
             tokio::task::consume_budget().await;
             match outcome {
-                Ok(()) => backoff.reset(),
+                Ok(false) => backoff.reset(),
+                Ok(true) => {
+                    stop.run_until_cancelled(sleep(backoff.next())).await;
+                }
                 Err(error) => {
                     let wait = backoff.next();
                     error!(
@@ -187,12 +190,18 @@ impl SinkRunner {
         }
     }
 
-    async fn deliver(&self, sink: &mut dyn Sink, take: Take) -> Result<(), String> {
+    /// Returns whether the sink pauses now.
+    async fn deliver(&self, sink: &mut dyn Sink, take: Take) -> Result<bool, String> {
         if let Err(error) = sink.deliver(take.batch()).await {
+            if let Some(pause) = error.pause() {
+                return Ok(pause);
+            }
             self.outlet.counters().event_write_fail.add(1);
             return Err(chain(&error));
         }
-        self.outlet.commit(take, sink.batch_size()).await.map_err(|error| error.to_string())
+        let Delivered { pause, count } = sink.delivered();
+        let committed = self.outlet.commit_as(take, sink.batch_size(), count).await;
+        committed.map(|()| pause).map_err(|error| error.to_string())
     }
 }
 
