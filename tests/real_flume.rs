@@ -6,8 +6,8 @@ use std::net::TcpListener;
 use std::process::{Command, Stdio};
 
 use crate::support::{
-    Conversation, LOGGER, MEMORY, NETCAT, PROGRAM, TestAgent, eventually, free_port, interop, java_peers, peer,
-    real_flume,
+    Conversation, Event, LOGGER, MEMORY, NETCAT, PROGRAM, TestAgent, directory, eventually, free_port, interop,
+    java_peers, keys, listed, peer, real_flume, wait_for_kept_events, wait_for_port,
 };
 
 fn config(port: u16) -> String {
@@ -82,6 +82,129 @@ fn answers_and_log_lines_are_those_of_the_real_flume() {
         assert_eq!(ours, theirs, "answers of conversation {number}: ours, then Flume's");
     }
     assert_eq!(our_events, events, "events: ours, then Flume's");
+}
+
+/// What sources of syslog messages are sent, a connection or a datagram each. What the two do not agree on, on purpose,
+/// is in the README; and what is read "now" is nobody's to compare.
+const MESSAGES: [&str; 34] = [
+    "<13>Nov 20 22:14:15 mymachine su: 'su root' failed",
+    "<34>1 2003-10-11T22:14:15.003Z mymachine.example.com su - ID47 - BOM'su root'",
+    "<165>1 2003-08-24T05:14:15-07:00 host a",
+    "<165>1 2003-08-24T05:14:15.123Z host three digits",
+    "<165>1 2003-08-24T05:14:15.123987Z host six digits",
+    "<165>1 2003-08-24T05:14:15.1234567 host seven digits, no zone, no match",
+    "<13>12003-08-24T05:14:15Z-no-blank",
+    "<13>Nov  1 22:14:15 m one digit",
+    "<13>1 x y no stamp",
+    "no priority",
+    "<abc>x",
+    "<1234567>x",
+    "<>x",
+    "<999>Nov 20 22:14:15 m large",
+    "<013>Nov 20 22:14:15 m zero",
+    "<13>nothing",
+    "<13>nothing to parse",
+    "<13>Foo 20 22:14:15 m no such month",
+    "<13>Nov 20 22:14:15 m ",
+    "<13>Nov 20 22:14:15 m",
+    "<13>Nov 20 22:14:15 m café 😀",
+    "<13>Nov 20 22:14:15 m next line \u{85} x",
+    "<13>Nov 20 22:14:15 m separator \u{2028} x",
+    "<13>Nov 20 22:14:15 m carriage return\r",
+    "<13>Nov 20 22:14:15 m carriage\rreturn",
+    "<13>Nov 20 22:14:15  two blanks",
+    "<13>Garbage text that is long enough",
+    "<13>Gärbage text that is long enough",
+    "<13>1  2003-08-24T05:14:15Z host two blanks",
+    "<13>1 2003-08-24T05:14:15 ",
+    "<13>\tNov 20 22:14:15 m tab",
+    "<13>Nov\t20 22:14:15 m tab",
+    "<13>Nov 20 22:14:15 m_-.@x y",
+    "<13>Nov 20 22:14:15 -x y",
+];
+
+/// The sources of the comparison, each with a directory for its events.
+const SYSLOG_SOURCES: [(&str, &str); 6] = [
+    ("syslogtcp", "type = syslogtcp\nport = @PORT@"),
+    ("syslogtcp-kept", "type = syslogtcp\nport = @PORT@\nkeepFields = priority,timestamp,hostname,version"),
+    ("syslogtcp-all", "type = syslogtcp\nport = @PORT@\nkeepFields = all\nclientIPHeader = ip"),
+    ("multiport", "type = multiport_syslogtcp\nports = @PORT@\nclientIPHeader = ip"),
+    ("multiport-kept", "type = multiport_syslogtcp\nports = @PORT@\nkeepFields = version hostname timestamp priority"),
+    ("syslogudp", "type = syslogudp\nport = @PORT@"),
+];
+
+/// Keys of a source, and of its own channel and sink, numbered.
+fn kept_source(number: usize, source: &str, directory: &std::path::Path) -> String {
+    let directory = directory.join(number.to_string());
+    std::fs::create_dir_all(&directory).expect("a directory can be made");
+    let name = |kind: &str| format!("{kind}{number}");
+    let channel = name("c");
+    let sink = format!(
+        "type = file_roll\nchannel = {channel}\nsink.rollInterval = 0\nsink.serializer = avro_event\n\
+         sink.directory = {}",
+        directory.display()
+    );
+    [
+        keys(&format!("sources.{}", name("r")), &format!("{source}\nchannels = {channel}")),
+        keys(&format!("channels.{channel}"), "type = memory\ncapacity = 1000"),
+        keys(&format!("sinks.{}", name("k")), &sink),
+    ]
+    .concat()
+}
+
+/// What an agent makes of all messages, sorted, for each source.
+fn syslog_events(start: impl FnOnce(&str) -> TestAgent) -> Vec<Vec<Event>> {
+    let kept = directory();
+    let ports: Vec<u16> = SYSLOG_SOURCES.iter().map(|_| free_port()).collect();
+    let sources = SYSLOG_SOURCES.iter().zip(&ports).enumerate().map(|(number, ((_, source), port))| {
+        let source = format!("{}\nhost = 127.0.0.1", source.replace("@PORT@", &port.to_string()));
+        kept_source(number, &source, kept.path())
+    });
+    let _agent = start(&listed(&sources.collect::<String>()));
+    let events = ports.iter().enumerate().map(|(number, port)| {
+        let directory = kept.path().join(number.to_string());
+        let mut expected = MESSAGES.len();
+        if SYSLOG_SOURCES[number].0 == "syslogudp" {
+            // Nothing says that a UDP port is open, but the agent opens it before the last TCP port's events are there.
+            for message in MESSAGES {
+                // What is inherited from an earlier message is none of ours.
+                let datagrams = ["<13>1 2003-08-24T05:14:15Z h reset", "<13>- h reset", message];
+                let socket = std::net::UdpSocket::bind("127.0.0.1:0").expect("a port");
+                for datagram in &datagrams[1..] {
+                    socket.send_to(datagram.as_bytes(), ("127.0.0.1", *port)).expect("sent");
+                }
+            }
+            expected *= 2;
+        } else {
+            wait_for_port(*port);
+            for message in MESSAGES {
+                Conversation::with(*port).send(format!("{message}\n"));
+            }
+            // In one connection: one that is as long as may be, and one that is longer.
+            for length in [2499, 2500, 2501] {
+                let long = format!("{:y<length$}", "<13>Nov 20 22:14:15 m ");
+                Conversation::with(*port).send(format!("<14>Nov 20 22:14:15 m reset\n{long}"));
+            }
+            expected += 3 + 2;
+        }
+        let mut events = wait_for_kept_events(&directory, expected);
+        events.sort_by_key(|event| format!("{event:?}"));
+        events
+    });
+    events.collect()
+}
+
+#[test]
+fn events_of_syslog_messages_are_those_of_the_real_flume() {
+    let Some(_turn) = java_peers(&["flume-1.11.0"]) else { return };
+    let theirs = syslog_events(|config| real_flume("1.11.0").config(config));
+    let ours = syslog_events(TestAgent::start);
+    for ((name, _), (ours, theirs)) in SYSLOG_SOURCES.iter().zip(ours.iter().zip(&theirs)) {
+        for (ours, theirs) in ours.iter().zip(theirs) {
+            assert_eq!(ours, theirs, "{name}: ours, then Flume's");
+        }
+        assert_eq!(ours.len(), theirs.len(), "{name}");
+    }
 }
 
 #[test]
