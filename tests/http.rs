@@ -91,7 +91,7 @@ fn what_cannot_be_read_is_answered_and_counted() {
         assert!(reply.body.contains(text), "{request}: {reply:?}");
     }
     agent.wait_for_line("Http source r1, client 127.0.0.1:");
-    let large = post(port, "/", JSON, &"x".repeat(10_000_000));
+    let large = post(port, "/", JSON, "x".repeat(10_000_000));
     assert_eq!(large.status, 413);
     assert!(large.body.contains("at most 1000 bytes are taken, see max-request-bytes"), "{large:?}");
     assert_eq!(agent.counter("SOURCE.r1", "EventReadFail"), 6);
