@@ -30,6 +30,14 @@ pub struct Rules {
     pub charset: Charset,
 }
 
+impl Rules {
+    /// Rules by which the bytes of a message are UTF-8, where they matter: patterns take any.
+    pub fn new(dialect: Dialect, keep: KeepFields) -> Self {
+        let charset = if dialect == Dialect::Pattern { Charset::Latin1 } else { Charset::Utf8 };
+        Self { dialect, keep, charset }
+    }
+}
+
 /// A message in a stream, without the line feed that ends it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Frame {
@@ -303,11 +311,6 @@ mod tests {
 
     const MAX: usize = 60;
 
-    fn rules(dialect: Dialect, keep: KeepFields) -> Rules {
-        let charset = if dialect == Dialect::Fields { Charset::Utf8 } else { Charset::Latin1 };
-        Rules { dialect, keep, charset }
-    }
-
     fn clock() -> Clock {
         Clock::at("2026-11-21T12:00:00Z".parse().expect("a time"), TimeZone::UTC)
     }
@@ -329,7 +332,7 @@ mod tests {
     }
 
     fn of(dialect: Dialect, stream: &str) -> Vec<Event> {
-        events(&rules(dialect, KeepFields::None), stream.as_bytes()).iter().map(|event| event.to_event()).collect()
+        events(&Rules::new(dialect, KeepFields::None), stream.as_bytes()).iter().map(|event| event.to_event()).collect()
     }
 
     fn event(headers: &[(&str, &str)], body: &'static str) -> Event {
@@ -422,7 +425,7 @@ mod tests {
     #[test]
     fn messages_with_the_same_head_share_their_headers() {
         let lines: String = (0..100).map(|n| format!("<13>Nov 20 22:14:15 host{} text {n}\n", n % 4)).collect();
-        let batch = events(&rules(Dialect::Pattern, KeepFields::None), lines.as_bytes());
+        let batch = events(&Rules::new(Dialect::Pattern, KeepFields::None), lines.as_bytes());
         assert_eq!(batch.len(), 100);
         assert_eq!(batch.header_sets().len(), 4);
         assert_eq!(batch.get(99).headers().get("host"), Some("host3"));
@@ -433,7 +436,7 @@ mod tests {
     fn undecodable_bytes_stay_as_they_are() {
         let stream = b"<13>Nov 20 22:14:15 m \xff\n<13>Nov 20 22:14:15 m caf\xc3\xa9\n";
         for (dialect, status) in [(Dialect::Pattern, None), (Dialect::Fields, Some("Invalid"))] {
-            let batch = events(&rules(dialect, KeepFields::None), stream);
+            let batch = events(&Rules::new(dialect, KeepFields::None), stream);
             assert!(batch.get(0).body().ends_with(b"\xff"));
             assert_eq!(batch.get(0).headers().get("flume.syslog.status"), status);
             assert_eq!(batch.get(1).body(), "café".as_bytes());
@@ -465,17 +468,17 @@ mod tests {
         ) {
             let dialect = if fields { Dialect::Fields } else { Dialect::Pattern };
             let stream = lines.join(&b'\n');
-            let all = events(&rules(dialect, KeepFields::All), &stream);
+            let all = events(&Rules::new(dialect, KeepFields::All), &stream);
             let bytes: Vec<u8> = stream.iter().copied().filter(|byte| *byte != b'\n').collect();
             prop_assert_eq!(all.iter().flat_map(|event| event.body()).copied().collect::<Vec<u8>>(), bytes);
             // What is kept makes no difference to the headers.
-            let kept = events(&rules(dialect, keep), &stream);
+            let kept = events(&Rules::new(dialect, keep), &stream);
             prop_assert_eq!(kept.len(), all.len());
             prop_assert!(kept.iter().zip(all.iter()).all(|(kept, all)| kept.headers() == all.headers()));
             // Nor does it where a stream is cut.
             let cut = cut.index(stream.len() + 1);
             let whole = Frame::whole(&stream[..cut], cut, MAX);
-            let rules = rules(dialect, KeepFields::All);
+            let rules = Rules::new(dialect, KeepFields::All);
             let mut parts = events(&rules, &stream[..whole]);
             parts.append(events(&rules, &stream[whole..]));
             prop_assert_eq!(parts, all);

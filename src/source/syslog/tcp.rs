@@ -75,20 +75,18 @@ impl TcpConfig {
         refuse_formats(props);
         let host: String = props.required("host", "a host name or address to listen on", "");
         let number = props.required("port", "a port to listen on", &required("port"));
-        // Patterns look at bytes, of which all are right.
-        let rules = Rules { dialect: Dialect::Pattern, keep: KeepFields::from_props(props), charset: Charset::Latin1 };
+        let rules = Rules::new(Dialect::Pattern, KeepFields::from_props(props));
         let config =
             Self { host: Some(host), ports: vec![Port { number, rules }], ..Self::common(props, Dialect::Pattern) };
         props.finish(config)
     }
 
     fn multiport(props: &mut Props<'_>) -> Option<Self> {
-        let keep = KeepFields::from_props(props);
+        let rules = Rules::new(Dialect::Fields, KeepFields::from_props(props));
         let default = charset(props, "charset.default", &props.or("charset.default", "UTF-8".to_owned()));
         let mut ports: Vec<Port> = Vec::new();
         for number in port_numbers(props) {
-            ports
-                .push(Port { number, rules: Rules { dialect: Dialect::Fields, keep: keep.clone(), charset: default } });
+            ports.push(Port { number, rules: Rules { charset: default, ..rules.clone() } });
         }
         for (number, name) in props.family("charset.port") {
             let key = format!("charset.port.{number}");

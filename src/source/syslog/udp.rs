@@ -14,7 +14,6 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::{ClientHeaders, Clock, Dialect, Events, Frame, KeepFields, Rules, complain_of_invalid, refuse_formats};
-use crate::charset::Charset;
 use crate::config::{ComponentType, Props};
 use crate::event::Batch;
 use crate::source::datagrams::{Datagrams, Decode, Received};
@@ -47,8 +46,7 @@ impl UdpConfig {
         let config = Self {
             host: props.optional("host"),
             port: props.required("port", "a port to listen on", required),
-            // Patterns look at bytes, of which all are right.
-            rules: Rules { dialect: Dialect::Pattern, keep: KeepFields::from_props(props), charset: Charset::Latin1 },
+            rules: Rules::new(Dialect::Pattern, KeepFields::from_props(props)),
             client_headers: ClientHeaders::from_props(props),
         };
         props.finish(config)
