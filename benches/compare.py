@@ -5,9 +5,10 @@
 
 Builds the release binary unless --agent names one, fetches Flume's jars by Maven at the first use (needs a JDK), and
 runs both in turn. Prints one Markdown row a scenario with the medians, and "missed" where a target is. Exits with 1
-when one is. Scenarios: netcat, netcat-ack, roll (exec to file_roll), hop-1000, hop-100, hop-deflate, hop-tls (exec to
-avro sink, avro source to null; both agents added up), startup, latency, hop-latency (netcat to avro sink, avro source to
-logger), clients (1,000 avro clients that send an event a second each).
+when one is. Scenarios: netcat, netcat-ack, roll (exec to file_roll), syslogtcp, multiport_syslogtcp, http (lists of 100
+events in JSON), hop-1000, hop-100, hop-deflate, hop-tls (exec to avro sink, avro source to null; both agents added up),
+startup, latency, hop-latency (netcat to avro sink, avro source to logger), clients (1,000 avro clients that send an event
+a second each).
 """
 import argparse, json, os, socket, statistics, subprocess, sys, tempfile, threading, time
 
@@ -20,6 +21,8 @@ FLUME = [os.path.join(KIT, "flume.sh")]
 # scenario: (events, least ratio of events a second, least ratio of CPU an event, most CPU us an event, most MB at the peak)
 THROUGHPUT = {
     "netcat": (4_000_000, 6, 10, None, 16), "netcat-ack": (4_000_000, 8, 15, None, 16), "roll": (4_000_000, 5, 8, None, 16),
+    "syslogtcp": (2_000_000, 6, None, None, 16), "multiport_syslogtcp": (2_000_000, 6, None, None, 16),
+    "http": (1_000_000, 5, None, None, 16),
     "hop-1000": (2_000_000, 8, None, 0.6, 30), "hop-100": (1_000_000, 10, None, 1.3, 30),
     "hop-deflate": (2_000_000, 4, None, None, 30), "hop-tls": (2_000_000, 6, None, None, 30),
 }

@@ -72,6 +72,15 @@ fn many_requests_on_one_connection() {
 }
 
 #[test]
+fn a_client_that_has_said_everything_gets_all_answers() {
+    let (_agent, port, _kept) = http_agent("");
+    let mut client = Conversation::with(port);
+    let request = "POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4\r\n\r\n[{}]";
+    client.send(request.repeat(100));
+    assert_eq!(client.finish().matches("HTTP/1.1 200 OK").count(), 100);
+}
+
+#[test]
 fn what_cannot_be_read_is_answered_and_counted() {
     let (agent, port, _kept) = http_agent("max-request-bytes = 1000\n");
     for (kind, request, status, text) in [

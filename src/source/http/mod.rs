@@ -222,7 +222,8 @@ impl Client {
             Box::pin(async move { Ok(client.answer(request).await) })
         });
         let mut http = http1::Builder::new();
-        http.timer(TokioTimer::new()).header_read_timeout(self.config.idle_timeout);
+        // A client may have said all that it has to say, and still wait for answers.
+        http.timer(TokioTimer::new()).header_read_timeout(self.config.idle_timeout).half_close(true);
         let mut connection = http.serve_connection(TokioIo::new(stream), service);
         let served = poll_fn(|cx| connection.poll_without_shutdown(cx));
         let outcome = match self.stop.run_until_cancelled(served).await {
