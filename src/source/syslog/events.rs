@@ -79,7 +79,9 @@ impl Frame {
 /// As many headers as a message can have.
 const MOST_HEADERS: usize = 7;
 /// Heads that are remembered while a batch is made.
-const HEADS: usize = 64;
+const HEADS: usize = 128;
+/// Places where a head may be.
+const PROBES: usize = 4;
 
 /// Where a head lies that has been read, and the headers made of it.
 type Head = Option<(u32, u32, HeadersId)>;
@@ -151,15 +153,11 @@ impl<'a> Events<'a> {
             Shape::Priority(priority) => priority.end + 1,
             Shape::Whole(parts) => parts.body,
         };
-        let slot = crc32fast::hash(&text[..head]) as usize % HEADS;
-        let known = self.heads[slot].filter(|(at, len, _)| {
-            *len as usize == head && self.data[*at as usize..(at + len) as usize] == text[..head] && !is_cut
-        });
-        let headers = match known {
-            Some((_, _, headers)) => Some(headers),
-            None => self.headers(start, &shape, is_cut).map(|headers| {
+        let headers = match self.look_up(&text[..head]) {
+            Ok(headers) if !is_cut => Some(headers),
+            place => self.headers(start, &shape, is_cut).map(|headers| {
                 let headers = self.batch.push_headers(headers);
-                if !is_cut {
+                if let (Err(slot), false) = (place, is_cut) {
                     self.heads[slot] = Some((start as u32, head as u32, headers));
                 }
                 headers
@@ -173,6 +171,19 @@ impl<'a> Events<'a> {
             }
             (None, _) => self.push_invalid(start..end),
         }
+    }
+
+    /// The headers of a head that is remembered, or else the place to remember it at.
+    fn look_up(&self, head: &[u8]) -> Result<HeadersId, usize> {
+        let first = crc32fast::hash(head) as usize % HEADS;
+        for slot in (first..first + PROBES).map(|slot| slot % HEADS) {
+            match self.heads[slot] {
+                Some((at, len, headers)) if self.data[at as usize..(at + len) as usize] == *head => return Ok(headers),
+                Some(_) => {}
+                None => return Err(slot),
+            }
+        }
+        Err(first)
     }
 
     /// A message whose stamp turns out to be none.
