@@ -1,7 +1,8 @@
 //! The syslog sources, seen from their clients.
 
-use std::net::UdpSocket;
+use std::net::{TcpStream, UdpSocket};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use tempfile::TempDir;
 
@@ -98,6 +99,29 @@ fn what_a_client_said_last_counts_without_a_line_feed() {
     client.end();
     let bodies: Vec<String> = wait_for_kept_events(kept.path(), 2).into_iter().map(|event| event.body).collect();
     assert_eq!(bodies, ["first", "last"]);
+}
+
+#[test]
+fn a_message_that_a_broken_connection_or_the_stop_cuts_is_kept_as_incomplete() {
+    let (mut agent, port, kept) = syslogtcp("");
+    let expect_part = |count: usize, body: &str| {
+        let event = wait_for_kept_events(kept.path(), count).remove(count - 1);
+        assert_eq!(event.headers.get("flume.syslog.status").map(String::as_str), Some("Incomplete"), "{event:?}");
+        assert_eq!(event.body, body);
+    };
+    let stream = TcpStream::connect(("127.0.0.1", port)).expect("a connection");
+    socket2::SockRef::from(&stream).set_linger(Some(Duration::ZERO)).expect("the option can be set");
+    let mut client = Conversation::over(stream);
+    client.send("<13>- h whole\n<13>- h broken");
+    wait_for_kept_events(kept.path(), 1);
+    drop(client);
+    expect_part(2, "broken");
+    agent.wait_for_line("Syslog TCP source r1: lost the connection from 127.0.0.1:");
+    let mut client = Conversation::with(port);
+    client.send("<13>- h whole\n<13>- h stopped");
+    wait_for_kept_events(kept.path(), 3);
+    assert!(agent.terminate().success());
+    expect_part(4, "stopped");
 }
 
 #[test]

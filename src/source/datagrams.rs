@@ -72,24 +72,27 @@ impl Datagrams {
     ) -> Result<(), SourceError> {
         let at_once = out.transaction_capacity();
         let mut pipeline = Pipeline::new(out, stop);
-        loop {
+        let outcome = loop {
             let received = tokio::select! {
                 biased;
-                () = stop.cancelled() => break,
+                () = stop.cancelled() => break Ok(()),
                 received = self.receive() => received,
                 () = pipeline.ready() => {
                     pipeline.settle().await;
                     continue;
                 }
             };
-            let received = received.map_err(|error| SourceError::io("could not receive datagrams", error))?;
+            let received = match received {
+                Ok(received) => received,
+                Err(error) => break Err(SourceError::io("could not receive datagrams", error)),
+            };
             let mut batch = decoder.batch(&received, out).await;
             while !batch.is_empty() {
                 pipeline.deliver(batch.split_to(at_once)).await;
             }
-        }
+        };
         pipeline.finish().await;
-        Ok(())
+        outcome
     }
 
     /// Waits for datagrams and gives those that are there. Cut off, it has lost none.

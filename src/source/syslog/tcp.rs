@@ -178,7 +178,10 @@ struct TcpSource {
 impl Source for TcpSource {
     async fn start(&mut self) -> Result<(), SourceError> {
         let TcpConfig { host, ports, .. } = &*self.config;
-        info!("Starting {}...", self.label);
+        match self.config.dialect {
+            Dialect::Pattern => info!("Syslog TCP Source starting..."),
+            Dialect::Fields => info!("Starting {}...", self.label),
+        }
         let mut failure = None;
         for Port { number, rules } in ports {
             let listening = net::listen_on(host.as_deref(), *number).await;
@@ -189,7 +192,11 @@ impl Source for TcpSource {
                 }
                 Err(error) => {
                     let address = format!("{}:{number}", host.as_deref().unwrap_or("*"));
-                    error!("Could not bind to address: {address}: {error}. {}", self.label);
+                    let what = match self.config.dialect {
+                        Dialect::Pattern => "Unable to start Syslog TCP Source",
+                        Dialect::Fields => "Could not bind to address",
+                    };
+                    error!("{what}: {address}: {error}. {}", self.label);
                     failure = Some(SourceError::io(format!("could not listen on {address}"), error));
                 }
             }
