@@ -37,12 +37,16 @@ pub async fn close_gently(stream: &mut impl Stream) -> io::Result<()> {
     Ok(())
 }
 
-/// Listens on a host name or address. Of the addresses of a name an IPv4 one is taken when there is one, as Java
-/// does for Flume, so that `localhost` is 127.0.0.1.
-pub async fn listen(host: &str, port: u16) -> io::Result<TcpListener> {
+/// An address of a host: an IPv4 one when there is one, as Java takes it for Flume, so that `localhost` is 127.0.0.1.
+pub async fn address(host: &str, port: u16) -> io::Result<SocketAddr> {
     let addresses: Vec<SocketAddr> = lookup_host((host, port)).await?.collect();
     let address = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
-    let address = *address.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address"))?;
+    address.copied().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address"))
+}
+
+/// Listens on a host name or address.
+pub async fn listen(host: &str, port: u16) -> io::Result<TcpListener> {
+    let address = address(host, port).await?;
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;

@@ -4,7 +4,8 @@
 //! whether the event counts as delivered. The rule for a status (`rollback.503`) comes before that for its class
 //! (`rollback.5XX`), and that before the default. The defaults put an event back even when the answer is 200, as in Flume:
 //! a useful configuration has at least `rollback.2XX` and `backoff.2XX` = false. Redirects are not followed; 3XX is a status
-//! like the others. An event without a body is not sent.
+//! like the others. An event without a body is not sent. What leaves the channel and does not count as delivered shows in
+//! the channel's counters only.
 //!
 //! Keys: `endpoint` (http or https), `connectTimeout` and `requestTimeout` (5000 ms), `contentTypeHeader` and
 //! `acceptHeader` (text/plain), `defaultBackoff` (true), `defaultRollback` (true), `defaultIncrementMetrics` (false),

@@ -7,11 +7,12 @@ use std::ops::Range;
 
 use bytes::{Bytes, BytesMut};
 use socket2::SockRef;
-use tokio::net::{UdpSocket, lookup_host};
+use tokio::net::UdpSocket;
 use tokio_util::sync::CancellationToken;
 
 use super::{ChannelProcessor, Pipeline, SourceError};
 use crate::event::Batch;
+use crate::net;
 
 /// The largest datagram that there can be.
 const MAX_DATAGRAM: usize = 64 << 10;
@@ -41,12 +42,7 @@ impl Datagrams {
     /// Listens on a host name or address, or without one on all interfaces.
     pub async fn listen(host: Option<&str>, port: u16) -> io::Result<Self> {
         let socket = match host {
-            Some(host) => {
-                let addresses: Vec<SocketAddr> = lookup_host((host, port)).await?.collect();
-                let address = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
-                let none = || io::Error::new(io::ErrorKind::NotFound, "the name has no address");
-                UdpSocket::bind(address.ok_or_else(none)?).await?
-            }
+            Some(host) => UdpSocket::bind(net::address(host, port).await?).await?,
             None => match UdpSocket::bind(("::", port)).await {
                 // Both families where there are both.
                 Err(error) if error.kind() != io::ErrorKind::AddrInUse => UdpSocket::bind(("0.0.0.0", port)).await?,

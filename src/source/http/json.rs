@@ -94,11 +94,11 @@ pub fn events(request: Bytes, encoding: Encoding) -> Result<Batch, JsonError> {
         List { encoding, text: &text, nothing: None, batch: Batch::new(), places: Vec::new(), own: Vec::new() };
     let mut json = serde_json::Deserializer::from_slice(&text);
     let outcome = OrNull(&mut list).deserialize(&mut json).and_then(|()| json.end());
-    if let Some(nothing) = list.nothing {
-        return Err(JsonError::Nothing(nothing));
-    }
     outcome.map_err(|error| JsonError::Syntax(error.to_string()))?;
-    Ok(list.finish())
+    match list.nothing {
+        Some(nothing) => Err(JsonError::Nothing(nothing)),
+        None => Ok(list.finish()),
+    }
 }
 
 /// Where the body of an event is.
@@ -379,6 +379,7 @@ mod tests {
             ("[{\"headers\":{\"a\":\"1\",\"a\":\"2\"}}]", "duplicate key: a"),
             ("[{\"body\":\"\\ud800\"}]", "escape"),
             ("[{'body':'x'}]", "column 3"),
+            ("[null, 5]", "an event"),
         ] {
             let error = read(request).expect_err(request);
             assert!(matches!(&error, JsonError::Syntax(why) if why.contains(what)), "{request}: {error}");

@@ -7,7 +7,7 @@
 //!
 //! Keys: `port`, `bind` (0.0.0.0), `handler` (a class: JSONHandler, BLOBHandler or the morphline sink's BlobHandler),
 //! `handler.mandatoryParameters` (none), `handler.maxBlobLength` (100000000), those of [TLS](crate::tls), also by their old
-//! names, `ServerConnector.idleTimeout` (30000 ms: how long a client may be silent); what else is for Jetty has no effect.
+//! names, `ServerConnector.idleTimeout` (30000 ms: how long a client may be silent; 0: for ever); what else is for Jetty has no effect.
 //! Not Flume's: `max-connections` (20000; more clients wait in the kernel's queue), `max-request-bytes` (67108864).
 
 pub mod json;
@@ -58,6 +58,8 @@ const MAX_BLOB_LENGTH: i32 = 100_000_000;
 const MAX_CONNECTIONS: i32 = 20_000;
 const MAX_REQUEST_BYTES: i32 = 64 << 20;
 const IDLE_TIMEOUT_MS: i64 = 30_000;
+/// As good as never.
+const NEVER: Duration = Duration::from_secs(u32::MAX as u64);
 /// Memory that a request gets before it has sent as much.
 const FIRST_BYTES: usize = 16 << 10;
 
@@ -119,7 +121,7 @@ impl HttpConfig {
             port,
             handler,
             layers: ServerLayers { tls: tls::acceptor(props), deflate: false },
-            idle_timeout: Duration::from_millis(u64::try_from(idle_timeout).unwrap_or_default().max(1)),
+            idle_timeout: if idle_timeout > 0 { Duration::from_millis(idle_timeout as u64).min(NEVER) } else { NEVER },
             max_connections: props.positive("max-connections", MAX_CONNECTIONS, "connections"),
             max_request_bytes,
         };

@@ -3,7 +3,7 @@
 //! Keys of both: `host`, `eventSize` (2500 bytes), `keepFields` (none), `clientIPHeader`, `clientHostnameHeader`, those of
 //! [TLS](crate::tls); not Flume's: `max-connections` (20000 at each port; more clients wait in the kernel's queue).
 //! syslogtcp: `port`. multiport_syslogtcp: `ports`, `portHeader`, `charset.default` (UTF-8), `charset.port.PORT`,
-//! `batchSize` (100); `readBufferBytes` and `numProcessors` have no effect.
+//! `batchSize` (100); `readBufferBytes`, `readBufferSize` and `numProcessors` have no effect.
 
 use std::io;
 use std::net::SocketAddr;
@@ -96,7 +96,10 @@ impl TcpConfig {
                 None => props.warning(&key, "has no effect: this source does not listen on that port"),
             }
         }
-        props.lenient("readBufferBytes", READ_BUFFER_BYTES, |_| true, "a number of bytes", "");
+        // Flume's manual has one name of it, and its code the other.
+        for key in ["readBufferBytes", "readBufferSize"] {
+            props.lenient(key, READ_BUFFER_BYTES, |_| true, "a number of bytes", "");
+        }
         props.lenient("numProcessors", 0i32, |_| true, "a whole number", "");
         let config = Self {
             ports,
