@@ -97,7 +97,8 @@ pub struct Events<'a> {
     /// Headers that all events get.
     more: &'a [(SmolStr, SmolStr)],
     batch: Batch,
-    buffer: BufferId,
+    /// The buffer in the batch; none where bodies are written anew.
+    buffer: Option<BufferId>,
     heads: [Head; HEADS],
     /// The last stamp and what it means.
     last_stamp: Option<(Range<usize>, i64)>,
@@ -111,7 +112,8 @@ impl<'a> Events<'a> {
     /// No events yet, and room for `expected`.
     pub fn new(rules: &'a Rules, clock: &'a Clock, data: &'a Bytes, expected: usize) -> Self {
         let mut batch = Batch::with_capacity(expected);
-        let buffer = batch.push_buffer(data.clone());
+        let is_kept = !matches!(rules.keep, KeepFields::Some(_));
+        let buffer = is_kept.then(|| batch.push_buffer(data.clone()));
         Self {
             rules,
             clock,
@@ -167,7 +169,7 @@ impl<'a> Events<'a> {
             (Some(headers), Shape::Whole(parts)) => self.body(start..end, &parts, headers),
             (Some(headers), shape) => {
                 self.invalid += usize::from(shape == Shape::Invalid);
-                self.whole(start..end, headers);
+                self.slice(start..end, headers);
             }
             (None, _) => self.push_invalid(start..end),
         }
@@ -191,7 +193,7 @@ impl<'a> Events<'a> {
         let headers = self.headers(message.start, &Shape::Invalid, false).unwrap_or_default();
         let headers = self.batch.push_headers(headers);
         self.invalid += 1;
-        self.whole(message, headers);
+        self.slice(message, headers);
     }
 
     /// The batch, and how many of its events are of no syslog messages.
@@ -280,34 +282,29 @@ impl<'a> Events<'a> {
 
     fn body(&mut self, message: Range<usize>, parts: &Parts, headers: HeadersId) {
         let body = message.start + parts.body..message.end;
-        match &self.rules.keep {
-            KeepFields::All => self.whole(message, headers),
-            // A message without a body is a body, as in Flume.
-            KeepFields::None if body.is_empty() => self.whole(message, headers),
-            KeepFields::None => self.batch.push_span(self.buffer, body.start, body.end, headers),
-            KeepFields::Some(_) if body.is_empty() && self.rules.dialect == Dialect::Fields => {
-                self.whole(message, headers);
-            }
-            KeepFields::Some(fields) => {
+        match self.rules.keep {
+            KeepFields::Some(fields) if !body.is_empty() || self.rules.dialect == Dialect::Pattern => {
                 let start = self.rebuilt.len();
                 fields.write(&mut self.rebuilt, &self.data[message.clone()], parts);
-                if self.rebuilt.len() == start {
-                    return self.whole(message, headers);
+                match self.rebuilt.len() {
+                    end if end > start => self.places.push((start..end, headers)),
+                    _ => self.slice(message, headers),
                 }
-                self.places.push((start..self.rebuilt.len(), headers));
             }
+            KeepFields::None if !body.is_empty() => self.slice(body, headers),
+            // Where nothing is left, all is kept, as in Flume.
+            _ => self.slice(message, headers),
         }
     }
 
-    /// A message that is its body as it stands.
-    fn whole(&mut self, message: Range<usize>, headers: HeadersId) {
-        if let KeepFields::Some(_) = self.rules.keep {
-            let start = self.rebuilt.len();
-            self.rebuilt.extend_from_slice(&self.data[message]);
-            self.places.push((start..self.rebuilt.len(), headers));
-        } else {
-            self.batch.push_span(self.buffer, message.start, message.end, headers);
+    /// An event whose body stands in the buffer as it is.
+    fn slice(&mut self, body: Range<usize>, headers: HeadersId) {
+        if let Some(buffer) = self.buffer {
+            return self.batch.push_span(buffer, body.start, body.end, headers);
         }
+        let start = self.rebuilt.len();
+        self.rebuilt.extend_from_slice(&self.data[body]);
+        self.places.push((start..self.rebuilt.len(), headers));
     }
 }
 

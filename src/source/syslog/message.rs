@@ -43,12 +43,9 @@ impl Dialect {
     pub fn read(self, message: &[u8]) -> Shape {
         match self {
             Self::Pattern => {
-                let Some(end) = digits_in_brackets(message) else { return Shape::Invalid };
-                let priority = 1..end;
-                match pattern(message, end + 1) {
-                    Some((version, stamp, host, body)) if is_one_line(&message[body..]) => {
-                        Shape::Whole(Parts { priority, version, stamp, host, body })
-                    }
+                let Some(priority) = digits_in_brackets(message) else { return Shape::Invalid };
+                match pattern(message, priority.clone()) {
+                    Some(parts) if is_one_line(&message[parts.body..]) => Shape::Whole(parts),
                     _ => Shape::Priority(priority),
                 }
             }
@@ -57,18 +54,17 @@ impl Dialect {
     }
 }
 
-/// The end of `<ddd`, where a `>` stands.
-fn digits_in_brackets(message: &[u8]) -> Option<usize> {
+/// Where the digits of `<ddd>` are, three at most.
+fn digits_in_brackets(message: &[u8]) -> Option<Range<usize>> {
     let digits = message.strip_prefix(b"<")?.iter().take(4).take_while(|byte| byte.is_ascii_digit()).count();
     let end = 1 + digits;
-    ((1..=3).contains(&digits) && message.get(end) == Some(&b'>')).then_some(end)
+    ((1..=3).contains(&digits) && message.get(end) == Some(&b'>')).then_some(1..end)
 }
-
-type Found = (Option<Range<usize>>, Option<Range<usize>>, Option<Range<usize>>, usize);
 
 /// What follows the priority: a digit as the version if there is one, a stamp or `-`, a host or `-`. A `-` for the host
 /// is for RFC 5424 only.
-fn pattern(message: &[u8], at: usize) -> Option<Found> {
+fn pattern(message: &[u8], priority: Range<usize>) -> Option<Parts> {
+    let at = priority.end + 1;
     let versioned = message.get(at).is_some_and(u8::is_ascii_digit).then_some(at..at + 1);
     // A digit may also be the first of the stamp.
     [versioned, None].into_iter().find_map(|version| {
@@ -91,7 +87,8 @@ fn pattern(message: &[u8], at: usize) -> Option<Found> {
             }
             _ => return None,
         };
-        message.get(at).is_some_and(is_blank).then_some((version, stamp, host, at + 1))
+        let is_whole = message.get(at).is_some_and(is_blank);
+        is_whole.then(|| Parts { priority: priority.clone(), version, stamp, host, body: at + 1 })
     })
 }
 
