@@ -1,5 +1,7 @@
 //! Charsets by their Java names, for sources whose input is text.
 
+use std::borrow::Cow;
+
 use encoding_rs::{CoderResult, Decoder, DecoderResult, Encoding};
 
 /// A charset in which a line feed is the byte 0x0A and nothing else is.
@@ -159,6 +161,26 @@ impl Charset {
         })
     }
 
+    /// Whether all of these bytes mean something in this charset.
+    pub fn is_valid(self, bytes: &[u8]) -> bool {
+        match self {
+            Self::Latin1 => true,
+            Self::Ascii => bytes.is_ascii(),
+            Self::Utf8 => std::str::from_utf8(bytes).is_ok(),
+            Self::Other(_) => self.text(bytes).is_some(),
+        }
+    }
+
+    /// What these bytes mean; `None` when they are malformed.
+    pub fn text(self, bytes: &[u8]) -> Option<Cow<'_, str>> {
+        match self {
+            Self::Other(encoding) => encoding.decode_without_bom_handling_and_without_replacement(bytes),
+            Self::Latin1 => Some(encoding_rs::mem::decode_latin1(bytes)),
+            Self::Ascii if !bytes.is_ascii() => None,
+            Self::Ascii | Self::Utf8 => std::str::from_utf8(bytes).ok().map(Cow::Borrowed),
+        }
+    }
+
     /// Text in this charset; what it does not have becomes a question mark, as in Java.
     pub fn encode(self, text: &str) -> Vec<u8> {
         match self {
@@ -223,6 +245,18 @@ mod tests {
         charset.decoder().decode(bytes, &mut text);
         let encoded = charset.encode(&text);
         (text, encoded)
+    }
+
+    #[test]
+    fn malformed_bytes_are_told_from_text() {
+        let text = |name: &str, bytes| Charset::for_name(name).expect("a charset").text(bytes).map(Cow::into_owned);
+        assert_eq!(text("utf-8", "é".as_bytes()).as_deref(), Some("é"));
+        assert_eq!(text("iso-8859-1", b"\xe9").as_deref(), Some("é"));
+        assert_eq!(text("gbk", b"\xc4\xe3").as_deref(), Some("你"));
+        for (name, bytes) in [("utf-8", b"\xff"), ("us-ascii", b"\xe9"), ("gbk", b"\xff")] {
+            assert_eq!(text(name, bytes), None, "{name}");
+            assert!(!Charset::for_name(name).expect("a charset").is_valid(bytes), "{name}");
+        }
     }
 
     #[test]

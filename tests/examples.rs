@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 
 use flume_rs::rpc::spark::PollingClient;
@@ -9,8 +10,8 @@ use flume_rs::rpc::transport::Endpoint;
 use rustix::process::Signal;
 
 use crate::support::{
-    Conversation, DEADLINE, Launch, TestAgent, contents, directory, eventually, files, free_port, message, run, shape,
-    stderr, stdout, write,
+    Conversation, DEADLINE, Launch, TestAgent, contents, directory, eventually, files, free_port, message, post, run,
+    shape, stderr, stdout, write,
 };
 
 fn repository() -> &'static Path {
@@ -42,7 +43,7 @@ fn append(file: &Path, text: &str) {
 fn all_of_them_are_right() {
     let paths = files(&repository().join("examples"));
     let examples: Vec<&PathBuf> = paths.iter().filter(|path| path.extension().is_some_and(|e| e == "conf")).collect();
-    assert!(examples.len() >= 20, "{examples:?}");
+    assert!(examples.len() >= 23, "{examples:?}");
     for path in examples.into_iter().chain([&repository().join("conf/example.conf")]) {
         let output = run(&["check", "--conf-file", &path.display().to_string()]);
         assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
@@ -169,6 +170,56 @@ fn thrift_chain() {
     let edge = start("edge", &file, &format!("PORT = {port}\nedge.sources.r1.port = 0\n"), &[]);
     assert_eq!(Conversation::with(edge.port()).ask("hello"), "OK");
     assert!(collector.wait_for_events(1)[0].ends_with("hello }"));
+}
+
+#[test]
+fn syslog_memory_file_roll() {
+    let out = directory();
+    let ports = [free_port(), free_port(), free_port()];
+    let overrides =
+        format!("syslog.sources.tcp.ports = {} {}\nsyslog.sources.udp.port = {}\n", ports[0], ports[1], ports[2]);
+    let file = example("syslog-memory-file_roll.conf");
+    let agent = start("syslog", &file, &overrides, &[("SYSLOG_DIR", out.path())]);
+    agent.wait_for_line("Syslog UDP source udp: listening on");
+    agent.wait_for_line("Multiport Syslog TCP source tcp started.");
+    let message = "<165>1 2003-10-11T22:14:15.003Z web1 su failed";
+    Conversation::with(ports[1]).send(format!("{message}\n"));
+    let lines = |count: usize| {
+        let text = || String::from_utf8_lossy(&contents(out.path())).into_owned();
+        eventually(|| Some(text()).filter(|text| text.lines().count() >= count)).unwrap_or_else(text)
+    };
+    let port = ports[1];
+    assert_eq!(
+        lines(1),
+        format!(
+            "{{Version=1, port={port}, Priority=165, host=web1, Severity=5, Facility=20, timestamp=1065910455003}} \
+             su failed\n"
+        )
+    );
+    let client = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    client.send_to(message.as_bytes(), ("127.0.0.1", ports[2])).expect("sent");
+    assert!(lines(2).contains("client=127.0.0.1") && lines(2).ends_with("} su failed\n"), "{}", lines(2));
+}
+
+#[test]
+fn http_memory_logger_and_netcat_memory_http() {
+    let web = start("web", &example("http-memory-logger.conf"), "web.sources.r1.port = 0\n", &[]);
+    let port = web.port_after("Http source r1: listening on");
+    let request = r#"[{"headers": {"page": "/product/1"}, "body": "click"}, {"body": "another"}]"#;
+    assert_eq!(post(port, "/", "application/x-www-form-urlencoded", request).status, 200);
+    let events = web.wait_for_events(2);
+    assert!(
+        events[0].starts_with("Event: { headers:{page=/product/1} body: 63 6C") && events[1].ends_with("another }")
+    );
+
+    let overrides = format!("poster.sources.r1.port = 0\nposter.sinks.k1.endpoint = http://localhost:{port}/\n");
+    let poster = start("poster", &example("netcat-memory-http.conf"), &overrides, &[]);
+    let mut nc = Conversation::with(poster.port());
+    for line in ["no JSON", r#"[{"body": "hello"}]"#] {
+        assert_eq!(nc.ask(line), "OK");
+    }
+    assert!(web.wait_for_events(3)[2].ends_with("hello }"));
+    web.wait_for_line("Bad request from client. Request has invalid JSON Syntax.");
 }
 
 /// The agent of `avro-memory-logger.conf`, and its port.

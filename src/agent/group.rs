@@ -68,9 +68,13 @@ impl GroupRunner {
             let outcome = match step {
                 Ok(Step::Deliver(number, take)) => {
                     match deliver_to(running, number, &self.sinks[number].outlet, take).await {
-                        Ok(()) => {
+                        Ok(pause) => {
                             self.processor.delivered(number);
-                            backoff.reset();
+                            if pause {
+                                stop.run_until_cancelled(sleep(backoff.next())).await;
+                            } else {
+                                backoff.reset();
+                            }
                             Ok(())
                         }
                         Err(error) => self.failed(number, &error),
@@ -138,7 +142,7 @@ impl GroupRunner {
     }
 }
 
-async fn deliver_to(running: &mut Running, number: usize, outlet: &Outlet, take: Take) -> Result<(), String> {
+async fn deliver_to(running: &mut Running, number: usize, outlet: &Outlet, take: Take) -> Result<bool, String> {
     match &mut running[number] {
         Some(sink) => deliver(outlet, &mut **sink, take).await,
         None => Err("not started".to_owned()),

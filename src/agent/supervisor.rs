@@ -13,7 +13,7 @@ use tracing::error;
 
 use crate::channel::Take;
 use crate::metrics::CounterGroup as _;
-use crate::sink::{BuiltSink, Outlet, Sink, SinkConfig, SinkError};
+use crate::sink::{BuiltSink, Delivered, Outlet, Sink, SinkConfig, SinkError};
 use crate::source::{ChannelProcessor, SourceConfig};
 
 /// Waits between attempts: one step longer each time, up to a limit.
@@ -167,14 +167,17 @@ impl SinkRunner {
                 taken = self.outlet.take(sink.batch_size()) => Some(taken),
             };
             let outcome = match taken {
-                None => sink.tick().await.map_err(|error| chain(&error)),
+                None => sink.tick().await.map(|()| false).map_err(|error| chain(&error)),
                 Some(Ok(take)) => deliver(&self.outlet, sink, take).await,
                 Some(Err(error)) => Err(error.to_string()),
             };
             // A channel that always has something must not keep the thread from everybody else.
             tokio::task::consume_budget().await;
             match outcome {
-                Ok(()) => backoff.reset(),
+                Ok(false) => backoff.reset(),
+                Ok(true) => {
+                    stop.run_until_cancelled(sleep(backoff.next())).await;
+                }
                 Err(error) => {
                     let wait = backoff.next();
                     error!(
@@ -201,13 +204,18 @@ impl SinkRunner {
     }
 }
 
-/// Delivers what has been taken, and commits.
-pub async fn deliver(outlet: &Outlet, sink: &mut dyn Sink, take: Take) -> Result<(), String> {
+/// Delivers what has been taken, and commits. Returns whether the sink pauses now.
+pub async fn deliver(outlet: &Outlet, sink: &mut dyn Sink, take: Take) -> Result<bool, String> {
     if let Err(error) = sink.deliver(take.batch()).await {
+        if let Some(pause) = error.pause() {
+            return Ok(pause);
+        }
         outlet.counters().event_write_fail.add(1);
         return Err(chain(&error));
     }
-    outlet.commit(take, sink.batch_size()).await.map_err(|error| error.to_string())
+    let Delivered { pause, count } = sink.delivered();
+    let committed = outlet.commit_as(take, sink.batch_size(), count).await;
+    committed.map(|()| pause).map_err(|error| error.to_string())
 }
 
 /// Waits for a moment; without one, for ever.

@@ -5,6 +5,7 @@
 
 mod avro;
 pub mod file_roll;
+mod http;
 mod logger;
 mod null;
 mod outlet;
@@ -29,7 +30,7 @@ use crate::metrics::SinkCounters;
 
 /// All sink types that the agent has.
 pub const TYPES: &[ComponentType<SinkBuilder>] =
-    &[logger::TYPE, null::TYPE, file_roll::TYPE, avro::TYPE, thrift::TYPE, spark::TYPE];
+    &[logger::TYPE, null::TYPE, file_roll::TYPE, avro::TYPE, thrift::TYPE, http::TYPE, spark::TYPE];
 
 /// Reads a sink's configuration; `None` when it has errors, which the properties have noted.
 pub type SinkBuilder = fn(&mut Props<'_>) -> Option<Box<dyn SinkConfig>>;
@@ -71,6 +72,11 @@ pub trait Sink: Send {
     /// Delivers a batch: `Ok` means that its events may leave the channel. After an error the same events come again.
     async fn deliver(&mut self, batch: &Batch) -> Result<(), SinkError>;
 
+    /// How the last delivered batch is to be taken.
+    fn delivered(&self) -> Delivered {
+        Delivered::default()
+    }
+
     /// When [`tick`](Self::tick) is due even without events, for sinks that do something by the clock.
     fn next_tick(&self) -> Option<Instant> {
         None
@@ -83,6 +89,21 @@ pub trait Sink: Send {
 
     /// Finishes what is open. Everything delivered is safe already.
     async fn stop(&mut self) {}
+}
+
+/// How a delivered batch is to be taken, where the other side has a say in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Delivered {
+    /// Whether the next batch waits for a while.
+    pub pause: bool,
+    /// Whether its events count as delivered.
+    pub count: bool,
+}
+
+impl Default for Delivered {
+    fn default() -> Self {
+        Self { pause: false, count: true }
+    }
 }
 
 /// A sink that hands out events when somebody asks for them.
@@ -102,16 +123,28 @@ pub struct SinkError {
     what: String,
     #[source]
     source: Option<std::io::Error>,
+    pause: Option<bool>,
 }
 
 impl SinkError {
     /// An error with its cause.
     pub fn io(what: impl Into<String>, source: std::io::Error) -> Self {
-        Self { what: what.into(), source: Some(source) }
+        Self { what: what.into(), source: Some(source), pause: None }
     }
 
     /// An error without a deeper cause.
     pub fn new(what: impl Into<String>) -> Self {
-        Self { what: what.into(), source: None }
+        Self { what: what.into(), source: None, pause: None }
+    }
+
+    /// No failure of the sink: it has told that the batch goes back to the channel, and whether it waits there for a
+    /// while.
+    pub fn rolled_back(what: impl Into<String>, pause: bool) -> Self {
+        Self { what: what.into(), source: None, pause: Some(pause) }
+    }
+
+    /// Whether a batch that [was rolled back](Self::rolled_back) waits; `None` for a failure.
+    pub fn pause(&self) -> Option<bool> {
+        self.pause
     }
 }

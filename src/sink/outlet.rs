@@ -46,12 +46,19 @@ impl Outlet {
 
     /// Removes events for good, as they have been delivered. `asked` is how many would have been taken, of which no more
     /// than a transaction of the channel holds.
-    pub async fn commit(&self, mut take: Take, asked: usize) -> Result<(), ChannelError> {
+    pub async fn commit(&self, take: Take, asked: usize) -> Result<(), ChannelError> {
+        self.commit_as(take, asked, true).await
+    }
+
+    /// The same; `count` says whether the events count as delivered.
+    pub async fn commit_as(&self, mut take: Take, asked: usize, count: bool) -> Result<(), ChannelError> {
         take.prepare().await.inspect_err(|_| self.counters.channel_read_fail.add(1))?;
         let events = take.batch().len();
         let _entry = self.ledger.entry();
         take.commit();
-        self.counters.drain_success.add(events as u64);
+        if count {
+            self.counters.drain_success.add(events as u64);
+        }
         match events >= asked.min(self.channel.transaction_capacity()) {
             true => self.counters.batch_complete.add(1),
             false => self.counters.batch_underflow.add(1),

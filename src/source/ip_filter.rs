@@ -5,17 +5,9 @@
 //! of this machine.
 
 use std::net::{IpAddr, SocketAddr};
-use std::time::Duration;
-
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
 
 use crate::config::Props;
-
-/// How long a client's name is looked up.
-const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
-/// Names that are looked up at once: each holds a thread until the resolver answers.
-static LOOKUPS: Semaphore = Semaphore::const_new(16);
+use crate::net;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Subject {
@@ -94,11 +86,11 @@ impl IpFilter {
                 Subject::Local => client.is_loopback() || client == here,
                 Subject::Ip(pattern) => {
                     let spelt = |text: String| matches(pattern.as_bytes(), text.as_bytes());
-                    spelt(client.to_string()) || spelt(as_in_java(client))
+                    spelt(client.to_string()) || spelt(net::java_address(client))
                 }
                 Subject::Name(pattern) => {
                     if name.is_none() {
-                        name = Some(name_of(client, LOOKUP_TIMEOUT).await);
+                        name = Some(net::host_name(client).await);
                     }
                     matches(pattern.as_bytes(), name.as_deref().unwrap_or_default().as_bytes())
                 }
@@ -109,28 +101,6 @@ impl IpFilter {
         }
         true
     }
-}
-
-/// An address as Java spells it, which leaves no zeros out of IPv6.
-fn as_in_java(address: IpAddr) -> String {
-    match address {
-        IpAddr::V4(address) => address.to_string(),
-        IpAddr::V6(address) => address.segments().map(|segment| format!("{segment:x}")).join(":"),
-    }
-}
-
-/// The host's name, or its address where it has none, as in Java, or none that is found in time.
-async fn name_of(address: IpAddr, limit: Duration) -> String {
-    let lookup = async {
-        let permit = LOOKUPS.acquire().await.ok()?;
-        let found = tokio::task::spawn_blocking(move || {
-            // Given back when the thread is free again, which may be long after anybody waits for it.
-            let _permit = permit;
-            dns_lookup::lookup_addr(&address)
-        });
-        found.await.ok()?.ok()
-    };
-    timeout(limit, lookup).await.ok().flatten().unwrap_or_else(|| as_in_java(address))
 }
 
 /// Whether a pattern with `*` and `?` matches a whole text.
@@ -194,13 +164,6 @@ mod tests {
             assert!(!admits(&format!("deny:ip:{pattern}"), "::1").await, "{pattern}");
         }
         assert!(!admits("deny:ip:2001:db8:0:*", "2001:db8::7").await);
-    }
-
-    #[tokio::test]
-    async fn whoever_finds_no_thread_to_be_looked_up_by_goes_by_its_address() {
-        let all = LOOKUPS.acquire_many(LOOKUPS.available_permits() as u32).await.expect("it is open");
-        assert_eq!(name_of(IpAddr::from([127, 0, 0, 1]), Duration::from_millis(1)).await, "127.0.0.1");
-        drop(all);
     }
 
     #[test]

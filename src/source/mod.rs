@@ -4,15 +4,19 @@
 //! returns when the batch is committed or says why not. Only then does the source acknowledge its client.
 
 pub mod avro;
+mod datagrams;
 pub mod exec;
+pub mod http;
 mod ip_filter;
 mod lines;
 pub mod netcat;
+mod netcat_udp;
 mod pieces;
 mod processor;
 mod seq;
 mod spooldir;
 mod stress;
+pub mod syslog;
 mod taildir;
 mod thrift;
 mod watch;
@@ -27,8 +31,21 @@ pub use processor::{ChannelProcessor, Each, Pipeline};
 use crate::config::{ComponentType, Props};
 
 /// All source types that the agent has.
-pub const TYPES: &[ComponentType<SourceBuilder>] =
-    &[avro::TYPE, thrift::TYPE, netcat::TYPE, exec::TYPE, seq::TYPE, stress::TYPE, spooldir::TYPE, taildir::TYPE];
+pub const TYPES: &[ComponentType<SourceBuilder>] = &[
+    avro::TYPE,
+    thrift::TYPE,
+    syslog::TCP_TYPE,
+    syslog::MULTIPORT_TYPE,
+    syslog::UDP_TYPE,
+    http::TYPE,
+    netcat::TYPE,
+    netcat_udp::TYPE,
+    exec::TYPE,
+    spooldir::TYPE,
+    taildir::TYPE,
+    seq::TYPE,
+    stress::TYPE,
+];
 
 /// Reads a source's configuration; `None` when it has errors, which the properties have noted.
 pub type SourceBuilder = fn(&mut Props<'_>) -> Option<Box<dyn SourceConfig>>;

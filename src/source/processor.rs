@@ -189,6 +189,12 @@ impl ChannelProcessor {
         self.shared.channels.iter().map(|channel| channel.transaction_capacity()).max().unwrap_or(0)
     }
 
+    /// The most events that all channels take at once.
+    pub fn transaction_capacity(&self) -> usize {
+        let capacities = self.shared.channels.iter().map(|channel| channel.transaction_capacity());
+        capacities.min().unwrap_or(1).max(1)
+    }
+
     /// Delivers a batch as one transaction, with one wait for room. An error is the first refusing channel's reason.
     pub async fn deliver(&self, mut batch: Batch, stop: &CancellationToken) -> Result<(), ChannelError> {
         let events = batch.len();

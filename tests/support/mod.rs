@@ -20,7 +20,7 @@ pub use agent::{Launch, TestAgent, counter};
 pub use avro::{Answer, AvroClient, AvroPeer, AvroServer, array, batch, first_append, greeting, request};
 pub use conversation::Conversation;
 pub use events::{Event, avro_to_files, expect_kept_events, kept_events, keys, listed, wait_for_kept_events};
-pub use http::{Reply, http};
+pub use http::{Reply, http, post};
 pub use java::{free_port, interop, java, java_peers, make_key_stores, real_flume, wait_for_port};
 
 /// The program under test.
