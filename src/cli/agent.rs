@@ -1,6 +1,7 @@
 //! `agent`: reads a configuration, runs what it says, follows its changes, and stops in order.
 
 use std::path::{Path, PathBuf};
+use std::pin::pin;
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
@@ -365,16 +366,16 @@ async fn live(
 
     info!("{stopped_by}: stopping");
     let now = CancellationToken::new();
-    let cut_short = tokio::spawn({
-        let now = now.clone();
-        async move {
-            let signal = signals.stop().await;
+    let mut stopping = pin!(agent.stop(&now));
+    let lost = tokio::select! {
+        biased;
+        lost = &mut stopping => lost,
+        signal = signals.stop() => {
             warn!("{signal} again: ending at once");
             now.cancel();
+            stopping.await
         }
-    });
-    let lost = agent.stop(&now).await;
-    cut_short.abort();
+    };
     monitoring.cancel();
     if lost == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }

@@ -217,10 +217,9 @@ impl Counter {
             if !self.stop.is_cancelled() {
                 self.outlet.counters().event_write_fail.add(1);
             }
-            self.complain(&format_args!(
-                "the {} events of batch {sequence} go back to the channel: {why}",
-                batch.take.batch().len()
-            ));
+            let events = batch.take.batch().len();
+            drop(batch);
+            self.complain(&format_args!("the {events} events of batch {sequence} go back to the channel: {why}"));
         }
     }
 
