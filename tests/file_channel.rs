@@ -62,7 +62,7 @@ fn a_stop_loses_nothing_that_waits() {
 
 /// How often an agent is killed; a night has time for more.
 fn kills() -> usize {
-    if std::env::var_os("NIGHTLY").is_some() { 300 } else { 8 }
+    if std::env::var_os("NIGHTLY").is_some() { 500 } else { 40 }
 }
 
 /// What clients were told to be accepted.
