@@ -63,12 +63,20 @@ impl Reader<'_> {
                 state.reader_waits = false;
                 continue;
             };
-            match state.segments.range(position.segment..).next() {
-                Some((number, segment)) if *number == position.segment => return Some((position, segment.clone())),
+            let mut from_here = state.segments.range(position.segment..);
+            let next = match from_here.next() {
+                Some((number, segment)) if *number == position.segment => {
+                    let is_read = position.offset >= segment.len || position.event >= segment.end;
+                    match from_here.next() {
+                        // It may be gone, and was written anew.
+                        Some((next, _)) if is_read => Some(*next),
+                        _ => return Some((position, segment.clone())),
+                    }
+                }
                 // All of it was done, and it is gone.
-                Some((number, _)) => state.cold = Some(Position { segment: *number, offset: START, ..position }),
-                None => state.cold = None,
-            }
+                other => other.map(|(number, _)| *number),
+            };
+            state.cold = next.map(|segment| Position { segment, offset: START, ..position });
         }
     }
 
@@ -83,7 +91,7 @@ impl Reader<'_> {
             Some((of, end, scanner)) if of == number && end == segment.len && scanner.at() == position.offset => {
                 scanner
             }
-            _ => Scanner::new(self.shared.fs.open(&segment.path)?, number, position.offset, segment.len),
+            _ => Scanner::new(self.shared.fs.open_to_read(&segment.path)?, number, position.offset, segment.len),
         };
         let mut runs: Vec<Run> = Vec::new();
         let mut at_end = true;
@@ -116,16 +124,25 @@ impl Reader<'_> {
         let shared = self.shared;
         let _entry = shared.ledger.entry();
         let mut state = shared.state();
-        let now = state.segments.get(&position.segment).map(|segment| (segment.len, segment.end));
+        let now = state.segments.get(&position.segment).map(|segment| segment.len);
         // Cut short while it was read: what was not durable stands in the next one.
-        let Some((len, end)) = now.filter(|(len, _)| *len >= read.len) else { return };
+        let Some(len) = now.filter(|len| *len >= read.len) else { return };
+        let following = state.segments.range(position.segment + 1..).next();
+        let following = following.map(|(number, segment)| (*number, segment.first));
+        // From here on, events stand in the next segment, and perhaps in this one.
+        let limit = following.map_or(state.written, |(_, first)| first);
+        let mut is_over = at_end && len == read.len;
         let mut expected = position.event;
         let mut lost = 0;
         for mut run in runs {
             if run.end() <= expected {
                 continue;
             }
-            lost += shared.lose(&mut state, expected, run.position.event.max(expected));
+            if run.position.event > limit && state.done.count_missing(expected, run.position.event) > 0 {
+                is_over = true;
+                break;
+            }
+            lost += shared.lose(&mut state, expected, run.position.event);
             let before = expected.saturating_sub(run.position.event);
             run.batch.advance(before as usize);
             run.position.event += before;
@@ -133,20 +150,13 @@ impl Reader<'_> {
             state.admit(run.position, run.batch, run.bytes);
         }
         let mut next = Position { event: expected, segment: position.segment, offset };
-        if at_end && len == read.len {
-            lost += shared.lose(&mut state, expected, end);
-            next.event = expected.max(end);
+        if is_over {
             // Nothing else stands before the next segment, or at all.
-            let following = state.segments.range(position.segment + 1..).next();
-            let first = match following {
-                Some((number, segment)) => {
-                    (next.segment, next.offset) = (*number, START);
-                    segment.first
-                }
-                None => state.written,
-            };
-            lost += shared.lose(&mut state, next.event, first);
-            next.event = next.event.max(first);
+            lost += shared.lose(&mut state, expected, limit);
+            next.event = expected.max(limit);
+            if let Some((number, _)) = following {
+                (next.segment, next.offset) = (number, START);
+            }
         }
         state.moved += offset - position.offset;
         state.cold = (next.event < state.written).then_some(next);

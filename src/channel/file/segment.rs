@@ -72,15 +72,16 @@ pub fn header(number: u64, first: u64) -> [u8; START as usize] {
     header
 }
 
-/// Whether nothing was written to a segment after it was begun.
+/// Whether a segment has nothing but its beginning, or a part of that.
 pub fn is_unused(file: Arc<dyn File>, number: u64) -> io::Result<bool> {
     let len = file.len()?;
     let mut scanner = Scanner::new(file, number, START, len);
-    Ok(match scanner.next()? {
-        Some(Found::Record { header, .. }) => header.kind == Kind::Key && scanner.at() == len,
-        Some(Found::Damage { .. }) => false,
-        None => true,
-    })
+    while let Some(found) = scanner.next()? {
+        if matches!(found, Found::Record { header, .. } if header.kind != Kind::Key) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The number of the first event, as a segment's beginning says; `None` when it is damaged.
@@ -190,8 +191,8 @@ impl fmt::Display for Place<'_> {
     }
 }
 
-/// Copies bytes of a segment that are no records into the directory `damaged` beside it, for people to look at. Returns
-/// the copy.
+/// Copies bytes of a segment that are no records into the directory `damaged` beside it, for people to look at. They are
+/// durable there. Returns the copy.
 pub fn set_aside(fs: &dyn FileSystem, file: &dyn File, Place(path, from, to): Place<'_>) -> io::Result<PathBuf> {
     let directory = path.parent().unwrap_or(Path::new(".")).join("damaged");
     fs.create_directory(&directory)?;
@@ -209,6 +210,8 @@ pub fn set_aside(fs: &dyn FileSystem, file: &dyn File, Place(path, from, to): Pl
         target.write_at(&[IoSlice::new(&buffer[..read])], at - from)?;
         at += read as u64;
     }
+    target.sync()?;
+    fs.sync_directory(&directory)?;
     Ok(copy)
 }
 

@@ -375,6 +375,8 @@ async fn what_is_removed_under_a_channel_is_written_anew() {
 async fn a_data_directory_that_fails_leaves_the_others() {
     let fs = Simulated::default();
     let channel = open(&fs, &config()).await;
+    put(&channel, &batch(&["a0"])).await.expect("room");
+    // From here on, the free space is known.
     put(&channel, &batch(&["a"])).await.expect("room");
     let turn = if fs.list(Path::new("/data")).expect("there").is_empty() { "/more" } else { "/data" };
     fs.fail_in(Some(Path::new(turn)));
@@ -385,8 +387,217 @@ async fn a_data_directory_that_fails_leaves_the_others() {
     fs.fail_in(None);
     channel.stop().await;
     let again = open(&fs.crash(1), &config()).await;
-    assert_eq!(drain(&again).await, ["a", "b", "c", "d", "e", "f", "g", "h"]);
+    assert_eq!(drain(&again).await, ["a0", "a", "b", "c", "d", "e", "f", "g", "h"]);
     again.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_a_failed_sync_and_a_crash_after_it() {
+    let config = FileConfig { checkpoint_on_close: false, fsync_interval: Some(Duration::ZERO), ..one_segment() };
+    for seed in 0..30 {
+        let fs = Simulated::default();
+        let channel = open(&fs, &config).await;
+        let lazy = FileConfig { fsync_interval: Some(Duration::from_secs(3600)), ..config.clone() };
+        assert!(lazy.apply(&channel));
+        let names: Vec<String> = (0..6).map(|n| format!("{n}{}", "x".repeat(500))).collect();
+        for name in &names {
+            put(&channel, &batch(&[name])).await.expect("room");
+        }
+        // The next call is a sync, with or without a put before it.
+        let call = fs.calls();
+        fs.fail(call..call + 1);
+        assert!(config.apply(&channel));
+        while fs.calls() <= call {
+            tokio::task::yield_now().await;
+        }
+        put(&channel, &batch(&["last"])).await.expect("it recovers");
+        assert!(FileConfig { fsync_interval: None, ..config.clone() }.apply(&channel));
+        put(&channel, &batch(&["durable"])).await.expect("room");
+        let again = open(&fs.crash(seed), &config).await;
+        let drained = drain(&again).await;
+        again.stop().await;
+        channel.stop().await;
+        assert_eq!(drained[..6], names, "seed {seed}");
+        assert_eq!(drained[6..], ["last", "durable"], "seed {seed}");
+    }
+}
+
+#[tokio::test]
+async fn a_rewriting_that_fails_at_any_call_leaves_a_channel_that_opens() {
+    let config = FileConfig { checkpoint_on_close: false, ..config() };
+    let lazy = FileConfig { fsync_interval: Some(Duration::from_secs(3600)), max_file_size: 1 << 20, ..config.clone() };
+    for calls in 1..25 {
+        for spared in 0..4 {
+            let fs = Simulated::default();
+            let channel = open(&fs, &lazy).await;
+            for body in ["a", "b", "c"] {
+                put(&channel, &batch(&[body])).await.expect("room");
+            }
+            // The sync, then all but some of the calls that are made to recover.
+            let call = fs.calls();
+            fs.fail(call..call + 1);
+            assert!(config.apply(&channel));
+            put(&channel, &batch(&["maybe"])).await.ok();
+            let call = fs.calls() + spared;
+            fs.fail(call..call + calls);
+            put(&channel, &batch(&["d"])).await.ok();
+            fs.fail(0..0);
+            put(&channel, &batch(&["e"])).await.expect("it recovers");
+            let left = fs.killed();
+            channel.stop().await;
+            let again = open(&left, &config).await;
+            let drained = drain(&again).await;
+            again.stop().await;
+            assert_eq!(drained[..3], ["a", "b", "c"], "{calls} calls after {spared}");
+            assert_eq!(drained.last().map(String::as_str), Some("e"), "{calls} calls after {spared}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_look_at_the_disk_that_fails_costs_no_put() {
+    let fs = Simulated::default();
+    let channel = open(&fs, &one_segment()).await;
+    put(&channel, &batch(&["a"])).await.expect("room");
+    // Looks for the free space, which is not known yet.
+    let call = fs.calls();
+    fs.fail(call..call + 1);
+    put(&channel, &batch(&["b"])).await.expect("there is room");
+    put(&channel, &batch(&["c"])).await.expect("there is room");
+    // A put is one write, one sync, and a look whether the file is there.
+    let look = fs.calls() + 2;
+    fs.fail(look..look + 1);
+    put(&channel, &batch(&["refused"])).await.expect_err("it may be gone");
+    let room = fs.content(Path::new("/data/segment-0000000002")).len() as u64 + 400;
+    let used: u64 = ["1", "2"]
+        .map(|number| fs.content(&Path::new("/data").join(format!("segment-000000000{number}"))).len() as u64)
+        .iter()
+        .sum();
+    // Less than the segment would take a second time.
+    fs.set_capacity(used + one_segment().minimum_required_space + room);
+    put(&channel, &batch(&["d"])).await.expect("it recovers");
+    assert_eq!(drain(&channel).await, ["a", "b", "c", "d"]);
+    channel.stop().await;
+}
+
+#[tokio::test]
+async fn segments_go_while_writing_fails() {
+    let fs = Simulated::default();
+    let config = FileConfig { max_file_size: 300, checkpoint_interval: Duration::from_millis(1), ..one_segment() };
+    let channel = open(&fs, &config).await;
+    for n in 0..30 {
+        put(&channel, &batch(&[&format!("event {n}")])).await.expect("room");
+    }
+    let segments = || fs.list(Path::new("/data")).expect("listed").iter().filter(|n| n.starts_with("segment")).count();
+    let before = segments();
+    assert!(before > 5, "{before} segments");
+    fs.set_capacity(0);
+    put(&channel, &batch(&[&"x".repeat(500)])).await.expect_err("no room");
+    // Room for a checkpoint, but not for puts.
+    fs.set_capacity(40_000 + 900);
+    assert_eq!(drain(&channel).await.len(), 30);
+    tokio::time::timeout(Duration::from_secs(5), async {
+        while segments() > 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await
+    .expect("delivered segments are removed");
+    channel.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_removed_and_written_anew_is_not_asked_for_after_a_kill() {
+    let fs = Simulated::default();
+    let config = FileConfig { memory_bytes: 0, ..one_segment() };
+    let channel = open(&fs, &config).await;
+    put(&channel, &batch(&["a"])).await.expect("room");
+    channel.stop().await;
+    let channel = open(&fs, &config).await;
+    put(&channel, &batch(&["b"])).await.expect("room");
+    channel.take(1).await.expect("an event").commit();
+    let path = Path::new("/data/segment-0000000002");
+    assert!(fs.content(path).len() > segment::START as usize);
+    fs.remove(path).expect("it was there");
+    put(&channel, &batch(&["refused"])).await.expect_err("nobody would find it");
+    put(&channel, &batch(&["c"])).await.expect("it recovers");
+    let left = fs.killed();
+    // Its sinks go on at once, too.
+    assert_eq!(drain(&channel).await, ["b", "c"]);
+    channel.stop().await;
+    let again = open(&left, &config).await;
+    let drained = drain(&again).await;
+    again.stop().await;
+    assert_eq!(drained[drained.len() - 2..], ["b", "c"]);
+}
+
+#[tokio::test]
+async fn a_full_disk_does_not_keep_it_from_opening_and_draining() {
+    let (fs, records) = small_log(&one_segment()).await;
+    // A transaction that was cut off.
+    fs.damage(Path::new(SEGMENT), |bytes| bytes.truncate(records[3].1 - 3));
+    fs.set_capacity(0);
+    let channel = channel(&fs, &one_segment());
+    channel.start().await.expect("it opens");
+    assert_eq!(drain(&channel).await, ["zero", "one", "two"]);
+    fs.set_capacity(1 << 30);
+    put(&channel, &batch(&["next"])).await.expect("room");
+    channel.stop().await;
+    let again = open(&fs, &one_segment()).await;
+    assert_eq!(drain(&again).await, ["next"]);
+    again.stop().await;
+}
+
+#[tokio::test]
+async fn a_disk_that_takes_no_writes_delivers() {
+    let fs = Simulated::default();
+    let config = FileConfig { memory_bytes: 0, ..config() };
+    let channel = open(&fs, &config).await;
+    let names: Vec<String> = (0..30).map(|n| format!("event {n}")).collect();
+    for name in &names {
+        put(&channel, &batch(&[name])).await.expect("room");
+    }
+    fs.set_read_only();
+    let drained = tokio::time::timeout(Duration::from_secs(5), drain(&channel)).await;
+    assert_eq!(drained.expect("it delivers"), names);
+    channel.stop().await;
+}
+
+#[tokio::test]
+async fn without_the_copy_of_the_checkpoint_segments_still_go() {
+    let fs = Simulated::default();
+    let mut config = config();
+    config.directories.backup = Some("/backup".into());
+    let channel = open(&fs, &config).await;
+    for n in 0..30 {
+        put(&channel, &batch(&[&format!("event {n}")])).await.expect("room");
+    }
+    fs.fail_in(Some(Path::new("/backup")));
+    assert_eq!(drain(&channel).await.len(), 30);
+    channel.stop().await;
+    let left = ["/data", "/more"].map(|path| fs.list(Path::new(path)).expect("listed").len());
+    assert_eq!(left.iter().sum::<usize>(), 1, "the last one stays");
+}
+
+#[tokio::test]
+async fn puts_that_were_not_synced_are_when_each_is_to_be() {
+    let fs = Simulated::default();
+    let lazy = FileConfig { fsync_interval: Some(Duration::from_secs(3600)), ..one_segment() };
+    let channel = open(&fs, &lazy).await;
+    put(&channel, &batch(&["a"])).await.expect("room");
+    let calls = fs.calls();
+    assert!(one_segment().apply(&channel));
+    tokio::time::timeout(Duration::from_secs(5), async {
+        while fs.calls() < calls + 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await
+    .expect("it is synced");
+    let again = open(&fs.crash(3), &lazy).await;
+    assert_eq!(drain(&again).await, ["a"]);
+    again.stop().await;
+    channel.stop().await;
 }
 
 #[tokio::test]
@@ -481,20 +692,17 @@ async fn what_is_encrypted_needs_its_key() {
 }
 
 /// A log of four transactions, as a process that was killed leaves it, and where each record begins and ends.
-fn small_log(config: &FileConfig) -> (Simulated, Vec<(usize, usize)>) {
+async fn small_log(config: &FileConfig) -> (Simulated, Vec<(usize, usize)>) {
     let fs = Simulated::default();
     let seal = Seal::new(&config.keys).expect("random numbers");
     let mut ends = vec![segment::beginning(1, 0, seal.as_deref()).len()];
-    let left = runtime().block_on(async {
-        let channel = open(&fs, config).await;
-        for body in ["zero", "one", "two", "three"] {
-            put(&channel, &batch(&[body])).await.expect("room");
-            ends.push(fs.content(Path::new(SEGMENT)).len());
-        }
-        let left = fs.killed();
-        channel.stop().await;
-        left
-    });
+    let channel = open(&fs, config).await;
+    for body in ["zero", "one", "two", "three"] {
+        put(&channel, &batch(&[body])).await.expect("room");
+        ends.push(fs.content(Path::new(SEGMENT)).len());
+    }
+    let left = fs.killed();
+    channel.stop().await;
     (left, ends.windows(2).map(|pair| (pair[0], pair[1])).collect())
 }
 
@@ -506,9 +714,9 @@ fn every_flipped_bit_and_every_truncation_costs_only_what_it_hits() {
 }
 
 fn costs_only_what_it_hits(config: &FileConfig) {
-    let (fs, records) = small_log(config);
-    let all = ["zero", "one", "two", "three"];
     let runtime = runtime();
+    let (fs, records) = runtime.block_on(small_log(config));
+    let all = ["zero", "one", "two", "three"];
     let len = records[3].1;
     // Before each put.
     let key = config.keys.active().map_or(0, |(alias, _)| Seal::record_len(alias) as usize);
@@ -534,13 +742,9 @@ fn costs_only_what_it_hits(config: &FileConfig) {
     }
 }
 
-#[test]
-fn damage_behind_the_checkpoint_is_found_when_it_is_read() {
-    let (fs, records) = small_log(&one_segment());
-    runtime().block_on(read_damaged(fs, records));
-}
-
-async fn read_damaged(fs: Simulated, records: Vec<(usize, usize)>) {
+#[tokio::test]
+async fn damage_behind_the_checkpoint_is_found_when_it_is_read() {
+    let (fs, records) = small_log(&one_segment()).await;
     let first = open(&fs, &one_segment()).await;
     first.stop().await;
     fs.damage(Path::new(SEGMENT), |bytes| bytes[records[1].0 + 40] ^= 1);
@@ -560,6 +764,10 @@ struct Model {
     next: u64,
     must: BTreeSet<u64>,
     may: BTreeSet<u64>,
+    /// What comes before was durable when it was acknowledged, or is by now.
+    durable: u64,
+    /// What could still be read when the process was killed, though a sync of it may have failed before.
+    unsure: BTreeSet<u64>,
 }
 
 impl Model {
@@ -574,6 +782,14 @@ impl Model {
     /// After a crash, what was delivered may come again, and what was not acknowledged may come.
     fn crashed(&mut self) {
         self.may = (0..self.next).filter(|id| !self.must.contains(id)).collect();
+    }
+
+    /// After a crash that may have taken what was acknowledged and not durable yet.
+    fn lost_power(&mut self) {
+        let unsure = std::mem::take(&mut self.unsure);
+        self.must.retain(|id| *id < self.durable && !unsure.contains(id));
+        self.crashed();
+        self.durable = self.next;
     }
 
     /// Events come out, for good or not.
@@ -607,6 +823,9 @@ enum Step {
     Kill,
     Restart,
     FailOne(u64),
+    FailRange(u64, u64),
+    /// Makes what was acknowledged durable, unless that fails.
+    Sync,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -619,6 +838,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::Kill),
         1 => Just(Step::Restart),
         1 => (0u64..12).prop_map(Step::FailOne),
+        1 => (0u64..12, 1u64..25).prop_map(|(ahead, calls)| Step::FailRange(ahead, calls)),
+        1 => Just(Step::Sync),
     ];
     prop::collection::vec(step, 1..60)
 }
@@ -634,7 +855,20 @@ async fn run_steps(steps: Vec<Step>, config: FileConfig) {
                 let (ids, batch) = model.batch(events);
                 if put(&channel, &batch).await.is_ok() {
                     model.must.extend(ids);
+                    if durable {
+                        model.durable = model.next;
+                    }
                 }
+                continue;
+            }
+            Step::Sync => {
+                assert!(FileConfig { fsync_interval: None, ..config.clone() }.apply(&channel));
+                let (ids, batch) = model.batch(1);
+                if put(&channel, &batch).await.is_ok() {
+                    model.must.extend(ids);
+                    model.durable = model.next;
+                }
+                assert!(config.apply(&channel));
                 continue;
             }
             Step::GiveUp(events) => {
@@ -656,6 +890,9 @@ async fn run_steps(steps: Vec<Step>, config: FileConfig) {
                     late.commit(first);
                     model.must.extend(first_ids);
                 }
+                if durable {
+                    model.durable = model.next;
+                }
                 continue;
             }
             Step::Take(max, commit) => {
@@ -673,17 +910,24 @@ async fn run_steps(steps: Vec<Step>, config: FileConfig) {
                 fs.fail(call..call + 1);
                 continue;
             }
-            Step::Crash(seed) if durable => {
-                model.crashed();
+            Step::FailRange(ahead, calls) => {
+                let call = fs.calls() + ahead;
+                fs.fail(call..call + calls);
+                continue;
+            }
+            Step::Crash(seed) => {
+                model.lost_power();
                 fs.crash(seed)
             }
-            Step::Crash(_) | Step::Kill => {
+            Step::Kill => {
                 model.crashed();
+                model.unsure.extend(model.must.range(model.durable..));
                 fs.killed()
             }
             Step::Restart => {
                 fs.fail(0..0);
                 channel.stop().await;
+                model.durable = model.next;
                 fs.clone()
             }
         };
