@@ -300,7 +300,10 @@ impl FileChannel {
         shared.counters.capacity.set(new.capacity as u64);
         *config = new.clone();
         drop(config);
-        shared.change(|state| state.budget = new.memory_bytes);
+        shared.change(|state| {
+            state.budget = new.memory_bytes;
+            state.reconfigured = true;
+        });
         true
     }
 }

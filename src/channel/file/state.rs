@@ -72,6 +72,8 @@ pub struct State {
     pub phase: Phase,
     /// Why puts are refused although it is open.
     pub ailment: Option<ChannelError>,
+    /// Whether the configuration is another one since the writer looked.
+    pub reconfigured: bool,
     /// Puts for the writer.
     pub inbox: Vec<Request>,
     /// Ranges that are done and not in the log yet.
@@ -115,6 +117,7 @@ impl State {
         Self {
             phase: Phase::Closed(why.to_owned()),
             ailment: None,
+            reconfigured: false,
             inbox: Vec::new(),
             unlogged: Ranges::default(),
             writer: Waits::No,

@@ -185,7 +185,8 @@ impl Writer {
             }
             let timers = [linger, self.sync_due(), self.checkpoint_due(state.moved), ailing.then_some(self.retry)];
             let due = timers.into_iter().flatten().min();
-            if stopping || !state.inbox.is_empty() || due.is_some_and(|due| due <= now) {
+            let reconfigured = std::mem::take(&mut state.reconfigured);
+            if stopping || reconfigured || !state.inbox.is_empty() || due.is_some_and(|due| due <= now) {
                 let requests = std::mem::take(&mut state.inbox).into();
                 let done = if ailing { Ranges::default() } else { std::mem::take(&mut state.unlogged) };
                 return Work { requests, done, stopping };
