@@ -14,11 +14,15 @@ use super::segment::{Found, Place, START, Scanner, Segment, set_aside};
 use super::state::Phase;
 use crate::event::Batch;
 
+/// The most sets of headers, and buffers, of events that are ready as one: whoever takes a few of them looks at all.
+const MAX_SETS: usize = 256;
+
 /// Events that follow each other, and what they take.
 struct Run {
     position: Position,
     batch: Batch,
     bytes: usize,
+    records: usize,
 }
 
 impl Run {
@@ -102,7 +106,7 @@ impl Reader<'_> {
                     let bytes = payload.len();
                     let payload = unseal(segment.seal.as_deref(), &header, at, payload);
                     match payload.and_then(|payload| decode_put(&header, payload)) {
-                        Some(batch) => join(&mut runs, Run { position: place, batch, bytes }),
+                        Some(batch) => add(&mut runs, Run { position: place, batch, bytes, records: 1 }),
                         None => self.report(&scanner, segment, at, at + header.len()),
                     }
                 }
@@ -190,13 +194,58 @@ pub fn report_damage(shared: &Shared, scanner: &Scanner, Place(path, from, to): 
     }
 }
 
+/// Adds the events of a record.
+fn add(runs: &mut Vec<Run>, mut record: Run) {
+    while record.batch.header_sets().len() > MAX_SETS {
+        let (events, bytes) = (record.batch.len(), record.bytes);
+        let batch = record.batch.split_to(MAX_SETS);
+        let part = Run { batch, bytes: bytes * MAX_SETS.min(events) / events, ..record };
+        record.position.event = part.end();
+        record.bytes -= part.bytes;
+        runs.push(part);
+    }
+    if !record.batch.is_empty() {
+        join(runs, record);
+    }
+}
+
 /// Adds events to the last run when they follow it.
 fn join(runs: &mut Vec<Run>, next: Run) {
+    let sets = |run: &Run| run.batch.header_sets().len();
     match runs.last_mut() {
-        Some(last) if last.end() == next.position.event => {
+        Some(last)
+            if last.end() == next.position.event && last.records < MAX_SETS && sets(last) + sets(&next) <= MAX_SETS =>
+        {
             last.batch.append(next.batch);
             last.bytes += next.bytes;
+            last.records += 1;
         }
         _ => runs.push(next),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Event;
+
+    #[test]
+    fn events_with_headers_of_their_own_are_ready_in_small_parts() {
+        let mut runs = Vec::new();
+        for record in 0..3u64 {
+            let event = |n: u64| Event::new(n.to_string()).with("n", &n.to_string());
+            let batch: Batch = (record * 1000..(record + 1) * 1000).map(event).collect();
+            let position = Position { event: record * 1000, segment: 1, offset: record };
+            add(&mut runs, Run { position, batch, bytes: 5000, records: 1 });
+        }
+        assert!(runs.iter().all(|run| run.batch.header_sets().len() <= MAX_SETS));
+        assert_eq!(runs.iter().map(|run| run.bytes).sum::<usize>(), 15_000);
+        let mut next = 0;
+        for run in runs {
+            assert_eq!(run.position.event, next);
+            assert_eq!(run.batch.get(0).body(), next.to_string().as_bytes());
+            next = run.end();
+        }
+        assert_eq!(next, 3000);
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use futures_util::FutureExt as _;
 use proptest::prelude::*;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -17,8 +18,13 @@ use crate::selector::{Routes, Selector};
 use crate::source::{ChannelProcessor, Pipeline};
 
 /// Small enough that a few events are many.
-const TUNING: Tuning =
-    Tuning { linger: Duration::ZERO, retry: Duration::from_millis(1), checkpoint_bytes: 700, piece_bytes: 200 };
+const TUNING: Tuning = Tuning {
+    linger: Duration::ZERO,
+    retry: Duration::from_millis(1),
+    checkpoint_bytes: 700,
+    piece_bytes: 200,
+    in_flight_bytes: 64 << 20,
+};
 const SEGMENT: &str = "/data/segment-0000000001";
 
 pub fn config() -> FileConfig {
@@ -216,6 +222,23 @@ async fn many_puts_share_a_sync() {
 }
 
 #[tokio::test]
+async fn a_put_that_nobody_waits_for_keeps_its_room_until_it_is_written() {
+    let fs = Simulated::default();
+    let tuning = Tuning { in_flight_bytes: 1000, ..TUNING };
+    let channel = FileChannel::new("c1", one_segment(), tuning, Arc::new(fs.clone()), &Metrics::default());
+    channel.start().await.expect("it opens");
+    put(&channel, &batch(&["first"])).await.expect("room");
+    fs.slow_down(Duration::from_millis(500));
+    let large = batch(&[&"x".repeat(400)]);
+    let mut reserved = channel.reserve(&large, Patience::KeepAlive).await.expect("room");
+    assert!(reserved.prepare(&large).now_or_never().is_none());
+    drop(reserved);
+    assert!(channel.0.in_flight.available_permits() < 200, "it is on its way");
+    channel.stop().await;
+    assert_eq!(channel.0.in_flight.available_permits(), 1000);
+}
+
+#[tokio::test]
 async fn a_prepared_put_that_is_dropped_does_not_appear() {
     let fs = Simulated::default();
     let channel = open(&fs, &config()).await;
@@ -396,7 +419,10 @@ async fn what_was_acknowledged_survives_a_failed_sync_and_a_crash_after_it() {
     let config = FileConfig { checkpoint_on_close: false, fsync_interval: Some(Duration::ZERO), ..one_segment() };
     for seed in 0..30 {
         let fs = Simulated::default();
-        let channel = open(&fs, &config).await;
+        // No checkpoint comes between the puts.
+        let tuning = Tuning { checkpoint_bytes: u64::MAX, ..TUNING };
+        let channel = FileChannel::new("c1", config.clone(), tuning, Arc::new(fs.clone()), &Metrics::default());
+        channel.start().await.expect("it opens");
         let lazy = FileConfig { fsync_interval: Some(Duration::from_secs(3600)), ..config.clone() };
         assert!(lazy.apply(&channel));
         let names: Vec<String> = (0..6).map(|n| format!("{n}{}", "x".repeat(500))).collect();
