@@ -26,7 +26,7 @@ struct World {
     random: Random,
     capacity: u64,
     calls: u64,
-    failing: std::ops::Range<u64>,
+    failing: Vec<std::ops::Range<u64>>,
     slowness: Duration,
     broken: Option<PathBuf>,
     read_only: bool,
@@ -135,7 +135,11 @@ impl World {
     fn call(&mut self) -> io::Result<()> {
         let number = self.calls;
         self.calls += 1;
-        if self.failing.contains(&number) { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
+        if self.failing.iter().any(|range| range.contains(&number)) {
+            Err(io::Error::from_raw_os_error(5))
+        } else {
+            Ok(())
+        }
     }
 
     /// The same for a call that names a path, or a file that was opened by it.
@@ -181,7 +185,7 @@ impl Default for Simulated {
             random: Random(0),
             capacity: 1 << 40,
             calls: 0,
-            failing: 0..0,
+            failing: Vec::new(),
             slowness: Duration::ZERO,
             broken: None,
             read_only: false,
@@ -235,7 +239,7 @@ impl Simulated {
             random,
             capacity,
             calls: 0,
-            failing: 0..0,
+            failing: Vec::new(),
             slowness: Duration::ZERO,
             broken: None,
             read_only: false,
@@ -261,13 +265,18 @@ impl Simulated {
 
     /// Makes the calls of these numbers fail.
     pub fn fail(&self, calls: std::ops::Range<u64>) {
-        self.world().failing = calls;
+        self.fail_in_turn([calls]);
+    }
+
+    /// The same for several ranges of them.
+    pub fn fail_in_turn(&self, calls: impl Into<Vec<std::ops::Range<u64>>>) {
+        self.world().failing = calls.into();
     }
 
     /// Makes all calls from now on fail, or none.
     pub fn fail_all(&self, fail: bool) {
         let mut world = self.world();
-        world.failing = if fail { world.calls..u64::MAX } else { 0..0 };
+        world.failing = vec![if fail { world.calls..u64::MAX } else { 0..0 }];
     }
 
     /// Makes every sync take so long.

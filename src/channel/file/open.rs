@@ -358,10 +358,18 @@ impl<'a> Replay<'a> {
         let known: Ranges = self.done.iter().chain(self.seen.iter()).collect();
         let gaps: Vec<_> = known.missing(from, self.next).collect();
         self.lost = gaps.iter().map(|(from, to)| to - from).sum();
+        let last = self.segments.last_key_value().map_or(0, |(_, segment)| segment.first);
+        let at_end = gaps.iter().all(|(from, _)| *from >= last);
         for (from, to) in gaps {
             self.done.insert(from, to);
         }
-        if self.lost > 0 {
+        if self.lost > 0 && at_end {
+            warn!(
+                "The records of {} events of the last segment are missing or damaged, as when the machine stops \
+                 before they are durable and acknowledged [channel={}]",
+                self.lost, self.shared.name
+            );
+        } else if self.lost > 0 {
             error!("The records of {} events are missing or damaged [channel={}]", self.lost, self.shared.name);
         }
     }
