@@ -300,6 +300,21 @@ mod tests {
     }
 
     #[test]
+    fn a_beginning_that_was_cut_off_is_unused() {
+        let fs = Simulated::default();
+        fs.create_directory(Path::new("/d")).expect("made");
+        let check = |bytes: &[u8]| {
+            let file = fs.create(Path::new(PATH)).expect("made");
+            file.write_at(&[IoSlice::new(bytes)], 0).expect("room");
+            is_unused(file, 3).expect("readable")
+        };
+        let mut beginning = header(3, 0).to_vec();
+        beginning.extend_from_slice(Draft::key(b"what it is encrypted with").seal(0, 3, START, None));
+        assert!((0..=beginning.len()).all(|len| check(&beginning[..len])));
+        assert!(!check(&segment(&[b"one"]).0));
+    }
+
+    #[test]
     fn damage_is_set_aside() {
         let fs = Simulated::default();
         fs.create_directory(Path::new("/d")).expect("made");

@@ -55,7 +55,8 @@ pub fn channel(fs: &Simulated, config: &FileConfig) -> FileChannel {
 pub async fn open(fs: &Simulated, config: &FileConfig) -> FileChannel {
     let channel = channel(fs, config);
     if channel.start().await.is_err() {
-        channel.0.healthy().await.expect("it opens in the end");
+        let healthy = tokio::time::timeout(Duration::from_secs(30), channel.0.healthy());
+        healthy.await.expect("nothing keeps it closed").expect("it opens in the end");
     }
     channel
 }
@@ -78,7 +79,9 @@ pub fn bodies(batch: &Batch) -> Vec<String> {
 /// Takes everything for good.
 pub async fn drain(channel: &FileChannel) -> Vec<String> {
     let mut all = Vec::new();
+    let begun = std::time::Instant::now();
     while channel.counters().size.get() > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "nothing comes any more");
         let within = tokio::time::timeout(Duration::from_millis(20), channel.take(3)).await;
         // The size may go down without a take, when damage is found.
         let Ok(take) = within else { continue };
@@ -472,6 +475,27 @@ async fn a_rewriting_that_fails_at_any_call_leaves_a_channel_that_opens() {
         again.stop().await;
         assert_eq!(drained, ["a", "b", "c", "d"], "{calls} calls after {spared}");
     }
+}
+
+#[tokio::test]
+async fn puts_wait_for_as_much_room_as_they_need() {
+    let fs = Simulated::default();
+    let config = FileConfig { minimum_required_space: 100_000, ..one_segment() };
+    let channel = open(&fs, &config).await;
+    put(&channel, &batch(&["a"])).await.expect("room");
+    let large = batch(&[&"x".repeat(20_000)]);
+    let short = FileConfig { keep_alive: Duration::from_millis(30), ..config };
+    assert!(short.apply(&channel));
+    fs.set_capacity(110_000);
+    put(&channel, &large).await.expect_err("no room");
+    let refused = put(&channel, &large).await.expect_err("no room").to_string();
+    assert!(refused.contains("Usable space exhausted"), "{refused}");
+    // There is room for a small one, which says nothing of those that wait.
+    assert!(channel.reserve(&large, Patience::KeepAlive).await.is_err());
+    fs.set_capacity(1 << 30);
+    channel.reserve(&large, Patience::Endless).await.map(drop).expect("room");
+    put(&channel, &large).await.expect("room");
+    channel.stop().await;
 }
 
 #[tokio::test]
