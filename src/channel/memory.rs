@@ -400,10 +400,6 @@ impl TakeTransaction for Taken {
         &self.batch
     }
 
-    async fn prepare(&mut self) -> Result<(), ChannelError> {
-        Ok(())
-    }
-
     fn commit(&mut self) {
         let (events, slots) = (self.batch.len(), self.channel.slots_of(&self.batch));
         self.channel.counters.take_success.add(events as u64);

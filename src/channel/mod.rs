@@ -149,8 +149,11 @@ impl Put {
 pub trait TakeTransaction: Send {
     /// The events.
     fn batch(&self) -> &Batch;
-    /// Makes the take as durable as the channel promises.
-    async fn prepare(&mut self) -> Result<(), ChannelError>;
+    /// Makes the take as durable as the channel promises. Without this, a take that is lost with a crash is delivered
+    /// again.
+    async fn prepare(&mut self) -> Result<(), ChannelError> {
+        Ok(())
+    }
     /// Whether [`prepare`](Self::prepare) does anything.
     fn needs_prepare(&self) -> bool {
         false

@@ -29,6 +29,10 @@ impl FileSystem for Disk {
         Ok(Arc::new(OpenOptions::new().read(true).write(true).open(path)?))
     }
 
+    fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        Ok(Arc::new(fs::File::open(path)?))
+    }
+
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         fs::rename(from, to)
     }
@@ -39,17 +43,18 @@ impl FileSystem for Disk {
 
     fn create_directory(&self, path: &Path) -> io::Result<()> {
         // An empty path is the directory that we are in.
-        if path.as_os_str().is_empty() || path.is_dir() {
+        if path.as_os_str().is_empty() {
             return Ok(());
         }
-        match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => {
-                self.create_directory(parent)?;
-                fs::create_dir(path)?;
-                self.sync_directory(parent)
-            }
-            _ => fs::create_dir(path),
+        let parent = path.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        if path.is_dir() {
+            // An attempt that was cut off may have made it; one of somebody else may not be ours to sync.
+            self.sync_directory(parent).ok();
+            return Ok(());
         }
+        self.create_directory(parent)?;
+        fs::create_dir(path)?;
+        self.sync_directory(parent)
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {

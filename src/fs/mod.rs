@@ -24,6 +24,9 @@ pub trait FileSystem: Send + Sync {
     /// Opens a file that exists to read and write.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>>;
 
+    /// Opens a file that exists to read it only, as a disk that takes no writes any more still allows.
+    fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn File>>;
+
     /// Gives a file another name, which may be in another directory, in place of a file that has it.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
@@ -87,7 +90,7 @@ pub struct Lock {
 
 /// The whole content of a file of at most `limit` bytes.
 pub fn read(fs: &dyn FileSystem, path: &Path, limit: u64) -> io::Result<Vec<u8>> {
-    let file = fs.open(path)?;
+    let file = fs.open_to_read(path)?;
     let len = file.len()?;
     if len > limit {
         return Err(io::Error::other(format!("{len} bytes are more than expected, {limit}")));

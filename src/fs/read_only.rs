@@ -20,6 +20,10 @@ impl FileSystem for ReadOnly {
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        self.open_to_read(path)
+    }
+
+    fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         if self.empty.contains(path) {
             return Ok(Arc::new(Unchanged(None)));
         }

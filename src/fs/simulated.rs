@@ -26,9 +26,10 @@ struct World {
     random: Random,
     capacity: u64,
     calls: u64,
-    failing: std::ops::Range<u64>,
+    failing: Vec<std::ops::Range<u64>>,
     slowness: Duration,
     broken: Option<PathBuf>,
+    read_only: bool,
 }
 
 #[derive(Clone, Default)]
@@ -134,14 +135,24 @@ impl World {
     fn call(&mut self) -> io::Result<()> {
         let number = self.calls;
         self.calls += 1;
-        if self.failing.contains(&number) { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
+        if self.failing.iter().any(|range| range.contains(&number)) {
+            Err(io::Error::from_raw_os_error(5))
+        } else {
+            Ok(())
+        }
     }
 
-    /// The same for a call that names a path.
+    /// The same for a call that names a path, or a file that was opened by it.
     fn call_at(&mut self, path: &Path) -> io::Result<()> {
         self.call()?;
         let broken = self.broken.as_ref().is_some_and(|broken| path.starts_with(broken));
         if broken { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
+    }
+
+    /// The same for a call that changes something.
+    fn change_at(&mut self, path: &Path) -> io::Result<()> {
+        self.call_at(path)?;
+        if self.read_only { Err(io::ErrorKind::ReadOnlyFilesystem.into()) } else { Ok(()) }
     }
 
     fn directory(&mut self, path: &Path) -> io::Result<(&mut Directory, String)> {
@@ -174,9 +185,10 @@ impl Default for Simulated {
             random: Random(0),
             capacity: 1 << 40,
             calls: 0,
-            failing: 0..0,
+            failing: Vec::new(),
             slowness: Duration::ZERO,
             broken: None,
+            read_only: false,
         })))
     }
 }
@@ -227,9 +239,10 @@ impl Simulated {
             random,
             capacity,
             calls: 0,
-            failing: 0..0,
+            failing: Vec::new(),
             slowness: Duration::ZERO,
             broken: None,
+            read_only: false,
         })))
     }
 
@@ -252,13 +265,18 @@ impl Simulated {
 
     /// Makes the calls of these numbers fail.
     pub fn fail(&self, calls: std::ops::Range<u64>) {
-        self.world().failing = calls;
+        self.fail_in_turn([calls]);
+    }
+
+    /// The same for several ranges of them.
+    pub fn fail_in_turn(&self, calls: impl Into<Vec<std::ops::Range<u64>>>) {
+        self.world().failing = calls.into();
     }
 
     /// Makes all calls from now on fail, or none.
     pub fn fail_all(&self, fail: bool) {
         let mut world = self.world();
-        world.failing = if fail { world.calls..u64::MAX } else { 0..0 };
+        world.failing = vec![if fail { world.calls..u64::MAX } else { 0..0 }];
     }
 
     /// Makes every sync take so long.
@@ -271,7 +289,12 @@ impl Simulated {
         self.world().directories.remove(path);
     }
 
-    /// Makes all calls fail that name something in a directory, or none.
+    /// Refuses all changes from now on, as a disk does after an error.
+    pub fn set_read_only(&self) {
+        self.world().read_only = true;
+    }
+
+    /// Makes all calls fail that name something in a directory or use a file that was opened there, or none.
     pub fn fail_in(&self, directory: Option<&Path>) {
         self.world().broken = directory.map(Path::to_owned);
     }
@@ -304,24 +327,31 @@ impl Simulated {
 impl FileSystem for Simulated {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let mut world = self.world();
-        world.call_at(path)?;
+        world.change_at(path)?;
         world.inodes.push(Inode::default());
         let inode = world.inodes.len() - 1;
         world.change(path, |name| Change::Link(name, inode))?;
-        Ok(Arc::new(Open { fs: self.clone(), inode }))
+        Ok(Arc::new(Open { fs: self.clone(), inode, path: path.to_owned() }))
     }
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
+        if self.world().read_only {
+            return Err(io::ErrorKind::ReadOnlyFilesystem.into());
+        }
+        self.open_to_read(path)
+    }
+
+    fn open_to_read(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let mut world = self.world();
         world.call_at(path)?;
         let (directory, name) = world.directory(path)?;
         let inode = *directory.live.get(&name).ok_or(io::ErrorKind::NotFound)?;
-        Ok(Arc::new(Open { fs: self.clone(), inode }))
+        Ok(Arc::new(Open { fs: self.clone(), inode, path: path.to_owned() }))
     }
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut world = self.world();
-        world.call_at(from)?;
+        world.change_at(from)?;
         if from.parent() == to.parent() {
             let to = to.file_name().and_then(|name| name.to_str()).expect("a file's name").to_owned();
             return world.change(from, |from| Change::Rename(from, to));
@@ -335,20 +365,20 @@ impl FileSystem for Simulated {
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut world = self.world();
-        world.call_at(path)?;
+        world.change_at(path)?;
         world.change(path, Change::Unlink)
     }
 
     fn create_directory(&self, path: &Path) -> io::Result<()> {
         let mut world = self.world();
-        world.call_at(path)?;
+        world.change_at(path)?;
         world.directories.entry(path.to_owned()).or_default();
         Ok(())
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
         let mut world = self.world();
-        world.call_at(path)?;
+        world.change_at(path)?;
         let directory = world.directories.get_mut(path).ok_or(io::ErrorKind::NotFound)?;
         directory.durable = directory.live.clone();
         directory.unsynced.clear();
@@ -402,12 +432,13 @@ impl Drop for Held {
 struct Open {
     fs: Simulated,
     inode: usize,
+    path: PathBuf,
 }
 
 impl File for Open {
     fn read_at(&self, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut world = self.fs.world();
-        world.call()?;
+        world.call_at(&self.path)?;
         let content = &world.inodes[self.inode].live;
         let from = content.len().min(offset as usize);
         let len = buffer.len().min(content.len() - from);
@@ -418,7 +449,7 @@ impl File for Open {
     fn write_at(&self, pieces: &[IoSlice<'_>], offset: u64) -> io::Result<()> {
         let mut bytes: Vec<u8> = pieces.iter().flat_map(|piece| piece.iter().copied()).collect();
         let mut world = self.fs.world();
-        let mut outcome = world.call();
+        let mut outcome = world.change_at(&self.path);
         if outcome.is_err() {
             bytes.truncate(bytes.len() / 2);
         }
@@ -439,7 +470,7 @@ impl File for Open {
         let slowness = self.fs.world().slowness;
         thread::sleep(slowness);
         let mut world = self.fs.world();
-        let outcome = world.call();
+        let outcome = world.change_at(&self.path);
         let World { inodes, random, .. } = &mut *world;
         let inode = &mut inodes[self.inode];
         for edit in inode.unsynced.drain(..) {
@@ -453,7 +484,7 @@ impl File for Open {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         let mut world = self.fs.world();
-        world.call()?;
+        world.change_at(&self.path)?;
         let edit = Edit::Length(len as usize);
         let inode = &mut world.inodes[self.inode];
         edit.apply(&mut inode.live);
@@ -462,13 +493,13 @@ impl File for Open {
     }
 
     fn id(&self) -> io::Result<FileId> {
-        self.fs.world().call()?;
+        self.fs.world().call_at(&self.path)?;
         Ok(FileId(0, self.inode as u64))
     }
 
     fn len(&self) -> io::Result<u64> {
         let mut world = self.fs.world();
-        world.call()?;
+        world.call_at(&self.path)?;
         Ok(world.inodes[self.inode].live.len() as u64)
     }
 }

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
+use futures_util::future::try_join_all;
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
@@ -51,10 +52,19 @@ impl Begun {
         self.puts.iter().any(Put::needs_prepare)
     }
 
-    /// Makes it as durable as the channels promise.
+    /// Makes it as durable as the channels promise, in all of them at once. They are asked in order, so that batches
+    /// that are prepared beside each other have one order in each channel.
     async fn prepared(mut self) -> Result<Self, Refusal> {
-        for (put, (channel, part)) in self.puts.iter_mut().zip(&self.required) {
-            put.prepare(part).await.map_err(|error| Refusal { error, channel: *channel })?;
+        let puts = self.puts.iter_mut().zip(&self.required).filter(|(put, _)| put.needs_prepare());
+        let mut preparing = puts.map(|(put, (channel, part))| async {
+            put.prepare(part).await.map_err(|error| Refusal { error, channel: *channel })
+        });
+        match (preparing.next(), preparing.next()) {
+            (None, _) => {}
+            (Some(only), None) => only.await?,
+            (Some(first), Some(second)) => {
+                try_join_all([first, second].into_iter().chain(preparing)).await?;
+            }
         }
         Ok(self)
     }
@@ -434,6 +444,33 @@ mod tests {
     use crate::event::{Event, EventRef};
     use crate::interceptor::{Filter, Interceptor};
     use crate::metrics::{ChannelCounters, Metrics};
+
+    /// A put that is durable once the other one is on its way, too.
+    struct Meeting(Arc<tokio::sync::Barrier>);
+
+    #[async_trait::async_trait]
+    impl PutTransaction for Meeting {
+        fn needs_prepare(&self) -> bool {
+            true
+        }
+
+        async fn prepare(&mut self, _batch: &Batch) -> Result<(), ChannelError> {
+            self.0.wait().await;
+            Ok(())
+        }
+
+        fn commit(self: Box<Self>, _batch: Batch) {}
+    }
+
+    #[tokio::test]
+    async fn required_channels_make_durable_beside_each_other() {
+        let barrier = Arc::new(tokio::sync::Barrier::new(2));
+        let puts = (0..2).map(|_| Put::new(Meeting(Arc::clone(&barrier)))).collect();
+        let required = vec![(0, batch(1)), (1, batch(1))];
+        let begun = Begun { events: 1, required, puts, optional: Vec::new() };
+        let prepared = tokio::time::timeout(Duration::from_secs(5), begun.prepared()).await;
+        assert!(prepared.expect("neither waits for the other").is_ok());
+    }
 
     struct ToAll;
 

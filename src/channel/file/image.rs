@@ -139,7 +139,7 @@ impl Image {
     /// The file of a missing segment, if it is in this directory.
     pub fn find(&self, missing: &Missing, directory: &Path) -> Option<PathBuf> {
         let path = directory.join(file_name(missing.segment));
-        let file = self.shared.fs.open(&path).ok()?;
+        let file = self.shared.fs.open_to_read(&path).ok()?;
         let first = read_first(&*file, missing.segment).ok()??;
         (path != missing.path && first == self.segments.get(&missing.segment)?.first).then_some(path)
     }
@@ -362,7 +362,7 @@ impl<'a> Walk<'a> {
     /// Opens a segment; its beginning may be damaged.
     fn open(&mut self, number: u64, segment: &'a Segment, start: u64) -> io::Result<Option<Damage>> {
         let failed = |error| io::Error::other(format!("Could not read {}: {error}", segment.path.display()));
-        let file = match self.image.shared.fs.open(&segment.path) {
+        let file = match self.image.shared.fs.open_to_read(&segment.path) {
             // All of it was delivered in the meantime.
             Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 self.gone.insert(segment.first, segment.end);
@@ -381,12 +381,20 @@ impl<'a> Walk<'a> {
         Ok(begins_wrong.then(|| Damage { segment: number, path, from: 0, to: START.min(len), torn: false }))
     }
 
+    /// Whether events before this one are missing, which the next segment has.
+    fn is_behind_a_gap(&self, event: u64) -> bool {
+        let next = self.current.as_ref().and_then(|current| self.image.segments.range(current.number + 1..).next());
+        next.is_some_and(|(_, next)| event > next.first) && self.image.done.count_missing(self.expected, event) > 0
+    }
+
     fn piece(&mut self, found: Found) -> io::Result<Piece> {
         let (at, to) = match found {
             Found::Record { header, payload, at } if header.kind == Kind::Put => {
                 match decode_put(&header, payload) {
                     // Written anew, after a disk had failed.
                     Some(_) if header.end() <= self.expected => return Ok(Piece::Done),
+                    // What lacks before it stands in the next segment, and so does this.
+                    Some(_) if self.is_behind_a_gap(header.first) => return Ok(Piece::Done),
                     Some(mut batch) => {
                         let first = header.first.max(self.expected);
                         batch.advance((first - header.first) as usize);

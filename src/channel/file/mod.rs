@@ -72,9 +72,6 @@ pub const TYPE: ComponentType<ChannelBuilder> = ComponentType {
     build: |props| Some(Box::new(FileConfig::from_props(props)?)),
 };
 
-/// The most bytes of records that wait to be written; further puts wait until there are fewer.
-const IN_FLIGHT_BYTES: usize = 64 << 20;
-
 /// What nobody needs to configure.
 #[derive(Clone, Copy, Debug)]
 pub struct Tuning {
@@ -86,6 +83,8 @@ pub struct Tuning {
     checkpoint_bytes: u64,
     /// How many bytes of records are read at once, unless one has more.
     piece_bytes: u64,
+    /// The most bytes of records that wait to be written; further puts wait until there are fewer.
+    in_flight_bytes: usize,
 }
 
 impl Default for Tuning {
@@ -95,6 +94,7 @@ impl Default for Tuning {
             retry: Duration::from_secs(1),
             checkpoint_bytes: 32 << 20,
             piece_bytes: 1 << 20,
+            in_flight_bytes: 64 << 20,
         }
     }
 }
@@ -111,7 +111,7 @@ struct Shared {
     counters: Arc<ChannelCounters>,
     ledger: Arc<Ledger>,
     room: Room,
-    in_flight: Semaphore,
+    in_flight: Arc<Semaphore>,
     config: Mutex<FileConfig>,
     transaction_capacity: AtomicUsize,
     keep_alive_ms: AtomicU64,
@@ -268,7 +268,7 @@ impl FileChannel {
             counters,
             ledger: Arc::clone(&metrics.ledger),
             room: Room::new(config.capacity),
-            in_flight: Semaphore::new(IN_FLIGHT_BYTES),
+            in_flight: Arc::new(Semaphore::new(tuning.in_flight_bytes)),
             transaction_capacity: AtomicUsize::new(config.transaction_capacity),
             keep_alive_ms: AtomicU64::new(config.keep_alive.as_millis() as u64),
             state: Mutex::new(State::closed("it has not been started", config.memory_bytes, tuning.piece_bytes)),
@@ -300,7 +300,10 @@ impl FileChannel {
         shared.counters.capacity.set(new.capacity as u64);
         *config = new.clone();
         drop(config);
-        shared.change(|state| state.budget = new.memory_bytes);
+        shared.change(|state| {
+            state.budget = new.memory_bytes;
+            state.reconfigured = true;
+        });
         true
     }
 }
@@ -453,22 +456,23 @@ impl PutTransaction for Reserved {
 
     async fn prepare(&mut self, batch: &Batch) -> Result<(), ChannelError> {
         let shared = Arc::clone(&self.shared);
-        let Some(draft) = Draft::put(batch) else {
+        let Some(most) = Draft::most(batch) else {
             return Err(ChannelError::RecordTooLarge { channel: shared.name.clone(), bytes: batch.body_bytes() });
         };
-        let bytes = draft.len().min(IN_FLIGHT_BYTES as u64) as u32;
-        let _in_flight = shared.in_flight.acquire_many(bytes).await;
+        let bytes = most.min(shared.tuning.in_flight_bytes) as u32;
+        let stopped = || ChannelError::Stopped { channel: shared.name.clone() };
+        let _in_flight = Arc::clone(&shared.in_flight).acquire_many_owned(bytes).await.map_err(|_| stopped())?;
+        let draft = Draft::put_within(batch, most);
         let (reply, waiting) = oneshot::channel();
         {
             let mut state = shared.state();
             shared.check(&state)?;
-            state.inbox.push(Request { draft, reply });
+            state.inbox.push(Request { draft, reply, _in_flight });
             shared.wake_writer(&state, true);
         }
         let written = self.waiting.insert(waiting).await;
         self.waiting = None;
-        let gone = || Err(ChannelError::Stopped { channel: shared.name.clone() });
-        self.written = Some(written.unwrap_or_else(|_| gone())?);
+        self.written = Some(written.unwrap_or_else(|_| Err(stopped()))?);
         Ok(())
     }
 
@@ -491,7 +495,7 @@ impl PutTransaction for Reserved {
 struct Taken {
     shared: Arc<Shared>,
     batch: Batch,
-    held: Held,
+    held: Vec<Held>,
 }
 
 impl Taken {
@@ -517,11 +521,6 @@ impl TakeTransaction for Taken {
         &self.batch
     }
 
-    /// Nothing has to wait: a take that is lost with a crash is delivered again.
-    async fn prepare(&mut self) -> Result<(), ChannelError> {
-        Ok(())
-    }
-
     fn commit(&mut self) {
         let events = self.batch.len();
         self.shared.counters.take_success.add(events as u64);
@@ -529,8 +528,8 @@ impl TakeTransaction for Taken {
         let drained = {
             let mut state = self.shared.state();
             state.taken -= events;
-            for (from, to) in &self.held {
-                state.finish(*from, *to);
+            for held in &self.held {
+                state.finish(held.from, held.to);
             }
             self.shared.wake_writer(&state, false);
             state.is_drained()

@@ -139,7 +139,7 @@ pub fn find_segments(shared: &Shared) -> Result<BTreeMap<u64, PathBuf>, String> 
 fn one_of(shared: &Shared, number: u64, one: PathBuf, other: PathBuf) -> Result<PathBuf, String> {
     for (unused, used) in [(&one, &other), (&other, &one)] {
         let failed = |error| format!("Could not remove {}: {error}", unused.display());
-        if shared.fs.open(unused).and_then(|file| is_unused(file, number)).map_err(failed)? {
+        if shared.fs.open_to_read(unused).and_then(|file| is_unused(file, number)).map_err(failed)? {
             shared.fs.remove(unused).map_err(failed)?;
             return Ok(used.clone());
         }
@@ -201,6 +201,7 @@ impl<'a> Replay<'a> {
             lost: 0,
         };
         for listed in listed {
+            replay.next = replay.next.max(listed.end);
             let segment = |path| Segment { path, first: listed.first, end: listed.end, len: listed.len, seal: None };
             match files.get(&listed.number) {
                 Some(path) => {
@@ -334,11 +335,21 @@ impl<'a> Replay<'a> {
 
     /// Cuts off an end that is no whole transaction. A copy is kept, as it may have been one before it was damaged.
     fn cut(&self, file: &dyn File, path: &Path, torn: u64, len: u64) -> io::Result<()> {
-        let copy = set_aside(&*self.shared.fs, file, Place(path, torn, len))?;
-        file.set_len(torn)?;
-        file.sync()?;
-        let (place, copy) = (Place(path, torn, len), copy.display());
-        info!("{place} are no whole transaction and cut off, a copy is in {copy} [channel={}]", self.shared.name);
+        let (place, name) = (Place(path, torn, len), &self.shared.name);
+        match set_aside(&*self.shared.fs, file, Place(path, torn, len)) {
+            Ok(copy) => {
+                file.set_len(torn)?;
+                file.sync()?;
+                let copy = copy.display();
+                info!("{place} are no whole transaction and cut off, a copy is in {copy} [channel={name}]");
+            }
+            // Nothing is written behind it.
+            Err(error) => {
+                warn!(
+                    "{place} are no whole transaction and left as they could not be copied: {error} [channel={name}]"
+                );
+            }
+        }
         Ok(())
     }
 
@@ -347,10 +358,18 @@ impl<'a> Replay<'a> {
         let known: Ranges = self.done.iter().chain(self.seen.iter()).collect();
         let gaps: Vec<_> = known.missing(from, self.next).collect();
         self.lost = gaps.iter().map(|(from, to)| to - from).sum();
+        let last = self.segments.last_key_value().map_or(0, |(_, segment)| segment.first);
+        let at_end = gaps.iter().all(|(from, _)| *from >= last);
         for (from, to) in gaps {
             self.done.insert(from, to);
         }
-        if self.lost > 0 {
+        if self.lost > 0 && at_end {
+            warn!(
+                "The records of {} events of the last segment are missing or damaged, as when the machine stops \
+                 before they are durable and acknowledged [channel={}]",
+                self.lost, self.shared.name
+            );
+        } else if self.lost > 0 {
             error!("The records of {} events are missing or damaged [channel={}]", self.lost, self.shared.name);
         }
     }

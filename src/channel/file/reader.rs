@@ -14,11 +14,15 @@ use super::segment::{Found, Place, START, Scanner, Segment, set_aside};
 use super::state::Phase;
 use crate::event::Batch;
 
+/// The most sets of headers, and buffers, of events that are ready as one: whoever takes a few of them looks at all.
+const MAX_SETS: usize = 256;
+
 /// Events that follow each other, and what they take.
 struct Run {
     position: Position,
     batch: Batch,
     bytes: usize,
+    records: usize,
 }
 
 impl Run {
@@ -63,12 +67,20 @@ impl Reader<'_> {
                 state.reader_waits = false;
                 continue;
             };
-            match state.segments.range(position.segment..).next() {
-                Some((number, segment)) if *number == position.segment => return Some((position, segment.clone())),
+            let mut from_here = state.segments.range(position.segment..);
+            let next = match from_here.next() {
+                Some((number, segment)) if *number == position.segment => {
+                    let is_read = position.offset >= segment.len || position.event >= segment.end;
+                    match from_here.next() {
+                        // It may be gone, and was written anew.
+                        Some((next, _)) if is_read => Some(*next),
+                        _ => return Some((position, segment.clone())),
+                    }
+                }
                 // All of it was done, and it is gone.
-                Some((number, _)) => state.cold = Some(Position { segment: *number, offset: START, ..position }),
-                None => state.cold = None,
-            }
+                other => other.map(|(number, _)| *number),
+            };
+            state.cold = next.map(|segment| Position { segment, offset: START, ..position });
         }
     }
 
@@ -83,7 +95,7 @@ impl Reader<'_> {
             Some((of, end, scanner)) if of == number && end == segment.len && scanner.at() == position.offset => {
                 scanner
             }
-            _ => Scanner::new(self.shared.fs.open(&segment.path)?, number, position.offset, segment.len),
+            _ => Scanner::new(self.shared.fs.open_to_read(&segment.path)?, number, position.offset, segment.len),
         };
         let mut runs: Vec<Run> = Vec::new();
         let mut at_end = true;
@@ -94,7 +106,7 @@ impl Reader<'_> {
                     let bytes = payload.len();
                     let payload = unseal(segment.seal.as_deref(), &header, at, payload);
                     match payload.and_then(|payload| decode_put(&header, payload)) {
-                        Some(batch) => join(&mut runs, Run { position: place, batch, bytes }),
+                        Some(batch) => add(&mut runs, Run { position: place, batch, bytes, records: 1 }),
                         None => self.report(&scanner, segment, at, at + header.len()),
                     }
                 }
@@ -116,16 +128,25 @@ impl Reader<'_> {
         let shared = self.shared;
         let _entry = shared.ledger.entry();
         let mut state = shared.state();
-        let now = state.segments.get(&position.segment).map(|segment| (segment.len, segment.end));
+        let now = state.segments.get(&position.segment).map(|segment| segment.len);
         // Cut short while it was read: what was not durable stands in the next one.
-        let Some((len, end)) = now.filter(|(len, _)| *len >= read.len) else { return };
+        let Some(len) = now.filter(|len| *len >= read.len) else { return };
+        let following = state.segments.range(position.segment + 1..).next();
+        let following = following.map(|(number, segment)| (*number, segment.first));
+        // From here on, events stand in the next segment, and perhaps in this one.
+        let limit = following.map_or(state.written, |(_, first)| first);
+        let mut is_over = at_end && len == read.len;
         let mut expected = position.event;
         let mut lost = 0;
         for mut run in runs {
             if run.end() <= expected {
                 continue;
             }
-            lost += shared.lose(&mut state, expected, run.position.event.max(expected));
+            if run.position.event > limit && state.done.count_missing(expected, run.position.event) > 0 {
+                is_over = true;
+                break;
+            }
+            lost += shared.lose(&mut state, expected, run.position.event);
             let before = expected.saturating_sub(run.position.event);
             run.batch.advance(before as usize);
             run.position.event += before;
@@ -133,20 +154,13 @@ impl Reader<'_> {
             state.admit(run.position, run.batch, run.bytes);
         }
         let mut next = Position { event: expected, segment: position.segment, offset };
-        if at_end && len == read.len {
-            lost += shared.lose(&mut state, expected, end);
-            next.event = expected.max(end);
+        if is_over {
             // Nothing else stands before the next segment, or at all.
-            let following = state.segments.range(position.segment + 1..).next();
-            let first = match following {
-                Some((number, segment)) => {
-                    (next.segment, next.offset) = (*number, START);
-                    segment.first
-                }
-                None => state.written,
-            };
-            lost += shared.lose(&mut state, next.event, first);
-            next.event = next.event.max(first);
+            lost += shared.lose(&mut state, expected, limit);
+            next.event = expected.max(limit);
+            if let Some((number, _)) = following {
+                (next.segment, next.offset) = (number, START);
+            }
         }
         state.moved += offset - position.offset;
         state.cold = (next.event < state.written).then_some(next);
@@ -180,13 +194,58 @@ pub fn report_damage(shared: &Shared, scanner: &Scanner, Place(path, from, to): 
     }
 }
 
+/// Adds the events of a record.
+fn add(runs: &mut Vec<Run>, mut record: Run) {
+    while record.batch.header_sets().len() > MAX_SETS {
+        let (events, bytes) = (record.batch.len(), record.bytes);
+        let batch = record.batch.split_to(MAX_SETS);
+        let part = Run { batch, bytes: bytes * MAX_SETS.min(events) / events, ..record };
+        record.position.event = part.end();
+        record.bytes -= part.bytes;
+        runs.push(part);
+    }
+    if !record.batch.is_empty() {
+        join(runs, record);
+    }
+}
+
 /// Adds events to the last run when they follow it.
 fn join(runs: &mut Vec<Run>, next: Run) {
+    let sets = |run: &Run| run.batch.header_sets().len();
     match runs.last_mut() {
-        Some(last) if last.end() == next.position.event => {
+        Some(last)
+            if last.end() == next.position.event && last.records < MAX_SETS && sets(last) + sets(&next) <= MAX_SETS =>
+        {
             last.batch.append(next.batch);
             last.bytes += next.bytes;
+            last.records += 1;
         }
         _ => runs.push(next),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Event;
+
+    #[test]
+    fn events_with_headers_of_their_own_are_ready_in_small_parts() {
+        let mut runs = Vec::new();
+        for record in 0..3u64 {
+            let event = |n: u64| Event::new(n.to_string()).with("n", &n.to_string());
+            let batch: Batch = (record * 1000..(record + 1) * 1000).map(event).collect();
+            let position = Position { event: record * 1000, segment: 1, offset: record };
+            add(&mut runs, Run { position, batch, bytes: 5000, records: 1 });
+        }
+        assert!(runs.iter().all(|run| run.batch.header_sets().len() <= MAX_SETS));
+        assert_eq!(runs.iter().map(|run| run.bytes).sum::<usize>(), 15_000);
+        let mut next = 0;
+        for run in runs {
+            assert_eq!(run.position.event, next);
+            assert_eq!(run.batch.get(0).body(), next.to_string().as_bytes());
+            next = run.end();
+        }
+        assert_eq!(next, 3000);
     }
 }

@@ -131,15 +131,23 @@ impl Draft {
         Self { bytes, kind, events: events as u32, payload_crc }
     }
 
-    /// A put of a batch; `None` when it is too large for a record.
-    pub fn put(batch: &Batch) -> Option<Self> {
+    /// The most bytes that a put of a batch takes; `None` when it is too large for a record.
+    pub fn most(batch: &Batch) -> Option<usize> {
         let sets = batch.header_sets();
         let headers: usize = sets.iter().flat_map(Headers::iter).map(|(key, value)| key.len() + value.len() + 6).sum();
         let estimate = HEADER + batch.body_bytes() + 6 * batch.len() + headers + 2 * sets.len() + 5;
-        if estimate > MAX_PAYLOAD {
-            return None;
-        }
-        let mut bytes = Vec::with_capacity(estimate);
+        (estimate <= MAX_PAYLOAD).then_some(estimate)
+    }
+
+    /// A put of a batch; `None` when it is too large for a record.
+    pub fn put(batch: &Batch) -> Option<Self> {
+        Self::most(batch).map(|most| Self::put_within(batch, most))
+    }
+
+    /// A put of a batch that takes no more bytes than these.
+    pub fn put_within(batch: &Batch, most: usize) -> Self {
+        let sets = batch.header_sets();
+        let mut bytes = Vec::with_capacity(most);
         bytes.resize(HEADER, 0);
         put_varint(&mut bytes, sets.len());
         for set in sets {
@@ -156,7 +164,7 @@ impl Draft {
         for event in batch.iter() {
             bytes.extend_from_slice(event.body());
         }
-        Some(Self::new(bytes, Kind::Put, batch.len()))
+        Self::new(bytes, Kind::Put, batch.len())
     }
 
     /// A record of ranges that are done.

@@ -15,7 +15,7 @@ use super::lock::lock_all;
 use super::ranges::Ranges;
 use super::record::{Draft, HEADER};
 use super::segment::{Place, START, header, set_aside};
-use crate::fs::{FileSystem, Lock};
+use crate::fs::{File, FileSystem, Lock};
 
 /// The most bytes that one blank record takes.
 const BLANK: u64 = 1 << 20;
@@ -163,12 +163,13 @@ impl Repair {
     fn step(&mut self, fs: &dyn FileSystem, step: Step) -> io::Result<()> {
         match step {
             Step::SetAside(damage) => {
-                keep_copy(fs, &damage)?;
-                blank(fs, &damage)
+                let file = fs.open(&damage.path)?;
+                set_aside(fs, &*file, Place(&damage.path, damage.from, damage.to))?;
+                blank(&*file, &damage)
             }
             Step::Cut(damage) => {
-                keep_copy(fs, &damage)?;
                 let file = fs.open(&damage.path)?;
+                set_aside(fs, &*file, Place(&damage.path, damage.from, damage.to))?;
                 if file.len()? > damage.from {
                     file.set_len(damage.from)?;
                     file.sync()?;
@@ -204,17 +205,8 @@ impl Repair {
     }
 }
 
-/// Copies damaged bytes, durably.
-fn keep_copy(fs: &dyn FileSystem, damage: &Damage) -> io::Result<()> {
-    let file = fs.open(&damage.path)?;
-    let copy = set_aside(fs, &*file, Place(&damage.path, damage.from, damage.to))?;
-    fs.open(&copy)?.sync()?;
-    fs.sync_directory(copy.parent().unwrap_or(Path::new(".")))
-}
-
 /// Puts records that say nothing in the place of damaged bytes.
-fn blank(fs: &dyn FileSystem, damage: &Damage) -> io::Result<()> {
-    let file = fs.open(&damage.path)?;
+fn blank(file: &dyn File, damage: &Damage) -> io::Result<()> {
     let mut at = damage.from;
     while at < damage.to {
         let left = damage.to - at;

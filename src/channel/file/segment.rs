@@ -72,15 +72,16 @@ pub fn header(number: u64, first: u64) -> [u8; START as usize] {
     header
 }
 
-/// Whether nothing was written to a segment after it was begun.
+/// Whether a segment has nothing but its beginning, or a part of that.
 pub fn is_unused(file: Arc<dyn File>, number: u64) -> io::Result<bool> {
     let len = file.len()?;
     let mut scanner = Scanner::new(file, number, START, len);
-    Ok(match scanner.next()? {
-        Some(Found::Record { header, .. }) => header.kind == Kind::Key && scanner.at() == len,
-        Some(Found::Damage { .. }) => false,
-        None => true,
-    })
+    while let Some(found) = scanner.next()? {
+        if matches!(found, Found::Record { header, .. } if header.kind != Kind::Key) {
+            return Ok(false);
+        }
+    }
+    Ok(true)
 }
 
 /// The number of the first event, as a segment's beginning says; `None` when it is damaged.
@@ -190,8 +191,8 @@ impl fmt::Display for Place<'_> {
     }
 }
 
-/// Copies bytes of a segment that are no records into the directory `damaged` beside it, for people to look at. Returns
-/// the copy.
+/// Copies bytes of a segment that are no records into the directory `damaged` beside it, for people to look at. They are
+/// durable there. Returns the copy.
 pub fn set_aside(fs: &dyn FileSystem, file: &dyn File, Place(path, from, to): Place<'_>) -> io::Result<PathBuf> {
     let directory = path.parent().unwrap_or(Path::new(".")).join("damaged");
     fs.create_directory(&directory)?;
@@ -209,6 +210,8 @@ pub fn set_aside(fs: &dyn FileSystem, file: &dyn File, Place(path, from, to): Pl
         target.write_at(&[IoSlice::new(&buffer[..read])], at - from)?;
         at += read as u64;
     }
+    target.sync()?;
+    fs.sync_directory(&directory)?;
     Ok(copy)
 }
 
@@ -294,6 +297,21 @@ mod tests {
         // The header of the record that holds the copy is hit.
         bytes[places[0] as usize + 5] ^= 1;
         assert_eq!(scan(&bytes), (vec![1], vec![(places[0], places[1])]));
+    }
+
+    #[test]
+    fn a_beginning_that_was_cut_off_is_unused() {
+        let fs = Simulated::default();
+        fs.create_directory(Path::new("/d")).expect("made");
+        let check = |bytes: &[u8]| {
+            let file = fs.create(Path::new(PATH)).expect("made");
+            file.write_at(&[IoSlice::new(bytes)], 0).expect("room");
+            is_unused(file, 3).expect("readable")
+        };
+        let mut beginning = header(3, 0).to_vec();
+        beginning.extend_from_slice(Draft::key(b"what it is encrypted with").seal(0, 3, START, None));
+        assert!((0..=beginning.len()).all(|len| check(&beginning[..len])));
+        assert!(!check(&segment(&[b"one"]).0));
     }
 
     #[test]

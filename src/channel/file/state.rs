@@ -6,7 +6,7 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
-use tokio::sync::oneshot;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::checkpoint::Position;
 use super::ranges::Ranges;
@@ -26,6 +26,8 @@ pub struct Request {
     pub draft: Draft,
     /// Who waits.
     pub reply: oneshot::Sender<Result<Written, ChannelError>>,
+    /// The room among the records that wait, whoever still waits for this one.
+    pub _in_flight: OwnedSemaphorePermit,
 }
 
 /// Where a put was written.
@@ -72,6 +74,8 @@ pub struct State {
     pub phase: Phase,
     /// Why puts are refused although it is open.
     pub ailment: Option<ChannelError>,
+    /// Whether the configuration is another one since the writer looked.
+    pub reconfigured: bool,
     /// Puts for the writer.
     pub inbox: Vec<Request>,
     /// Ranges that are done and not in the log yet.
@@ -106,8 +110,16 @@ pub struct State {
     marks: VecDeque<Position>,
 }
 
-/// Ranges of events that a sink holds, in order.
-pub type Held = Vec<(u64, u64)>;
+/// Events that a sink holds and that follow each other.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Held {
+    /// The first one's number.
+    pub from: u64,
+    /// The number behind the last.
+    pub to: u64,
+    /// What they take in memory.
+    bytes: usize,
+}
 
 impl State {
     /// A channel that is not open, for the reason given.
@@ -115,6 +127,7 @@ impl State {
         Self {
             phase: Phase::Closed(why.to_owned()),
             ailment: None,
+            reconfigured: false,
             inbox: Vec::new(),
             unlogged: Ranges::default(),
             writer: Waits::No,
@@ -179,7 +192,8 @@ impl State {
         }
         debug_assert_eq!(position.event + batch.len() as u64, end, "as many events as were written");
         self.mark(position);
-        self.insert(position.event, batch, bytes);
+        let overhead = EVENT_OVERHEAD * batch.len();
+        self.insert(position.event, batch, bytes + overhead);
     }
 
     /// Takes a written put back.
@@ -195,9 +209,9 @@ impl State {
     }
 
     /// Takes at most `max` events off the front; `None` when nothing is ready.
-    pub fn take(&mut self, max: usize) -> Option<(Batch, Held)> {
+    pub fn take(&mut self, max: usize) -> Option<(Batch, Vec<Held>)> {
         let mut taken = Batch::new();
-        let mut held: Held = Vec::new();
+        let mut held: Vec<Held> = Vec::new();
         while taken.len() < max {
             let Some((first, mut front)) = self.ready.pop_first() else { break };
             let room = max - taken.len();
@@ -211,8 +225,8 @@ impl State {
             self.ready_bytes -= front.bytes;
             let end = first + front.batch.len() as u64;
             match held.last_mut() {
-                Some((_, last)) if *last == first => *last = end,
-                _ => held.push((first, end)),
+                Some(last) if last.to == first => (last.to, last.bytes) = (end, last.bytes + front.bytes),
+                _ => held.push(Held { from: first, to: end, bytes: front.bytes }),
             }
             taken.append(front.batch);
         }
@@ -221,12 +235,11 @@ impl State {
     }
 
     /// Puts events that were taken back in their places.
-    pub fn put_back(&mut self, mut batch: Batch, held: &[(u64, u64)]) {
+    pub fn put_back(&mut self, mut batch: Batch, held: &[Held]) {
         self.taken -= batch.len();
-        for (first, end) in held {
-            let part = batch.split_to((end - first) as usize);
-            let bytes = part.body_bytes();
-            self.insert(*first, part, bytes);
+        for Held { from, to, bytes } in held {
+            let part = batch.split_to((to - from) as usize);
+            self.insert(*from, part, *bytes);
         }
     }
 
@@ -244,7 +257,8 @@ impl State {
         for (from, to) in hidden.missing(first, end) {
             batch.advance((from - at) as usize);
             let part = batch.split_to((to - from) as usize);
-            self.insert(from, part, bytes * (to - from) as usize / (end - first) as usize);
+            let share = bytes * (to - from) as usize / (end - first) as usize;
+            self.insert(from, part, share + EVENT_OVERHEAD * (to - from) as usize);
             at = to;
         }
         self.ready_end = self.ready_end.max(end);
@@ -262,7 +276,6 @@ impl State {
     }
 
     fn insert(&mut self, first: u64, batch: Batch, bytes: usize) {
-        let bytes = bytes + EVENT_OVERHEAD * batch.len();
         self.ready_end = self.ready_end.max(first + batch.len() as u64);
         self.ready_bytes += bytes;
         self.ready.insert(first, Resident { batch, bytes });
@@ -306,5 +319,27 @@ impl State {
             retired.push(first.remove_entry());
         }
         retired
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Event;
+
+    #[test]
+    fn what_is_put_back_takes_as_much_as_before() {
+        let mut state = State::closed("a test", 1 << 20, 100);
+        let batch: Batch = (0..5).map(|n| Event::new("body").with("header", &"x".repeat(n * 10))).collect();
+        let position = Position { event: 0, segment: 1, offset: 32 };
+        state.commit(Written { position, end: 5, bytes: 700 }, batch);
+        let before = state.ready_bytes;
+        let (mut first, mut held) = state.take(2).expect("events");
+        let (second, rest) = state.take(9).expect("events");
+        assert_eq!(state.ready_bytes, 0);
+        first.append(second);
+        held.extend(rest);
+        state.put_back(first, &held);
+        assert_eq!(state.ready_bytes, before);
     }
 }

@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 use std::path::Path;
 
+use futures_util::FutureExt as _;
 use proptest::prelude::*;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
@@ -17,8 +18,13 @@ use crate::selector::{Routes, Selector};
 use crate::source::{ChannelProcessor, Pipeline};
 
 /// Small enough that a few events are many.
-const TUNING: Tuning =
-    Tuning { linger: Duration::ZERO, retry: Duration::from_millis(1), checkpoint_bytes: 700, piece_bytes: 200 };
+const TUNING: Tuning = Tuning {
+    linger: Duration::ZERO,
+    retry: Duration::from_millis(1),
+    checkpoint_bytes: 700,
+    piece_bytes: 200,
+    in_flight_bytes: 64 << 20,
+};
 const SEGMENT: &str = "/data/segment-0000000001";
 
 pub fn config() -> FileConfig {
@@ -49,7 +55,8 @@ pub fn channel(fs: &Simulated, config: &FileConfig) -> FileChannel {
 pub async fn open(fs: &Simulated, config: &FileConfig) -> FileChannel {
     let channel = channel(fs, config);
     if channel.start().await.is_err() {
-        channel.0.healthy().await.expect("it opens in the end");
+        let healthy = tokio::time::timeout(Duration::from_secs(30), channel.0.healthy());
+        healthy.await.expect("nothing keeps it closed").expect("it opens in the end");
     }
     channel
 }
@@ -72,7 +79,9 @@ pub fn bodies(batch: &Batch) -> Vec<String> {
 /// Takes everything for good.
 pub async fn drain(channel: &FileChannel) -> Vec<String> {
     let mut all = Vec::new();
+    let begun = std::time::Instant::now();
     while channel.counters().size.get() > 0 {
+        assert!(begun.elapsed() < Duration::from_secs(30), "nothing comes any more");
         let within = tokio::time::timeout(Duration::from_millis(20), channel.take(3)).await;
         // The size may go down without a take, when damage is found.
         let Ok(take) = within else { continue };
@@ -213,6 +222,23 @@ async fn many_puts_share_a_sync() {
     let calls = fs.calls() - before;
     assert!(calls < 60, "{calls} calls for 100 puts");
     channel.stop().await;
+}
+
+#[tokio::test]
+async fn a_put_that_nobody_waits_for_keeps_its_room_until_it_is_written() {
+    let fs = Simulated::default();
+    let tuning = Tuning { in_flight_bytes: 1000, ..TUNING };
+    let channel = FileChannel::new("c1", one_segment(), tuning, Arc::new(fs.clone()), &Metrics::default());
+    channel.start().await.expect("it opens");
+    put(&channel, &batch(&["first"])).await.expect("room");
+    fs.slow_down(Duration::from_millis(500));
+    let large = batch(&[&"x".repeat(400)]);
+    let mut reserved = channel.reserve(&large, Patience::KeepAlive).await.expect("room");
+    assert!(reserved.prepare(&large).now_or_never().is_none());
+    drop(reserved);
+    assert!(channel.0.in_flight.available_permits() < 200, "it is on its way");
+    channel.stop().await;
+    assert_eq!(channel.0.in_flight.available_permits(), 1000);
 }
 
 #[tokio::test]
@@ -375,6 +401,8 @@ async fn what_is_removed_under_a_channel_is_written_anew() {
 async fn a_data_directory_that_fails_leaves_the_others() {
     let fs = Simulated::default();
     let channel = open(&fs, &config()).await;
+    put(&channel, &batch(&["a0"])).await.expect("room");
+    // From here on, the free space is known.
     put(&channel, &batch(&["a"])).await.expect("room");
     let turn = if fs.list(Path::new("/data")).expect("there").is_empty() { "/more" } else { "/data" };
     fs.fail_in(Some(Path::new(turn)));
@@ -385,8 +413,235 @@ async fn a_data_directory_that_fails_leaves_the_others() {
     fs.fail_in(None);
     channel.stop().await;
     let again = open(&fs.crash(1), &config()).await;
-    assert_eq!(drain(&again).await, ["a", "b", "c", "d", "e", "f", "g", "h"]);
+    assert_eq!(drain(&again).await, ["a0", "a", "b", "c", "d", "e", "f", "g", "h"]);
     again.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_acknowledged_survives_a_failed_sync_and_a_crash_after_it() {
+    let config = FileConfig { checkpoint_on_close: false, fsync_interval: Some(Duration::ZERO), ..one_segment() };
+    for seed in 0..30 {
+        let fs = Simulated::default();
+        // No checkpoint comes between the puts.
+        let tuning = Tuning { checkpoint_bytes: u64::MAX, ..TUNING };
+        let channel = FileChannel::new("c1", config.clone(), tuning, Arc::new(fs.clone()), &Metrics::default());
+        channel.start().await.expect("it opens");
+        let lazy = FileConfig { fsync_interval: Some(Duration::from_secs(3600)), ..config.clone() };
+        assert!(lazy.apply(&channel));
+        let names: Vec<String> = (0..6).map(|n| format!("{n}{}", "x".repeat(500))).collect();
+        for name in &names {
+            put(&channel, &batch(&[name])).await.expect("room");
+        }
+        // The next call is a sync, with or without a put before it.
+        let call = fs.calls();
+        fs.fail(call..call + 1);
+        assert!(config.apply(&channel));
+        while fs.calls() <= call {
+            tokio::task::yield_now().await;
+        }
+        // The sync may have failed a moment ago.
+        while put(&channel, &batch(&["last"])).await.is_err() {}
+        assert!(FileConfig { fsync_interval: None, ..config.clone() }.apply(&channel));
+        put(&channel, &batch(&["durable"])).await.expect("room");
+        let again = open(&fs.crash(seed), &config).await;
+        let drained = drain(&again).await;
+        again.stop().await;
+        channel.stop().await;
+        assert_eq!(drained[..6], names, "seed {seed}");
+        assert_eq!(drained[6..], ["last", "durable"], "seed {seed}");
+    }
+}
+
+#[tokio::test]
+async fn a_rewriting_that_fails_at_any_call_leaves_a_channel_that_opens() {
+    let config = FileConfig { checkpoint_on_close: false, max_file_size: 1 << 20, ..config() };
+    let lazy = FileConfig { fsync_interval: Some(Duration::from_secs(3600)), ..config.clone() };
+    for (spared, calls) in (0..14).flat_map(|spared| (1..20).map(move |calls| (spared, calls))) {
+        let fs = Simulated::default();
+        let channel = open(&fs, &lazy).await;
+        for body in ["a", "b", "c"] {
+            put(&channel, &batch(&[body])).await.expect("room");
+        }
+        // The sync, and calls of what is done to recover.
+        let sync = fs.calls();
+        let recovery = sync + 1 + spared;
+        fs.fail_in_turn([sync..sync + 1, recovery..recovery + calls]);
+        assert!(config.apply(&channel));
+        while put(&channel, &batch(&["d"])).await.is_err() {}
+        let left = fs.killed();
+        channel.stop().await;
+        let again = open(&left, &config).await;
+        let drained = drain(&again).await;
+        again.stop().await;
+        assert_eq!(drained, ["a", "b", "c", "d"], "{calls} calls after {spared}");
+    }
+}
+
+#[tokio::test]
+async fn puts_wait_for_as_much_room_as_they_need() {
+    let fs = Simulated::default();
+    let config = FileConfig { minimum_required_space: 100_000, ..one_segment() };
+    let channel = open(&fs, &config).await;
+    put(&channel, &batch(&["a"])).await.expect("room");
+    let large = batch(&[&"x".repeat(20_000)]);
+    let short = FileConfig { keep_alive: Duration::from_millis(30), ..config };
+    assert!(short.apply(&channel));
+    fs.set_capacity(110_000);
+    put(&channel, &large).await.expect_err("no room");
+    let refused = put(&channel, &large).await.expect_err("no room").to_string();
+    assert!(refused.contains("Usable space exhausted"), "{refused}");
+    // There is room for a small one, which says nothing of those that wait.
+    assert!(channel.reserve(&large, Patience::KeepAlive).await.is_err());
+    fs.set_capacity(1 << 30);
+    channel.reserve(&large, Patience::Endless).await.map(drop).expect("room");
+    put(&channel, &large).await.expect("room");
+    channel.stop().await;
+}
+
+#[tokio::test]
+async fn a_look_at_the_disk_that_fails_costs_no_more_than_the_put() {
+    let fs = Simulated::default();
+    let channel = open(&fs, &one_segment()).await;
+    put(&channel, &batch(&["first"])).await.expect("room");
+    // Looks for the free space, which is not known yet.
+    let call = fs.calls();
+    fs.fail(call..call + 1);
+    put(&channel, &batch(&["second"])).await.expect("there is room");
+    put(&channel, &batch(&["third"])).await.expect("there is room");
+    // A put is one write, one sync, and a look whether the file is there.
+    let look = fs.calls() + 2;
+    fs.fail(look..look + 1);
+    put(&channel, &batch(&["refused"])).await.expect_err("it may be gone");
+    put(&channel, &batch(&["last"])).await.expect("it recovers");
+    let last = fs.content(Path::new("/data/segment-0000000003"));
+    assert!(memchr::memmem::find(&last, b"last").is_some());
+    assert!(memchr::memmem::find(&last, b"second").is_none(), "what was durable is not written anew");
+    assert_eq!(drain(&channel).await, ["first", "second", "third", "last"]);
+    channel.stop().await;
+}
+
+#[tokio::test]
+async fn checkpoints_go_on_while_writing_fails() {
+    let fs = Simulated::default();
+    let config = FileConfig {
+        memory_bytes: 1 << 20,
+        checkpoint_interval: Duration::from_millis(1),
+        keep_alive: Duration::from_millis(5),
+        ..one_segment()
+    };
+    let channel = open(&fs, &config).await;
+    for n in 0..10 {
+        put(&channel, &batch(&[&format!("event {n}")])).await.expect("room");
+    }
+    fs.fail_in(Some(Path::new("/data")));
+    put(&channel, &batch(&["refused"])).await.expect_err("the disk fails");
+    assert_eq!(drain(&channel).await.len(), 10);
+    let is_noted = async {
+        loop {
+            let left = open(&fs.killed(), &config).await;
+            let again = left.counters().size.get();
+            left.stop().await;
+            if again == 0 {
+                return;
+            }
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(5), is_noted).await.expect("what is delivered is noted");
+    channel.stop().await;
+}
+
+#[tokio::test]
+async fn what_was_removed_and_written_anew_is_not_asked_for_after_a_kill() {
+    let fs = Simulated::default();
+    let config = FileConfig { memory_bytes: 0, ..one_segment() };
+    let channel = open(&fs, &config).await;
+    put(&channel, &batch(&["a"])).await.expect("room");
+    channel.stop().await;
+    let channel = open(&fs, &config).await;
+    put(&channel, &batch(&["b"])).await.expect("room");
+    channel.take(1).await.expect("an event").commit();
+    let path = Path::new("/data/segment-0000000002");
+    assert!(fs.content(path).len() > segment::START as usize);
+    fs.remove(path).expect("it was there");
+    put(&channel, &batch(&["refused"])).await.expect_err("nobody would find it");
+    put(&channel, &batch(&["c"])).await.expect("it recovers");
+    let left = fs.killed();
+    // Its sinks go on at once, too.
+    assert_eq!(drain(&channel).await, ["b", "c"]);
+    channel.stop().await;
+    let again = open(&left, &config).await;
+    let drained = drain(&again).await;
+    again.stop().await;
+    assert_eq!(drained[drained.len() - 2..], ["b", "c"]);
+}
+
+#[tokio::test]
+async fn a_full_disk_does_not_keep_it_from_opening_and_draining() {
+    let (fs, records) = small_log(&one_segment()).await;
+    // A transaction that was cut off.
+    fs.damage(Path::new(SEGMENT), |bytes| bytes.truncate(records[3].1 - 3));
+    fs.set_capacity(0);
+    let channel = channel(&fs, &one_segment());
+    channel.start().await.expect("it opens");
+    assert_eq!(drain(&channel).await, ["zero", "one", "two"]);
+    fs.set_capacity(1 << 30);
+    put(&channel, &batch(&["next"])).await.expect("room");
+    channel.stop().await;
+    let again = open(&fs, &one_segment()).await;
+    assert_eq!(drain(&again).await, ["next"]);
+    again.stop().await;
+}
+
+#[tokio::test]
+async fn a_disk_that_takes_no_writes_delivers() {
+    let fs = Simulated::default();
+    let config = FileConfig { memory_bytes: 0, ..config() };
+    let channel = open(&fs, &config).await;
+    let names: Vec<String> = (0..30).map(|n| format!("event {n}")).collect();
+    for name in &names {
+        put(&channel, &batch(&[name])).await.expect("room");
+    }
+    fs.set_read_only();
+    let drained = tokio::time::timeout(Duration::from_secs(5), drain(&channel)).await;
+    assert_eq!(drained.expect("it delivers"), names);
+    channel.stop().await;
+}
+
+#[tokio::test]
+async fn without_the_copy_of_the_checkpoint_segments_still_go() {
+    let fs = Simulated::default();
+    let mut config = config();
+    config.directories.backup = Some("/backup".into());
+    let channel = open(&fs, &config).await;
+    for n in 0..30 {
+        put(&channel, &batch(&[&format!("event {n}")])).await.expect("room");
+    }
+    fs.fail_in(Some(Path::new("/backup")));
+    assert_eq!(drain(&channel).await.len(), 30);
+    channel.stop().await;
+    let left = ["/data", "/more"].map(|path| fs.list(Path::new(path)).expect("listed").len());
+    assert_eq!(left.iter().sum::<usize>(), 1, "the last one stays");
+}
+
+#[tokio::test]
+async fn puts_that_were_not_synced_are_when_each_is_to_be() {
+    let fs = Simulated::default();
+    let lazy = FileConfig { fsync_interval: Some(Duration::from_secs(3600)), ..one_segment() };
+    let channel = open(&fs, &lazy).await;
+    put(&channel, &batch(&["a"])).await.expect("room");
+    let calls = fs.calls();
+    assert!(one_segment().apply(&channel));
+    tokio::time::timeout(Duration::from_secs(5), async {
+        while fs.calls() < calls + 2 {
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+    })
+    .await
+    .expect("it is synced");
+    let again = open(&fs.crash(3), &lazy).await;
+    assert_eq!(drain(&again).await, ["a"]);
+    again.stop().await;
+    channel.stop().await;
 }
 
 #[tokio::test]
@@ -481,20 +736,17 @@ async fn what_is_encrypted_needs_its_key() {
 }
 
 /// A log of four transactions, as a process that was killed leaves it, and where each record begins and ends.
-fn small_log(config: &FileConfig) -> (Simulated, Vec<(usize, usize)>) {
+async fn small_log(config: &FileConfig) -> (Simulated, Vec<(usize, usize)>) {
     let fs = Simulated::default();
     let seal = Seal::new(&config.keys).expect("random numbers");
     let mut ends = vec![segment::beginning(1, 0, seal.as_deref()).len()];
-    let left = runtime().block_on(async {
-        let channel = open(&fs, config).await;
-        for body in ["zero", "one", "two", "three"] {
-            put(&channel, &batch(&[body])).await.expect("room");
-            ends.push(fs.content(Path::new(SEGMENT)).len());
-        }
-        let left = fs.killed();
-        channel.stop().await;
-        left
-    });
+    let channel = open(&fs, config).await;
+    for body in ["zero", "one", "two", "three"] {
+        put(&channel, &batch(&[body])).await.expect("room");
+        ends.push(fs.content(Path::new(SEGMENT)).len());
+    }
+    let left = fs.killed();
+    channel.stop().await;
     (left, ends.windows(2).map(|pair| (pair[0], pair[1])).collect())
 }
 
@@ -506,9 +758,9 @@ fn every_flipped_bit_and_every_truncation_costs_only_what_it_hits() {
 }
 
 fn costs_only_what_it_hits(config: &FileConfig) {
-    let (fs, records) = small_log(config);
-    let all = ["zero", "one", "two", "three"];
     let runtime = runtime();
+    let (fs, records) = runtime.block_on(small_log(config));
+    let all = ["zero", "one", "two", "three"];
     let len = records[3].1;
     // Before each put.
     let key = config.keys.active().map_or(0, |(alias, _)| Seal::record_len(alias) as usize);
@@ -534,13 +786,9 @@ fn costs_only_what_it_hits(config: &FileConfig) {
     }
 }
 
-#[test]
-fn damage_behind_the_checkpoint_is_found_when_it_is_read() {
-    let (fs, records) = small_log(&one_segment());
-    runtime().block_on(read_damaged(fs, records));
-}
-
-async fn read_damaged(fs: Simulated, records: Vec<(usize, usize)>) {
+#[tokio::test]
+async fn damage_behind_the_checkpoint_is_found_when_it_is_read() {
+    let (fs, records) = small_log(&one_segment()).await;
     let first = open(&fs, &one_segment()).await;
     first.stop().await;
     fs.damage(Path::new(SEGMENT), |bytes| bytes[records[1].0 + 40] ^= 1);
@@ -560,6 +808,10 @@ struct Model {
     next: u64,
     must: BTreeSet<u64>,
     may: BTreeSet<u64>,
+    /// What comes before was durable when it was acknowledged, or is by now.
+    durable: u64,
+    /// What could still be read when the process was killed, though a sync of it may have failed before.
+    unsure: BTreeSet<u64>,
 }
 
 impl Model {
@@ -574,6 +826,14 @@ impl Model {
     /// After a crash, what was delivered may come again, and what was not acknowledged may come.
     fn crashed(&mut self) {
         self.may = (0..self.next).filter(|id| !self.must.contains(id)).collect();
+    }
+
+    /// After a crash that may have taken what was acknowledged and not durable yet.
+    fn lost_power(&mut self) {
+        let unsure = std::mem::take(&mut self.unsure);
+        self.must.retain(|id| *id < self.durable && !unsure.contains(id));
+        self.crashed();
+        self.durable = self.next;
     }
 
     /// Events come out, for good or not.
@@ -607,6 +867,9 @@ enum Step {
     Kill,
     Restart,
     FailOne(u64),
+    FailRange(u64, u64),
+    /// Makes what was acknowledged durable, unless that fails.
+    Sync,
 }
 
 fn steps() -> impl Strategy<Value = Vec<Step>> {
@@ -619,6 +882,8 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         1 => Just(Step::Kill),
         1 => Just(Step::Restart),
         1 => (0u64..12).prop_map(Step::FailOne),
+        1 => (0u64..12, 1u64..25).prop_map(|(ahead, calls)| Step::FailRange(ahead, calls)),
+        1 => Just(Step::Sync),
     ];
     prop::collection::vec(step, 1..60)
 }
@@ -634,7 +899,20 @@ async fn run_steps(steps: Vec<Step>, config: FileConfig) {
                 let (ids, batch) = model.batch(events);
                 if put(&channel, &batch).await.is_ok() {
                     model.must.extend(ids);
+                    if durable {
+                        model.durable = model.next;
+                    }
                 }
+                continue;
+            }
+            Step::Sync => {
+                assert!(FileConfig { fsync_interval: None, ..config.clone() }.apply(&channel));
+                let (ids, batch) = model.batch(1);
+                if put(&channel, &batch).await.is_ok() {
+                    model.must.extend(ids);
+                    model.durable = model.next;
+                }
+                assert!(config.apply(&channel));
                 continue;
             }
             Step::GiveUp(events) => {
@@ -656,6 +934,9 @@ async fn run_steps(steps: Vec<Step>, config: FileConfig) {
                     late.commit(first);
                     model.must.extend(first_ids);
                 }
+                if durable {
+                    model.durable = model.next;
+                }
                 continue;
             }
             Step::Take(max, commit) => {
@@ -673,17 +954,24 @@ async fn run_steps(steps: Vec<Step>, config: FileConfig) {
                 fs.fail(call..call + 1);
                 continue;
             }
-            Step::Crash(seed) if durable => {
-                model.crashed();
+            Step::FailRange(ahead, calls) => {
+                let call = fs.calls() + ahead;
+                fs.fail(call..call + calls);
+                continue;
+            }
+            Step::Crash(seed) => {
+                model.lost_power();
                 fs.crash(seed)
             }
-            Step::Crash(_) | Step::Kill => {
+            Step::Kill => {
                 model.crashed();
+                model.unsure.extend(model.must.range(model.durable..));
                 fs.killed()
             }
             Step::Restart => {
                 fs.fail(0..0);
                 channel.stop().await;
+                model.durable = model.next;
                 fs.clone()
             }
         };

@@ -43,12 +43,15 @@ struct Active {
     synced: (u64, u64),
     /// When the first byte after that was written.
     unsynced_since: Instant,
+    /// Whether its name is known to be gone.
+    gone: bool,
 }
 
 impl Active {
-    /// Nothing of it is durable any more.
-    fn forget(&mut self) {
+    /// Nothing of it is durable any more, as its name is gone.
+    fn distrust_all(&mut self) {
         self.synced = (self.start, self.first);
+        self.gone = true;
     }
 }
 
@@ -59,6 +62,7 @@ struct Abandoned {
     seal: Option<Arc<Seal>>,
     synced: (u64, u64),
     len: u64,
+    gone: bool,
 }
 
 fn is_gone(segment: &Path, error: &io::Error) -> io::Error {
@@ -83,6 +87,10 @@ pub struct Writer {
     next_segment: u64,
     next_event: u64,
     space: Option<Space>,
+    /// The length of the put that was tried last.
+    wanted: u64,
+    /// Whether the last checkpoint asks for a segment that is gone and was written anew.
+    asks_in_vain: bool,
     /// Whether anything changed since the last checkpoint.
     dirty: bool,
     checkpointed: Instant,
@@ -121,6 +129,8 @@ impl Writer {
             next_segment,
             next_event,
             space: None,
+            wanted: 1,
+            asks_in_vain: false,
             dirty: next_event > 0,
             checkpointed: now,
             retry: now,
@@ -175,7 +185,8 @@ impl Writer {
             }
             let timers = [linger, self.sync_due(), self.checkpoint_due(state.moved), ailing.then_some(self.retry)];
             let due = timers.into_iter().flatten().min();
-            if stopping || !state.inbox.is_empty() || due.is_some_and(|due| due <= now) {
+            let reconfigured = std::mem::take(&mut state.reconfigured);
+            if stopping || reconfigured || !state.inbox.is_empty() || due.is_some_and(|due| due <= now) {
                 let requests = std::mem::take(&mut state.inbox).into();
                 let done = if ailing { Ranges::default() } else { std::mem::take(&mut state.unlogged) };
                 return Work { requests, done, stopping };
@@ -194,7 +205,12 @@ impl Writer {
     /// When what was written must be durable.
     fn sync_due(&self) -> Option<Instant> {
         let active = self.active.as_ref().filter(|active| active.len > active.synced.0)?;
-        let interval = self.config.fsync_interval?;
+        let interval = match self.config.fsync_interval {
+            Some(interval) => interval,
+            // Acknowledged before each put was to be synced.
+            None if active.synced.1 < self.next_event => Duration::ZERO,
+            None => return None,
+        };
         let much = active.len - active.synced.0 >= MAX_UNSYNCED;
         Some(if much { active.unsynced_since } else { active.unsynced_since + interval })
     }
@@ -248,6 +264,9 @@ impl Writer {
     /// turn did not come, are still there.
     fn write_group(&mut self, requests: &mut VecDeque<Request>, done: &mut Option<Ranges>) -> Result<(), Failure> {
         let puts = requests.front().map_or(0, |request| request.draft.len());
+        if puts > 0 {
+            self.wanted = puts;
+        }
         self.ensure_space(puts)?;
         let mut done_draft = done.as_ref().map(|done| Draft::done(done.iter()));
         let seal = self.config.keys.active().map_or(0, |(alias, _)| Seal::record_len(alias));
@@ -297,7 +316,7 @@ impl Writer {
                     // What is encrypted is not written twice to one place: the two would tell what they are.
                     Ok(()) if active.seal.is_none() => self.active = Some(active),
                     _ => {
-                        self.spoil(event);
+                        self.burn(event);
                         self.abandon(active, offset);
                     }
                 }
@@ -317,7 +336,7 @@ impl Writer {
             && self.config.fsync_interval.is_none()
             && let Err(error) = self.make_durable(&mut active, event)
         {
-            self.spoil(event);
+            self.burn(event);
             self.abandon(active, offset);
             return Err(Failure { error, group });
         }
@@ -348,7 +367,7 @@ impl Writer {
     }
 
     /// Marks the numbers up to `event` as done that are not to be used again, as their records may or may not be there.
-    fn spoil(&mut self, event: u64) {
+    fn burn(&mut self, event: u64) {
         let mut state = self.shared.state();
         state.finish(self.next_event, event);
         state.written = event;
@@ -362,24 +381,15 @@ impl Writer {
     }
 
     fn abandon(&mut self, active: Active, len: u64) {
-        let Active { number, file, seal, synced, .. } = active;
+        let Active { number, file, seal, synced, gone, .. } = active;
         warn!(
             "The end of segment {number} is not known to be durable and is written anew [channel={}]",
             self.shared.name
         );
-        self.abandoned = Some(Abandoned { number, file, seal, synced, len });
+        self.abandoned = Some(Abandoned { number, file, seal, synced, len, gone });
     }
 
-    /// Gives the segment up, as nobody knows whether it is still there.
-    fn leave(&mut self) {
-        if let Some(mut active) = self.active.take() {
-            active.forget();
-            let len = active.len;
-            self.abandon(active, len);
-        }
-    }
-
-    /// Looks whether there is room on the disk; otherwise tries another data directory.
+    /// Looks whether there is room on the disk; otherwise goes on in another segment, where there is.
     fn ensure_space(&mut self, bytes: u64) -> io::Result<()> {
         let Some(active) = self.active.as_ref().filter(|_| bytes > 0) else { return Ok(()) };
         let required = self.config.minimum_required_space + bytes;
@@ -390,11 +400,17 @@ impl Writer {
         }
         let left = match self.shared.fs.free_space(directory_of(&active.path)) {
             Ok(left) => left,
-            Err(error) => {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
                 let gone = is_gone(&active.path, &error);
-                self.leave();
+                if let Some(mut active) = self.active.take() {
+                    active.distrust_all();
+                    let len = active.len;
+                    self.abandon(active, len);
+                }
                 return Err(gone);
             }
+            // What was written is not the worse for it.
+            Err(_) => 0,
         };
         self.space = Some(Space { asked: Instant::now(), left });
         if left >= required {
@@ -443,7 +459,7 @@ impl Writer {
             Ok(id) => {
                 let start = beginning.len() as u64;
                 let (len, synced, unsynced_since) = (start, (start, first), Instant::now());
-                Ok(Active { number, first, path, file, id, seal, start, len, synced, unsynced_since })
+                Ok(Active { number, first, path, file, id, seal, start, len, synced, unsynced_since, gone: false })
             }
             Err(error) => {
                 self.shared.fs.remove(&path).ok();
@@ -476,17 +492,20 @@ impl Writer {
     /// Makes a segment durable, with all before the event `next`, under the name by which it will be looked for.
     fn make_durable(&self, active: &mut Active, next: u64) -> io::Result<()> {
         active.file.sync()?;
-        let named = self.shared.fs.id(&active.path);
-        if named.as_ref().is_ok_and(|id| *id == active.id) {
-            active.synced = (active.len, next);
-            return Ok(());
-        }
+        let path = active.path.display();
+        let error = match self.shared.fs.id(&active.path) {
+            Ok(id) if id == active.id => {
+                active.synced = (active.len, next);
+                return Ok(());
+            }
+            Ok(_) => io::Error::other(format!("another file is in the place of {path}")),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => is_gone(&active.path, &error),
+            // What was durable before still is.
+            Err(error) => return Err(io::Error::new(error.kind(), format!("{path}: {error}"))),
+        };
         // Somebody has removed it, or the directory: nothing of it would be found again.
-        active.forget();
-        Err(match named {
-            Ok(_) => io::Error::other(format!("another file is in the place of {}", active.path.display())),
-            Err(error) => is_gone(&active.path, &error),
-        })
+        active.distrust_all();
+        Err(error)
     }
 
     fn sync(&mut self) {
@@ -499,10 +518,10 @@ impl Writer {
     fn recover(&mut self) {
         let recovered = match &self.abandoned {
             Some(_) => self.write_anew(),
-            None if self.active.is_some() => self.find_space(1),
-            None => self.create(self.next_event, 1).map(|active| self.active = Some(active)),
+            None if self.active.is_some() => self.find_space(self.wanted),
+            None => self.create(self.next_event, self.wanted).map(|active| self.active = Some(active)),
         };
-        match recovered {
+        match recovered.and_then(|()| if self.asks_in_vain { self.write_checkpoint() } else { Ok(()) }) {
             Ok(()) => {
                 info!("Puts are accepted again [channel={}]", self.shared.name);
                 self.shared.change(|state| state.ailment = None);
@@ -517,59 +536,72 @@ impl Writer {
 
     /// Writes what an abandoned segment may not hold into a new one, and then forgets that end.
     fn write_anew(&mut self) -> io::Result<()> {
-        let Some(Abandoned { number, file, seal, synced, len }) = &self.abandoned else { return Ok(()) };
-        let seal = seal.clone();
-        let (number, (synced_len, synced_event)) = (*number, *synced);
-        let lost = Scanner::new(Arc::clone(file), number, synced_len, *len);
-        let mut active = self.create(synced_event, len - synced_len)?;
-        let unlogged = std::mem::take(&mut self.shared.state().unlogged);
-        let outcome = self.fill(&mut active, lost, seal.as_deref(), &unlogged);
+        let Some(Abandoned { number, file, seal, synced, len, gone }) = &self.abandoned else { return Ok(()) };
+        let (number, file, seal, (synced_len, synced_event), gone) =
+            (*number, Arc::clone(file), seal.clone(), *synced, *gone);
+        let bytes = len - synced_len;
+        let waiting = self.shared.state().done.count_missing(synced_event, self.next_event);
+        // The file need not be readable when nothing of it is needed.
+        let lost = (waiting > 0).then(|| Scanner::new(file, number, synced_len, *len));
+        let share = u128::from(bytes) * u128::from(waiting) / u128::from((self.next_event - synced_event).max(1));
+        let mut active = self.create(synced_event, (share as u64).max(self.wanted))?;
+        let (done, unlogged) = {
+            let mut state = self.shared.state();
+            (Draft::done(state.done.iter()), std::mem::take(&mut state.unlogged))
+        };
+        if let Err(error) = self.fill(&mut active, done, lost, seal.as_deref()) {
+            self.log_later(&unlogged);
+            self.discard(&active);
+            return Err(error);
+        }
         {
             let mut state = self.shared.state();
-            if outcome.is_ok() {
-                if let Some(old) = state.segments.get_mut(&number) {
-                    (old.len, old.end) = (synced_len, synced_event);
-                }
-                if let Some(new) = state.segments.get_mut(&active.number) {
-                    (new.len, new.end) = (active.len, self.next_event);
-                }
-            } else {
-                state.segments.remove(&active.number);
-                self.next_segment = active.number;
+            if let Some(old) = state.segments.get_mut(&number) {
+                (old.len, old.end) = (synced_len, synced_event);
+            }
+            if let Some(new) = state.segments.get_mut(&active.number) {
+                (new.len, new.end) = (active.len, self.next_event);
             }
         }
-        if outcome.is_err() {
-            self.log_later(&unlogged);
-        }
-        outcome?;
         self.active = Some(active);
         self.abandoned = None;
+        self.asks_in_vain |= gone;
         self.dirty = true;
         Ok(())
     }
 
-    /// Writes what is done, and of another segment the records that are still needed.
-    fn fill(&self, active: &mut Active, mut lost: Scanner, seal: Option<&Seal>, done: &Ranges) -> io::Result<()> {
+    /// Writes what is done, and of another segment the puts that are still needed.
+    fn fill(&self, active: &mut Active, done: Draft, lost: Option<Scanner>, seal: Option<&Seal>) -> io::Result<()> {
         let mut write = |first, mut draft: Draft| {
             let record = draft.seal(first, active.number, active.len, active.seal.as_deref());
             active.file.write_at(&[IoSlice::new(record)], active.len)?;
             active.len += draft.len();
             io::Result::Ok(())
         };
-        write(0, Draft::done(done.iter()))?;
-        while let Some(found) = lost.next()? {
-            let Found::Record { header, payload, at } = found else { continue };
-            let waits = || self.shared.state().done.count_missing(header.first, header.end()) > 0;
-            let is_needed = match header.kind {
-                Kind::Put => waits(),
-                Kind::Done => true,
-                Kind::Key => false,
-            };
-            if is_needed && let Some(payload) = unseal(seal, &header, at, payload) {
-                write(header.first, Draft::again(&header, &payload))?;
+        write(0, done)?;
+        if let Some(mut lost) = lost {
+            while let Some(found) = lost.next()? {
+                let Found::Record { header, payload, at } = found else { continue };
+                let waits = || self.shared.state().done.count_missing(header.first, header.end()) > 0;
+                if header.kind == Kind::Put
+                    && waits()
+                    && let Some(payload) = unseal(seal, &header, at, payload)
+                {
+                    write(header.first, Draft::again(&header, &payload))?;
+                }
             }
         }
         self.make_durable(active, self.next_event)
+    }
+
+    /// Takes back a segment that could not be filled. Its number is used again only when its file is known to be empty.
+    fn discard(&mut self, active: &Active) {
+        if active.file.set_len(active.start).and_then(|()| active.file.sync()).is_ok() {
+            // What is left of it looks like a segment that was never used.
+            self.shared.fs.remove(&active.path).ok();
+            self.shared.state().segments.remove(&active.number);
+            self.next_segment = active.number;
+        }
     }
 
     /// Notes what the channel is now, and removes the segments that are not needed any more.
@@ -577,18 +609,20 @@ impl Writer {
         self.checkpointed = Instant::now();
         self.shared.state().moved = 0;
         self.sync();
-        if self.abandoned.is_some() {
-            return;
+        if let Err(error) = self.write_checkpoint() {
+            error!("Could not write the checkpoint: {error} [channel={}]", self.shared.name);
         }
+    }
+
+    /// The same without the sync. What is abandoned is not relied upon.
+    fn write_checkpoint(&mut self) -> io::Result<()> {
         let (checkpoint, retired) = self.snapshot(&mut self.shared.state());
-        if let Err((directory, error)) = self.write_checkpoint(&checkpoint) {
-            let directory = directory.display();
-            error!("Could not write the checkpoint in {directory}: {error} [channel={}]", self.shared.name);
-            let mut state = self.shared.state();
-            state.segments.extend(retired);
-            return;
+        if let Err(error) = self.replace_checkpoints(&checkpoint) {
+            self.shared.state().segments.extend(retired);
+            return Err(error);
         }
         self.dirty = false;
+        self.asks_in_vain = false;
         for (_, segment) in retired {
             let path = segment.path.display();
             match self.shared.fs.remove(&segment.path) {
@@ -596,6 +630,7 @@ impl Writer {
                 Err(error) => warn!("Could not remove {path}: {error}"),
             }
         }
+        Ok(())
     }
 
     fn snapshot(&self, state: &mut State) -> (Checkpoint, Vec<(u64, Segment)>) {
@@ -606,27 +641,42 @@ impl Writer {
             end: segment.end,
             len: segment.len,
         };
-        let (segment, offset) = state.segments.last_key_value().map_or((0, 0), |(number, last)| (*number, last.len));
-        let checkpoint = Checkpoint {
-            tail: Position { event: self.next_event, segment, offset },
-            head: state.head(),
-            done: state.done.clone(),
-            segments: state.segments.iter().map(listed).collect(),
+        let mut segments: Vec<Listed> = state.segments.iter().map(listed).collect();
+        let tail = match &self.abandoned {
+            Some(Abandoned { number, synced: (offset, event), .. }) => {
+                // What is behind is looked for again, and the numbers are not used again.
+                if let Some(last) = segments.iter_mut().find(|listed| listed.number == *number) {
+                    (last.len, last.end) = (*offset, self.next_event);
+                }
+                Position { event: *event, segment: *number, offset: *offset }
+            }
+            None => {
+                let (segment, offset) = segments.last().map_or((0, 0), |last| (last.number, last.len));
+                Position { event: self.next_event, segment, offset }
+            }
         };
-        (checkpoint, retired)
+        (Checkpoint { tail, head: state.head(), done: state.done.clone(), segments }, retired)
     }
 
-    fn write_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), (&Path, io::Error)> {
-        let Directories { checkpoint: directory, backup, .. } = &self.shared.directories;
-        for directory in [directory].into_iter().chain(backup) {
-            let fs = &*self.shared.fs;
+    /// Replaces the checkpoint and its copy. Without the copy the channel goes on as if none were configured.
+    fn replace_checkpoints(&self, checkpoint: &Checkpoint) -> io::Result<()> {
+        let fs = &*self.shared.fs;
+        let replace = |directory: &Path| {
             let written = match checkpoint.write(fs, directory) {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => {
                     fs.create_directory(directory).and_then(|()| checkpoint.write(fs, directory))
                 }
                 written => written,
             };
-            written.map_err(|error| (directory.as_path(), error))?;
+            written.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", directory.display())))
+        };
+        let Directories { checkpoint: directory, backup, .. } = &self.shared.directories;
+        replace(directory)?;
+        if let Some(Err(error)) = backup.as_deref().map(replace) {
+            warn!(
+                "Could not write the copy of the checkpoint: {error}; the channel goes on without one [channel={}]",
+                self.shared.name
+            );
         }
         Ok(())
     }

@@ -73,7 +73,7 @@ impl Seal {
     /// What a segment is encrypted with, if it is; otherwise says why it cannot be decrypted.
     pub fn find(fs: &dyn FileSystem, number: u64, segment: &Segment, keys: &Keys) -> Result<Option<Arc<Self>>, String> {
         let failed = |error: io::Error| format!("Could not read {}: {error}", segment.path.display());
-        let file = fs.open(&segment.path).map_err(failed)?;
+        let file = fs.open_to_read(&segment.path).map_err(failed)?;
         let mut beginning = [0; BEGINNING];
         let read = file.read_at(&mut beginning, START).map_err(failed)?;
         if Header::parse(&beginning[..read], number, START).is_some_and(|header| header.kind != Kind::Key) {

@@ -46,7 +46,7 @@ impl Checkpoint {
         let Some(meta) = Meta::of(&fs::read(fs, &directory.join("checkpoint.meta"), LIMIT)?) else {
             return Ok(Some(Err("its metadata is damaged")));
         };
-        let opened = fs.open(&directory.join(file))?;
+        let opened = fs.open_to_read(&directory.join(file))?;
         let len = opened.len()?;
         let packed = file.ends_with(".snappy");
         let at = if packed { SNAPPY_START } else { 0 };

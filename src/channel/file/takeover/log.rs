@@ -268,7 +268,7 @@ impl Log {
     pub fn open(&self, fs: &dyn FileSystem, keys: &Keys, checkpoint: i64) -> Result<Reader, String> {
         let path = self.path.display();
         let failed = |error| format!("Could not read {path}: {error}");
-        let file = fs.open(&self.path).map_err(failed)?;
+        let file = fs.open_to_read(&self.path).map_err(failed)?;
         let len = file.len().map_err(failed)?;
         let Some(meta) = read_meta(fs, &self.path).map_err(failed)? else {
             return self.open_without_meta(file, len);
