@@ -467,7 +467,7 @@ mod tests {
         let barrier = Arc::new(tokio::sync::Barrier::new(2));
         let puts = (0..2).map(|_| Put::new(Meeting(Arc::clone(&barrier)))).collect();
         let required = vec![(0, batch(1)), (1, batch(1))];
-        let begun = Begun { events: 1, required, puts, optional: Vec::new() };
+        let begun = Begun { events: 1, required, puts, optional: Vec::new(), unrouted: 0 };
         let prepared = tokio::time::timeout(Duration::from_secs(5), begun.prepared()).await;
         assert!(prepared.expect("neither waits for the other").is_ok());
     }
