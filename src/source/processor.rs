@@ -499,7 +499,7 @@ mod tests {
     }
 
     impl Stuck {
-        fn new(answers: &CancellationToken) -> Arc<dyn Channel> {
+        fn until(answers: &CancellationToken) -> Arc<dyn Channel> {
             Arc::new(Self { counters: Arc::new(ChannelCounters::new("stuck")), answers: answers.clone() })
         }
     }
@@ -570,7 +570,7 @@ mod tests {
     #[tokio::test]
     async fn an_optional_channel_whose_disk_does_not_answer_holds_nobody_up_for_long() {
         let first = channel("c1", 10);
-        let stuck = Stuck::new(&CancellationToken::new());
+        let stuck = Stuck::until(&CancellationToken::new());
         let out = processor(SecondIsOptional, &[&first, &stuck]);
         let stop = CancellationToken::new();
         let delivered = timeout(Duration::from_secs(30), out.deliver(batch(2), &stop)).await;
@@ -694,7 +694,7 @@ mod tests {
         let answers = CancellationToken::new();
         let counters = Arc::new(SourceCounters::new("r1"));
         let chain = Chain::new(vec![Interceptor::Filters(Box::new(Even))]);
-        let channels = vec![Stuck::new(&answers)];
+        let channels = vec![Stuck::until(&answers)];
         let out = ChannelProcessor::new("r1", chain, Box::new(ToFirst), channels, counters, Arc::default());
         let stop = CancellationToken::new();
         let mut pipeline = Pipeline::new(&out, &stop);
