@@ -138,7 +138,9 @@ impl GroupRunner {
     async fn tick(&mut self, running: &mut Running) -> Result<(), String> {
         let now = Instant::now();
         for (number, place) in running.iter_mut().enumerate() {
-            let Some(sink) = place.as_mut().filter(|sink| sink.next_tick().is_some_and(|at| at <= now)) else { continue };
+            let Some(sink) = place.as_mut().filter(|sink| sink.next_tick().is_some_and(|at| at <= now)) else {
+                continue;
+            };
             match contained(sink.tick()).await {
                 Ok(ticked) => ticked.map_err(|error| chain(&error))?,
                 Err(panic) => {
