@@ -159,6 +159,26 @@ fn a_request_is_an_event_of_the_blob_handler() {
 }
 
 #[test]
+fn the_blob_handler_of_the_morphline_sink_cuts_off_what_is_too_long() {
+    let handler = "handler = org.apache.flume.sink.solr.morphline.BlobHandler\nhandler.maxBlobLength = 5\n";
+    let (agent, port, kept) = http_agent(handler);
+    assert_eq!(post(port, "/", "x/y", "12345").status, 200);
+    assert_eq!(post(port, "/", "x/y", "123456").status, 200);
+    agent.wait_for_line("Request length exceeds maxBlobLength (5), truncating BLOB event!");
+    let bodies: Vec<String> = wait_for_kept_events(kept.path(), 2).into_iter().map(|event| event.body).collect();
+    assert_eq!(bodies, ["12345", "12345"]);
+}
+
+#[test]
+fn more_events_than_any_channel_takes_are_503() {
+    let (_agent, port, _kept) = http_agent("");
+    let reply = post(port, "/", JSON, format!("[{}{{}}]", "{},".repeat(1 << 20)));
+    assert_eq!(reply.status, 503);
+    assert!(reply.body.starts_with("Error appending event to channel. Channel might be full."), "{reply:?}");
+    assert!(reply.body.ends_with("There are more than 1048576 events in the request"), "{reply:?}");
+}
+
+#[test]
 fn encrypted_and_by_the_old_names_of_keys() {
     let store = format!("{}/tests/tls/rsa.jks", env!("CARGO_MANIFEST_DIR"));
     let (agent, port, kept) =

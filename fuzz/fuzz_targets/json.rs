@@ -13,9 +13,9 @@ fn headers(batch: &Batch) -> Vec<Vec<(&str, &str)>> {
 fuzz_target!(|data: &[u8]| {
     for encoding in [Encoding::Utf16, Encoding::Utf32] {
         // Whatever comes of it.
-        let _batch = events(Bytes::copy_from_slice(data), encoding);
+        let _batch = events(Bytes::copy_from_slice(data), encoding, usize::MAX);
     }
-    let outcome = events(Bytes::copy_from_slice(data), Encoding::Utf8);
+    let outcome = events(Bytes::copy_from_slice(data), Encoding::Utf8, usize::MAX);
     let Ok(text) = std::str::from_utf8(data) else {
         assert!(outcome.is_err());
         return;
@@ -23,7 +23,7 @@ fuzz_target!(|data: &[u8]| {
     let utf16: Vec<u8> = text.encode_utf16().flat_map(u16::to_be_bytes).collect();
     let utf32: Vec<u8> = text.chars().flat_map(|c| u32::from(c).to_be_bytes()).collect();
     for (request, encoding) in [(utf16, Encoding::Utf16), (utf32, Encoding::Utf32)] {
-        match (&outcome, events(request.into(), encoding)) {
+        match (&outcome, events(request.into(), encoding, usize::MAX)) {
             (Ok(batch), Ok(other)) => {
                 assert_eq!(headers(batch), headers(&other));
                 assert!(batch.iter().zip(other.iter()).all(|(a, b)| a.body().is_empty() == b.body().is_empty()));

@@ -5,12 +5,13 @@
 
 use std::net::{IpAddr, Ipv4Addr};
 
-use smol_str::{SmolStr, ToSmolStr as _};
+use smol_str::SmolStr;
 use tracing::warn;
 
 use super::{Edit, Interceptor, InterceptorBuilder};
 use crate::config::{ComponentType, Props};
 use crate::event::Batch;
+use crate::net;
 
 /// How the type is registered.
 pub const TYPE: ComponentType<InterceptorBuilder> = ComponentType {
@@ -33,7 +34,8 @@ impl Host {
             .ok();
         Self {
             header: props.or(&format!("{prefix}.hostHeader"), "host".to_owned()).into(),
-            host: address.map(|address| if use_ip { address.to_smolstr() } else { canonical_name(address).into() }),
+            host: address
+                .map(|address| if use_ip { net::java_address(address).into() } else { canonical_name(address).into() }),
             preserve_existing: props.or(&format!("{prefix}.preserveExisting"), false),
         }
     }
@@ -54,7 +56,7 @@ fn local_address() -> std::io::Result<IpAddr> {
 fn canonical_name(address: IpAddr) -> String {
     let name = dns_lookup::lookup_addr(&address).ok();
     name.filter(|name| dns_lookup::lookup_host(name).is_ok_and(|mut found| found.any(|found| found == address)))
-        .unwrap_or_else(|| address.to_string())
+        .unwrap_or_else(|| net::java_address(address))
 }
 
 impl Edit for Host {
@@ -88,5 +90,7 @@ mod tests {
     fn an_address_without_a_name_is_its_own_name() {
         let documentation = IpAddr::from([203, 0, 113, 77]);
         assert_eq!(canonical_name(documentation), "203.0.113.77");
+        let documentation = "2001:db8::77".parse().expect("an address");
+        assert_eq!(canonical_name(documentation), "2001:db8:0:0:0:0:0:77", "as Java writes it");
     }
 }

@@ -4,6 +4,7 @@
 //! nothing matches is left as it is, to the byte; Flume replaces what its charset cannot read there too.
 
 use std::borrow::Cow;
+use std::time::Duration;
 
 use tracing::error;
 
@@ -23,6 +24,8 @@ pub const TYPE: ComponentType<InterceptorBuilder> = ComponentType {
 
 /// The longest body that a replacement may make.
 const MAX_BYTES: usize = 256 << 20;
+/// A body in which replacing takes longer stays as it is.
+const MAX_TIME: Duration = Duration::from_secs(10);
 
 struct SearchReplace {
     regex: JavaRegex,
@@ -75,7 +78,7 @@ impl Edit for SearchReplace {
         batch.replace_bodies(|event, out| {
             let start = out.len();
             let text = self.text(event.body());
-            let replaced = self.regex.replace_all(&text, &self.replacement, out, MAX_BYTES);
+            let replaced = self.regex.replace_all(&text, &self.replacement, out, MAX_BYTES, MAX_TIME);
             if let Err(unfinished) = replaced {
                 self.complain(event.body().len(), unfinished);
             }

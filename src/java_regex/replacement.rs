@@ -3,6 +3,8 @@
 //! `$1` and `${name}` stand for what a group matched, nothing when it did not take part; `\` takes the next character as
 //! it is. Java finds out what is wrong with such a text at the first match, here it is known beforehand.
 
+use std::time::{Duration, Instant};
+
 use super::{JavaRegex, PatternError};
 
 /// A replacement for the matches of one pattern.
@@ -18,7 +20,7 @@ enum Part {
 /// Why a text was not searched to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Unfinished {
-    /// The search took too long.
+    /// A search, or all of them together, took too long.
     Search,
     /// The result would be longer than it may.
     Length,
@@ -54,8 +56,9 @@ impl JavaRegex {
         replacement: &Replacement,
         out: &mut Vec<u8>,
         max_bytes: usize,
+        max_time: Duration,
     ) -> Result<bool, Unfinished> {
-        let start = out.len();
+        let (start, begun) = (out.len(), Instant::now());
         // What has been copied, and where the next search begins.
         let (mut copied, mut from) = (0, 0);
         let mut any = false;
@@ -67,6 +70,9 @@ impl JavaRegex {
             copied = whole.end();
             if out.len() - start > max_bytes {
                 return Err(Unfinished::Length);
+            }
+            if begun.elapsed() >= max_time {
+                return Err(Unfinished::Search);
             }
             from = whole.end();
             if whole.start() == whole.end() {
@@ -166,7 +172,7 @@ mod tests {
         let regex = JavaRegex::new(pattern).expect(pattern);
         let replacement = Replacement::new(replacement, &regex).expect(replacement);
         let mut out = Vec::new();
-        match regex.replace_all(text, &replacement, &mut out, 1 << 20).expect("an end") {
+        match regex.replace_all(text, &replacement, &mut out, 1 << 20, Duration::MAX).expect("an end") {
             true => String::from_utf8(out).expect("text"),
             false => text.to_owned(),
         }
@@ -216,11 +222,13 @@ mod tests {
     fn what_grows_too_long_or_takes_too_long_is_given_up() {
         let regex = JavaRegex::new("a").expect("a pattern");
         let long = Replacement::new(&"b".repeat(100), &regex).expect("a replacement");
-        let outcome = regex.replace_all(&"a".repeat(1000), &long, &mut Vec::new(), 5000);
+        let outcome = regex.replace_all(&"a".repeat(1000), &long, &mut Vec::new(), 5000, Duration::MAX);
         assert_eq!(outcome, Err(Unfinished::Length));
+        let outcome = regex.replace_all("a", &long, &mut Vec::new(), 5000, Duration::ZERO);
+        assert_eq!(outcome, Err(Unfinished::Search), "no single search took long");
         let endless = JavaRegex::new(r"^(?:(x+)\1?)+y").expect("a pattern");
         let text = "x".repeat(100) + "zy";
-        let outcome = endless.replace_all(&text, &Replacement(Vec::new()), &mut Vec::new(), 5000);
+        let outcome = endless.replace_all(&text, &Replacement(Vec::new()), &mut Vec::new(), 5000, Duration::MAX);
         assert_eq!(outcome, Err(Unfinished::Search));
     }
 
@@ -230,7 +238,7 @@ mod tests {
             let regex = JavaRegex::new("(?<a>.)(.)").expect("a pattern");
             if let Ok(replacement) = Replacement::new(&text, &regex) {
                 let mut out = Vec::new();
-                regex.replace_all("some text", &replacement, &mut out, 1000).expect("an end");
+                regex.replace_all("some text", &replacement, &mut out, 1000, Duration::MAX).expect("an end");
                 prop_assert!(std::str::from_utf8(&out).is_ok());
             }
         }

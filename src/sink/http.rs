@@ -5,7 +5,7 @@
 //! (`rollback.5XX`), and that before the default. The defaults put an event back even when the answer is 200, as in Flume:
 //! a useful configuration has at least `rollback.2XX` and `backoff.2XX` = false. Redirects are not followed; 3XX is a status
 //! like the others. An event without a body is not sent. What leaves the channel and does not count as delivered shows in
-//! the channel's counters only.
+//! the channel's counters only. An answer's body is of no use: one that is long or slow costs the connection and nothing else.
 //!
 //! Keys: `endpoint` (http or https), `connectTimeout` and `requestTimeout` (5000 ms), `contentTypeHeader` and
 //! `acceptHeader` (text/plain), `defaultBackoff` (true), `defaultRollback` (true), `defaultIncrementMetrics` (false),
@@ -46,6 +46,8 @@ pub const TYPE: ComponentType<SinkBuilder> = ComponentType {
 const TIMEOUT_MS: i32 = 5000;
 /// Of an answer nothing but its status is of use; one that is longer costs the connection.
 const MOST_OF_ANSWER: usize = 64 << 10;
+/// So does one that takes longer after its status.
+const LONGEST_ANSWER: Duration = Duration::from_millis(500);
 
 struct HttpConfig {
     endpoint: Endpoint,
@@ -199,6 +201,7 @@ impl Sink for HttpSink {
                 if let Some(others) = self.complaints.permit() {
                     warn!("Processed empty event. Sink {}: nothing is sent{others}", self.name);
                 }
+                self.delivered = Delivered { pause: false, count: false };
                 continue;
             }
             let status = self
@@ -255,13 +258,18 @@ impl HttpSink {
             }
             outcome => outcome,
         };
-        if outcome.is_err() {
-            self.close();
+        let (connection, response) = outcome?;
+        let status = response.status();
+        // The status counts, whatever comes behind it.
+        match timeout(LONGEST_ANSWER, read_to_end(response)).await {
+            Ok(true) => self.connection = Some(connection),
+            _ => self.counters.connection_closed.add(1),
         }
-        outcome
+        Ok(status)
     }
 
-    async fn exchange(&mut self, body: Bytes) -> io::Result<StatusCode> {
+    /// Sends a request and waits for the head of the answer.
+    async fn exchange(&mut self, body: Bytes) -> io::Result<(Connection, Response<Incoming>)> {
         let mut connection = match self.connection.take().filter(|connection| !connection.requests.is_closed()) {
             Some(connection) => connection,
             None => self.connect().await?,
@@ -269,13 +277,7 @@ impl HttpSink {
         let request = self.config.request.clone().map(|()| Full::new(body));
         connection.requests.ready().await.map_err(io::Error::other)?;
         let response = connection.requests.send_request(request).await.map_err(io::Error::other)?;
-        let status = response.status();
-        if read_to_end(response).await {
-            self.connection = Some(connection);
-        } else {
-            self.counters.connection_closed.add(1);
-        }
-        Ok(status)
+        Ok((connection, response))
     }
 
     async fn connect(&mut self) -> io::Result<Connection> {

@@ -39,6 +39,7 @@ enum Wait<'a> {
 }
 
 /// A batch that has room in every required channel.
+#[derive(Default)]
 struct Begun {
     events: usize,
     required: Vec<(usize, Batch)>,
@@ -528,8 +529,17 @@ mod tests {
         }
     }
 
-    /// A channel whose disk does not answer.
-    struct Stuck(Arc<ChannelCounters>);
+    /// A channel whose disk does not answer until the test says so.
+    struct Stuck {
+        counters: Arc<ChannelCounters>,
+        answers: CancellationToken,
+    }
+
+    impl Stuck {
+        fn until(answers: &CancellationToken) -> Arc<dyn Channel> {
+            Arc::new(Self { counters: Arc::new(ChannelCounters::new("stuck")), answers: answers.clone() })
+        }
+    }
 
     #[async_trait]
     impl Channel for Stuck {
@@ -538,7 +548,7 @@ mod tests {
         }
 
         fn counters(&self) -> &Arc<ChannelCounters> {
-            &self.0
+            &self.counters
         }
 
         fn transaction_capacity(&self) -> usize {
@@ -564,7 +574,7 @@ mod tests {
         async fn stop(&self) {}
 
         fn try_reserve(&self, _batch: &Batch) -> Result<Put, ChannelError> {
-            Ok(Put::new(Endless))
+            Ok(Put::new(Slow(self.answers.clone())))
         }
 
         async fn reserve(&self, batch: &Batch, _patience: Patience) -> Result<Put, ChannelError> {
@@ -578,27 +588,26 @@ mod tests {
         async fn drained(&self) {}
     }
 
-    struct Endless;
+    struct Slow(CancellationToken);
 
     #[async_trait]
-    impl PutTransaction for Endless {
+    impl PutTransaction for Slow {
         fn needs_prepare(&self) -> bool {
             true
         }
 
         async fn prepare(&mut self, _batch: &Batch) -> Result<(), ChannelError> {
-            std::future::pending().await
+            self.0.cancelled().await;
+            Ok(())
         }
 
-        fn commit(self: Box<Self>, _batch: Batch) {
-            unreachable!("it is never written");
-        }
+        fn commit(self: Box<Self>, _batch: Batch) {}
     }
 
     #[tokio::test]
     async fn an_optional_channel_whose_disk_does_not_answer_holds_nobody_up_for_long() {
         let first = channel("c1", 10);
-        let stuck: Arc<dyn Channel> = Arc::new(Stuck(Arc::new(ChannelCounters::new("stuck"))));
+        let stuck = Stuck::until(&CancellationToken::new());
         let out = processor(SecondIsOptional, &[&first, &stuck]);
         let stop = CancellationToken::new();
         let delivered = timeout(Duration::from_secs(30), out.deliver(batch(2), &stop)).await;
@@ -715,6 +724,26 @@ mod tests {
         assert!(out.deliver_patiently(batch(1), &stop).await);
         stop.cancel();
         assert!(!out.deliver_patiently(batch(1), &stop).await, "no room, and no time to wait for it");
+    }
+
+    #[tokio::test]
+    async fn what_interceptors_empty_is_settled_in_its_turn() {
+        let answers = CancellationToken::new();
+        let counters = Arc::new(SourceCounters::new("r1"));
+        let chain = Chain::new(vec![Interceptor::Filters(Box::new(Even))]);
+        let channels = vec![Stuck::until(&answers)];
+        let out = ChannelProcessor::new("r1", chain, Box::new(ToFirst), channels, counters, Arc::default());
+        let stop = CancellationToken::new();
+        let mut pipeline = Pipeline::new(&out, &stop);
+        let numbered = |number: &'static str| Batch::from_iter([Event::new(number)]);
+        pipeline.deliver(numbered("1")).await;
+        assert_eq!(pipeline.settled(), 1, "there is nothing to wait for");
+        pipeline.deliver(numbered("2")).await;
+        pipeline.deliver(numbered("3")).await;
+        assert_eq!(pipeline.settled(), 1, "the one before it is not durable");
+        answers.cancel();
+        pipeline.finish().await;
+        assert_eq!(pipeline.settled(), 3);
     }
 
     #[tokio::test]

@@ -10,7 +10,7 @@ use crate::event::{Batch, BufferId, Headers, HeadersId, NO_HEADERS};
 /// So many events a message may have even where no channel takes as many at once.
 pub const MAX_EVENTS: usize = 1 << 20;
 /// So many headers all events of a message may have together, where those of neighbours that are the same count once.
-const MAX_HEADERS: usize = 1 << 20;
+pub const MAX_HEADERS: usize = 1 << 20;
 
 /// Builds a batch from the events of one message. An event and a header take more memory than their fewest bytes in the
 /// message, so that both are limited.

@@ -2,7 +2,7 @@
 //!
 //! Keys: `processor.priority.SINK` (higher ones first; without one, -1, -2 and so on in the order of the list),
 //! `processor.maxpenalty` (30000 ms). A sink that fails rests for two seconds, and for twice as long each time that it
-//! fails again, up to that limit. The first batch after its rest is its trial.
+//! fails again, up to that limit, but for one second at least. The first batch after its rest is its trial.
 //!
 //! Of two sinks with the same priority Flume leaves one out; here the one that is listed later comes later.
 
@@ -22,6 +22,8 @@ pub const TYPE: ComponentType<ProcessorBuilder> = ComponentType {
 };
 
 const MAX_PENALTY_MS: i32 = 30_000;
+/// A shorter rest would make sinks that all fail a loop without a pause.
+const LEAST_REST: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
 struct Member {
@@ -94,6 +96,8 @@ impl SinkProcessor for Failover {
         }
     }
 
+    fn backed_off(&mut self, _sink: usize) {}
+
     fn failed(&mut self, sink: usize, error: &str, now: Instant) -> bool {
         let member = &mut self.members[sink];
         match member.retry_at {
@@ -101,7 +105,7 @@ impl SinkProcessor for Failover {
             Some(_) => debug!("Sink {} failed again: {error}", member.name),
         }
         member.failures += 1;
-        member.retry_at = Some(now + rest(member.failures, self.max_penalty));
+        member.retry_at = Some(now + rest(member.failures, self.max_penalty.max(LEAST_REST)));
         !self.candidates(now).is_empty()
     }
 
@@ -141,6 +145,15 @@ mod tests {
     }
 
     #[test]
+    fn without_a_penalty_all_can_have_failed_too() {
+        let mut group = group(&[1, 2], 0);
+        let now = Instant::now();
+        assert!(group.failed(1, "away", now));
+        assert!(!group.failed(0, "away", now), "nobody is left until a rest is over");
+        assert_eq!(group.next_change(now), Some(now + LEAST_REST));
+    }
+
+    #[test]
     fn a_rest_is_longer_each_time_up_to_the_limit_and_ends_with_a_trial() {
         let mut group = group(&[1, 2], 10);
         let mut now = Instant::now();
@@ -152,6 +165,8 @@ mod tests {
             now = next;
             assert_eq!(group.candidates(now), [1, 0], "the trial comes first");
         }
+        group.backed_off(1);
+        assert_eq!(group.candidates(now), [1, 0], "it is still on trial");
         group.delivered(1);
         assert_eq!(group.candidates(now), [1]);
         group.failed(1, "away", now);

@@ -23,6 +23,10 @@ pub const TYPE: ComponentType<ProcessorBuilder> = ComponentType {
 const MAX_TIMEOUT_MS: i64 = 30_000;
 /// Failures that are further apart than the last rest and this do not count as one after the other.
 const FORGOTTEN_AFTER: Duration = Duration::from_secs(3600);
+/// How long a round waits for the sinks that are left when one has failed: as long as Flume does when a sink has
+/// nothing to deliver, a second more each time.
+const ROUND: Duration = Duration::from_secs(1);
+const LONGEST_ROUND: u32 = 5;
 
 #[derive(Default)]
 struct Member {
@@ -52,6 +56,10 @@ struct LoadBalance {
     /// The sinks that have failed with this batch, and how many there were before.
     tried: Vec<usize>,
     at_first: usize,
+    /// When the round ends because those that are left have had nothing to deliver: their channels may be others.
+    round_ends: Option<Instant>,
+    /// So many rounds in a row have ended like that.
+    idle_rounds: u32,
     complaints: Limited,
 }
 
@@ -78,20 +86,29 @@ impl LoadBalance {
     }
 
     fn new(members: Vec<Member>, order: Order, max_rest: Option<Duration>) -> Self {
-        Self { members, order, max_rest, tried: Vec::new(), at_first: 0, complaints: Limited::default() }
+        Self {
+            members,
+            order,
+            max_rest,
+            tried: Vec::new(),
+            at_first: 0,
+            round_ends: None,
+            idle_rounds: 0,
+            complaints: Limited::default(),
+        }
     }
 
     /// Ends the round of one batch.
     fn next_round(&mut self) {
         self.tried.clear();
+        self.round_ends = None;
         if let Order::RoundRobin(head) = &mut self.order {
             *head = if *head + 1 < self.at_first { *head + 1 } else { 0 };
         }
     }
-}
 
-impl SinkProcessor for LoadBalance {
-    fn candidates(&mut self, now: Instant) -> Vec<usize> {
+    /// The sinks that do not rest and have not failed with this batch, in their order.
+    fn untried(&mut self, now: Instant) -> Vec<usize> {
         let awake = |number: &usize| self.members[*number].rests_until().is_none_or(|until| until <= now);
         let mut numbers: Vec<usize> = (0..self.members.len()).filter(awake).collect();
         if self.tried.is_empty() {
@@ -109,12 +126,28 @@ impl SinkProcessor for LoadBalance {
         numbers.retain(|number| !self.tried.contains(number));
         numbers
     }
+}
+
+impl SinkProcessor for LoadBalance {
+    fn candidates(&mut self, now: Instant) -> Vec<usize> {
+        if self.round_ends.is_some_and(|at| at <= now) {
+            self.idle_rounds = self.idle_rounds.saturating_add(1);
+            self.next_round();
+        }
+        self.untried(now)
+    }
 
     fn next_change(&self, now: Instant) -> Option<Instant> {
-        self.members.iter().filter_map(Member::rests_until).filter(|until| *until > now).min()
+        let rests = self.members.iter().filter_map(Member::rests_until);
+        rests.chain(self.round_ends).filter(|at| *at > now).min()
     }
 
     fn delivered(&mut self, _sink: usize) {
+        self.idle_rounds = 0;
+        self.next_round();
+    }
+
+    fn backed_off(&mut self, _sink: usize) {
         self.next_round();
     }
 
@@ -130,7 +163,8 @@ impl SinkProcessor for LoadBalance {
             member.failures = if again { member.failures + 1 } else { 1 };
             member.rests = Some((now, rest(member.failures, limit)));
         }
-        let more = !self.candidates(now).is_empty();
+        self.round_ends = Some(now + ROUND * self.idle_rounds.saturating_add(1).min(LONGEST_ROUND));
+        let more = !self.untried(now).is_empty();
         if !more {
             self.next_round();
         }
@@ -186,14 +220,35 @@ mod tests {
             now = group.next_change(now).expect("an end of the rest");
             assert_eq!(group.candidates(now).len(), 3);
             group.failed(0, "away", now);
-            assert_eq!(group.next_change(now), Some(now + Duration::from_secs(seconds)));
             group.delivered(1);
+            assert_eq!(group.next_change(now), Some(now + Duration::from_secs(seconds)));
         }
         now += Duration::from_secs(3700);
         group.failed(0, "away", now);
+        group.delivered(1);
         assert_eq!(group.next_change(now), Some(now + Duration::from_secs(2)), "long ago is forgotten");
         assert!(group.failed(1, "away", now) && !group.failed(2, "away", now));
         assert!(group.candidates(now).is_empty());
+    }
+
+    #[test]
+    fn a_round_ends_though_those_that_are_left_have_nothing_to_deliver() {
+        let mut group = group(2, Order::RoundRobin(0), None);
+        let mut now = Instant::now();
+        for seconds in [1, 2, 3, 4, 5, 5] {
+            assert!(group.failed(0, "away", now));
+            assert_eq!(group.candidates(now), [1]);
+            let next = group.next_change(now).expect("an end of the round");
+            assert_eq!(next - now, Duration::from_secs(seconds));
+            now = next;
+            assert!(group.candidates(now).contains(&0), "it is tried again");
+        }
+        assert!(group.failed(0, "away", now));
+        now += Duration::from_secs(20);
+        assert!(!group.failed(1, "away", now), "however long the last one took, all have failed");
+        group.delivered(0);
+        group.failed(0, "away", now);
+        assert_eq!(group.next_change(now), Some(now + Duration::from_secs(1)));
     }
 
     #[test]

@@ -25,6 +25,9 @@ pub trait SinkProcessor: Send {
     /// A sink has delivered a batch.
     fn delivered(&mut self, sink: usize);
 
+    /// A sink has not failed, and yet wants a pause. A trial goes on.
+    fn backed_off(&mut self, sink: usize);
+
     /// A sink has failed. Whether another one is to be tried at once.
     fn failed(&mut self, sink: usize, error: &str, now: Instant) -> bool;
 

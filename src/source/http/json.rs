@@ -14,6 +14,7 @@ use smol_str::SmolStr;
 use thiserror::Error;
 
 use crate::event::{Batch, Headers, HeadersId, NO_HEADERS};
+use crate::rpc::avro::events::MAX_HEADERS;
 
 /// What a client may say that its request is written in; bodies of events are written in the same.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,6 +36,9 @@ pub enum JsonError {
     /// There is nothing where a list or an event has to be.
     #[error("{0}")]
     Nothing(&'static str),
+    /// There is more in it than any channel takes at once.
+    #[error("There are more than {0} events in the request")]
+    TooMany(usize),
 }
 
 impl Encoding {
@@ -83,17 +87,30 @@ impl Encoding {
     }
 }
 
-/// The events of a request.
-pub fn events(request: Bytes, encoding: Encoding) -> Result<Batch, JsonError> {
+/// The events of a request, which may be so many. An event and a header take more memory than their fewest bytes in the
+/// request, so that both are limited.
+pub fn events(request: Bytes, encoding: Encoding, max_events: usize) -> Result<Batch, JsonError> {
     let malformed = || JsonError::Syntax(format!("It is not valid {encoding:?}."));
     let text = encoding.decode(request).ok_or_else(malformed)?;
     if text.iter().all(u8::is_ascii_whitespace) {
         return Err(JsonError::Nothing("There is no list of events in the request, as it is empty"));
     }
-    let mut list =
-        List { encoding, text: &text, nothing: None, batch: Batch::new(), places: Vec::new(), own: Vec::new() };
+    let mut list = List {
+        encoding,
+        text: &text,
+        nothing: None,
+        max_events,
+        is_full: false,
+        batch: Batch::new(),
+        headers: 0,
+        places: Vec::new(),
+        own: Vec::new(),
+    };
     let mut json = serde_json::Deserializer::from_slice(&text);
     let outcome = OrNull(&mut list).deserialize(&mut json).and_then(|()| json.end());
+    if list.is_full {
+        return Err(JsonError::TooMany(max_events));
+    }
     outcome.map_err(|error| JsonError::Syntax(error.to_string()))?;
     match list.nothing {
         Some(nothing) => Err(JsonError::Nothing(nothing)),
@@ -115,7 +132,12 @@ struct List<'de> {
     text: &'de Bytes,
     /// What was null and must not be.
     nothing: Option<&'static str>,
+    max_events: usize,
+    /// Whether there are more events than there may be.
+    is_full: bool,
     batch: Batch,
+    /// How many headers there are, where those of neighbours that are the same count once.
+    headers: usize,
     places: Vec<(Body, HeadersId)>,
     /// Bodies that do not stand in the request as they are.
     own: Vec<u8>,
@@ -144,9 +166,11 @@ impl<'de> List<'de> {
         let headers = match self.places.last() {
             _ if headers.is_empty() => NO_HEADERS,
             Some((_, id)) if *id != NO_HEADERS && last.is_some_and(same) => *id,
-            _ => self
-                .batch
-                .push_headers(headers.iter().map(|(key, value)| (SmolStr::new(key), SmolStr::new(value))).collect()),
+            _ => {
+                self.headers += headers.len();
+                let own = headers.iter().map(|(key, value)| (SmolStr::new(key), SmolStr::new(value)));
+                self.batch.push_headers(own.collect())
+            }
         };
         let body = match body {
             Some(Cow::Borrowed(text)) if self.encoding == Encoding::Utf8 => {
@@ -260,7 +284,14 @@ impl<'de> Visitor<'de> for OneEvent<'_, 'de> {
                 }
             }
         }
+        if list.places.len() == list.max_events {
+            list.is_full = true;
+            return Err(A::Error::custom("too many events"));
+        }
         list.add(&pairs.0, body);
+        if list.headers > MAX_HEADERS {
+            return Err(too_many_headers());
+        }
         Ok(())
     }
 }
@@ -292,10 +323,17 @@ impl<'de> Visitor<'de> for &mut Pairs<'de> {
             if twice {
                 return Err(A::Error::custom(format_args!("duplicate key: {}", beginning(&name))));
             }
+            if self.0.len() == MAX_HEADERS {
+                return Err(too_many_headers());
+            }
             self.0.push((name, value));
         }
         Ok(())
     }
+}
+
+fn too_many_headers<E: serde::de::Error>() -> E {
+    E::custom(format_args!("There are more than {MAX_HEADERS} headers in the request"))
 }
 
 /// A key, as it stands in the request if it can be.
@@ -330,6 +368,26 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn events(request: Bytes, encoding: Encoding) -> Result<Batch, JsonError> {
+        super::events(request, encoding, 1000)
+    }
+
+    #[test]
+    fn no_more_is_read_than_can_be_delivered() {
+        let list = |event: String, count: usize| Bytes::from(format!("[{}]", vec![event; count].join(",")));
+        assert_eq!(events(list("{}".into(), 1000), Encoding::Utf8).expect("so many").len(), 1000);
+        // What comes behind the last one is not looked at.
+        let more = [&list("{}".into(), 1001)[..], b"garbage"].concat();
+        assert!(matches!(events(more.into(), Encoding::Utf8), Err(JsonError::TooMany(1000))));
+        let headers: Vec<String> = (0..MAX_HEADERS / 500).map(|number| format!("\"{number}\":1")).collect();
+        let event = |last| format!("{{\"headers\":{{{},\"{last}\":1}}}}", headers.join(","));
+        let same = list(event("x"), 3);
+        assert_eq!(events(same, Encoding::Utf8).expect("no more than one has").header_sets().len(), 1);
+        let others: Vec<String> = (0..600).map(|number| event(if number % 2 == 0 { "x" } else { "y" })).collect();
+        let error = events(format!("[{}]", others.join(",")).into(), Encoding::Utf8).expect_err("too many");
+        assert!(error.to_string().contains("There are more than 1048576 headers"), "{error}");
+    }
     use crate::event::Event;
 
     fn read(request: &str) -> Result<Batch, JsonError> {

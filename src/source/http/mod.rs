@@ -6,9 +6,11 @@
 //! handler wants it, 413 that it is too large, 503 that a channel refuses the events; the text of the answer says more.
 //!
 //! Keys: `port`, `bind` (0.0.0.0), `handler` (a class: JSONHandler, BLOBHandler or the morphline sink's BlobHandler),
-//! `handler.mandatoryParameters` (none), `handler.maxBlobLength` (100000000), those of [TLS](crate::tls), also by their old
+//! `handler.mandatoryParameters` (none), `handler.maxBlobLength` (100000000; more is cut off), those of [TLS](crate::tls), also by their old
 //! names, `ServerConnector.idleTimeout` (30000 ms: how long a client may be silent; 0: for ever); what else is for Jetty has no effect.
-//! Not Flume's: `max-connections` (20000; more clients wait in the kernel's queue), `max-request-bytes` (67108864).
+//! Not Flume's: `max-connections` (20000; more clients wait in the kernel's queue), `max-request-bytes` (67108864, or
+//! `handler.maxBlobLength` where that is more). A request of more than 64 KiB waits for others where all of them together
+//! would take more memory than four of the largest.
 
 pub mod json;
 
@@ -24,7 +26,7 @@ use std::time::Duration;
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use http_body_util::{BodyExt as _, Full};
-use hyper::body::{Body as _, Incoming};
+use hyper::body::{Body, Incoming};
 use hyper::header::{CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
@@ -39,6 +41,8 @@ use super::{ChannelProcessor, Source, SourceBuilder, SourceConfig, SourceError};
 use crate::config::{ComponentType, Props};
 use crate::event::{Batch, Event};
 use crate::net;
+use crate::rpc::avro::events::MAX_EVENTS;
+use crate::rpc::memory::{Memory, Share};
 use crate::rpc::transport::{self, ServerLayers};
 use crate::tls;
 use blob::Blob;
@@ -79,6 +83,8 @@ struct HttpConfig {
     idle_timeout: Duration,
     max_connections: usize,
     max_request_bytes: usize,
+    /// What comes behind so many is left out.
+    max_blob_bytes: usize,
 }
 
 impl HttpConfig {
@@ -94,12 +100,13 @@ impl HttpConfig {
         }
         let handlers = [JSON_HANDLER, BLOB_HANDLER, MORPHLINE_HANDLER];
         let class = props.or("handler", JSON_HANDLER.to_owned());
-        let mut max_request_bytes = props.positive("max-request-bytes", MAX_REQUEST_BYTES, "bytes");
+        let mut max_blob_bytes = usize::MAX;
+        let mut largest = MAX_REQUEST_BYTES;
         let handler = match class.trim() {
             BLOB_HANDLER => Handler::Blob(Blob::from_props(props)),
             MORPHLINE_HANDLER => {
-                let most = props.positive("handler.maxBlobLength", MAX_BLOB_LENGTH, "bytes");
-                max_request_bytes = max_request_bytes.min(most);
+                max_blob_bytes = props.positive("handler.maxBlobLength", MAX_BLOB_LENGTH, "bytes");
+                largest = largest.max(i32::try_from(max_blob_bytes).unwrap_or(i32::MAX));
                 Handler::Blob(Blob::of_morphline())
             }
             class => {
@@ -123,7 +130,8 @@ impl HttpConfig {
             layers: ServerLayers { tls: tls::acceptor(props), deflate: false },
             idle_timeout: if idle_timeout > 0 { Duration::from_millis(idle_timeout as u64).min(NEVER) } else { NEVER },
             max_connections: props.positive("max-connections", MAX_CONNECTIONS, "connections"),
-            max_request_bytes,
+            max_request_bytes: props.positive("max-request-bytes", largest, "bytes"),
+            max_blob_bytes,
         };
         props.finish(config)
     }
@@ -162,9 +170,12 @@ impl Source for HttpSource {
     async fn run(&mut self, out: &ChannelProcessor, stop: &CancellationToken) -> Result<(), SourceError> {
         let Some(listener) = self.listener.take() else { return Ok(()) };
         let label = format!("Http source {}", self.name);
+        let largest = self.config.max_request_bytes.min(self.config.max_blob_bytes);
+        let memory = Arc::new(Memory::for_requests(largest));
         net::serve(listener, &label, self.config.max_connections, stop, |socket, peer| {
             out.counters().open_connections.add(1);
-            let client = Client { peer, config: Arc::clone(&self.config), out: out.clone(), stop: stop.clone() };
+            let (config, memory) = (Arc::clone(&self.config), Arc::clone(&memory));
+            let client = Client { peer, config, memory, out: out.clone(), stop: stop.clone() };
             async move { Arc::new(client).serve(socket).await }
         })
         .await;
@@ -177,6 +188,7 @@ impl Source for HttpSource {
 struct Client {
     peer: SocketAddr,
     config: Arc<HttpConfig>,
+    memory: Arc<Memory>,
     out: ChannelProcessor,
     stop: CancellationToken,
 }
@@ -193,6 +205,11 @@ struct Refusal(StatusCode, String);
 impl Refusal {
     fn bad_request(what: &dyn std::fmt::Display) -> Self {
         Self(StatusCode::BAD_REQUEST, format!("Bad request from client. {what}"))
+    }
+
+    fn by_channel(what: &dyn std::fmt::Display) -> Self {
+        let text = format!("Error appending event to channel. Channel might be full.{what}");
+        Self(StatusCode::SERVICE_UNAVAILABLE, text)
     }
 
     fn unexpected(what: &dyn std::fmt::Display) -> Self {
@@ -267,7 +284,9 @@ impl Client {
 
     async fn take_in(&self, request: Request<Incoming>) -> Result<(), Refusal> {
         let counters = self.out.counters();
-        let batch = self.events(request).await.inspect_err(|Refusal(_, text)| {
+        // Until its events are delivered.
+        let mut share = self.memory.share();
+        let batch = self.events(request, &mut share).await.inspect_err(|Refusal(_, text)| {
             counters.event_read_fail.add(1);
             if let Some(others) = self.out.may_complain() {
                 warn!("{text} Http source {}, client {}{others}", self.out.source(), self.peer);
@@ -284,16 +303,22 @@ impl Client {
                      or make sure the sinks perform faster. Http source {source}, client {peer}: {error}{others}"
                 );
             }
-            let text = format!("Error appending event to channel. Channel might be full.{error}");
-            return Err(Refusal(StatusCode::SERVICE_UNAVAILABLE, text));
+            return Err(Refusal::by_channel(&error));
         }
         counters.append_batch_accepted.add(1);
         Ok(())
     }
 
-    async fn events(&self, request: Request<Incoming>) -> Result<Batch, Refusal> {
+    async fn events(&self, request: Request<Incoming>, share: &mut Share<'_>) -> Result<Batch, Refusal> {
         let (head, body) = request.into_parts();
-        let body = self.read(body).await?;
+        let (body, is_cut) = read(body, &self.config, share).await?;
+        if is_cut && let Some(others) = self.out.may_complain() {
+            let (most, source, peer) = (self.config.max_blob_bytes, self.out.source(), self.peer);
+            warn!(
+                "Request length exceeds maxBlobLength ({most}), truncating BLOB event! Http source {source}, client \
+                 {peer}{others}"
+            );
+        }
         let content_type = head.headers.get(CONTENT_TYPE).and_then(|value| value.to_str().ok());
         match &self.config.handler {
             Handler::Json => {
@@ -301,7 +326,9 @@ impl Client {
                     return Err(Refusal::unexpected(&"JSON handler supports UTF-8, UTF-16 and UTF-32 only."));
                 };
                 let len = body.len();
-                let mut batch = json::events(body, encoding).map_err(|error| match error {
+                let most = self.out.largest_transaction().max(MAX_EVENTS);
+                let mut batch = json::events(body, encoding, most).map_err(|error| match error {
+                    JsonError::TooMany(_) => Refusal::by_channel(&error),
                     JsonError::Syntax(_) => Refusal::bad_request(&error),
                     JsonError::Nothing(_) => Refusal::unexpected(&error),
                 })?;
@@ -318,36 +345,45 @@ impl Client {
             }
         }
     }
+}
 
-    /// Reads a request to its end.
-    async fn read(&self, mut body: Incoming) -> Result<Bytes, Refusal> {
-        let most = self.config.max_request_bytes;
-        let too_large = || {
-            let text = format!("Request is too large: at most {most} bytes are taken, see max-request-bytes.");
-            Refusal(StatusCode::PAYLOAD_TOO_LARGE, text)
+/// Reads a request to its end, or to where it is cut off. Whoever finds too little memory waits.
+async fn read<B>(mut body: B, config: &HttpConfig, share: &mut Share<'_>) -> Result<(Bytes, bool), Refusal>
+where
+    B: Body<Data = Bytes, Error: std::fmt::Display> + Unpin,
+{
+    let most = config.max_request_bytes;
+    let too_large = || {
+        let text = format!("Request is too large: at most {most} bytes are taken, see max-request-bytes.");
+        Refusal(StatusCode::PAYLOAD_TOO_LARGE, text)
+    };
+    let claimed = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
+    if claimed > most && most < config.max_blob_bytes {
+        return Err(too_large());
+    }
+    let mut bytes = BytesMut::with_capacity(claimed.min(FIRST_BYTES));
+    loop {
+        let frame = match timeout(config.idle_timeout, body.frame()).await {
+            Ok(None) => return Ok((bytes.freeze(), false)),
+            Ok(Some(Ok(frame))) => frame,
+            Ok(Some(Err(error))) => {
+                return Err(Refusal::bad_request(&format_args!("It did not come to its end: {error}")));
+            }
+            Err(_) => {
+                let text = format!("Nothing came for {} ms.", config.idle_timeout.as_millis());
+                return Err(Refusal(StatusCode::REQUEST_TIMEOUT, text));
+            }
         };
-        let claimed = usize::try_from(body.size_hint().lower()).unwrap_or(usize::MAX);
-        if claimed > most {
-            return Err(too_large());
-        }
-        let mut bytes = BytesMut::with_capacity(claimed.min(FIRST_BYTES));
-        loop {
-            let frame = match timeout(self.config.idle_timeout, body.frame()).await {
-                Ok(None) => return Ok(bytes.freeze()),
-                Ok(Some(Ok(frame))) => frame,
-                Ok(Some(Err(error))) => {
-                    return Err(Refusal::bad_request(&format_args!("It did not come to its end: {error}")));
-                }
-                Err(_) => {
-                    let text = format!("Nothing came for {} ms.", self.config.idle_timeout.as_millis());
-                    return Err(Refusal(StatusCode::REQUEST_TIMEOUT, text));
-                }
-            };
-            if let Some(data) = frame.data_ref() {
-                if data.len() > most - bytes.len() {
-                    return Err(too_large());
-                }
-                bytes.extend_from_slice(data);
+        if let Some(data) = frame.data_ref() {
+            let room = config.max_blob_bytes - bytes.len();
+            let data = &data[..data.len().min(room)];
+            if data.len() > most - bytes.len() {
+                return Err(too_large());
+            }
+            share.fit(bytes.len() + data.len()).await;
+            bytes.extend_from_slice(data);
+            if frame.data_ref().is_some_and(|whole| whole.len() > room) {
+                return Ok((bytes.freeze(), true));
             }
         }
     }
@@ -362,7 +398,36 @@ fn charset(content_type: &str) -> Option<&str> {
 
 #[cfg(test)]
 mod tests {
+    use futures_util::FutureExt as _;
+
     use super::*;
+
+    #[tokio::test]
+    async fn a_large_request_waits_for_memory() {
+        const LARGEST: usize = 1 << 20;
+        let config = HttpConfig {
+            bind: String::new(),
+            port: 0,
+            handler: Handler::Json,
+            layers: ServerLayers::default(),
+            idle_timeout: NEVER,
+            max_connections: 1,
+            max_request_bytes: LARGEST,
+            max_blob_bytes: usize::MAX,
+        };
+        let memory = Memory::for_requests(LARGEST);
+        let request = |bytes| Full::new(Bytes::from(vec![b' '; bytes]));
+        let mut shares: Vec<_> = (0..5).map(|_| memory.share()).collect();
+        let mut fifth = shares.pop().expect("there are five");
+        for share in &mut shares {
+            read(request(LARGEST), &config, share).now_or_never().expect("there is memory").ok();
+        }
+        assert!(read(request(LARGEST), &config, &mut fifth).now_or_never().is_none());
+        assert!(read(request(1000), &config, &mut memory.share()).now_or_never().is_some(), "a small one has its own");
+        shares.pop();
+        let (body, _) = read(request(LARGEST), &config, &mut fifth).await.ok().expect("there is memory again");
+        assert_eq!(body.len(), LARGEST);
+    }
 
     #[test]
     fn charsets_of_content_types() {

@@ -59,13 +59,15 @@ impl<'a> Pipeline<'a> {
     /// Takes a batch in. It waits for the ones before it only when there are many, or no room in a channel.
     pub async fn deliver(&mut self, mut batch: Batch) {
         self.out.intercept(&mut batch);
-        if batch.is_empty() {
-            return;
-        }
         while self.is_full() || self.front_is_ready().await {
             self.settle().await;
         }
-        match self.out.begin(batch.clone(), Wait::No).await {
+        let begun = match batch.is_empty() {
+            // What the interceptors have emptied is settled in its turn.
+            true => Ok(Begun::default()),
+            false => self.out.begin(batch.clone(), Wait::No).await,
+        };
+        match begun {
             Ok(begun) if self.in_flight.is_empty() && !begun.needs_prepare() => {
                 self.out.commit(begun).await;
                 self.note(true);

@@ -32,6 +32,8 @@ const GUARD_BYTES: usize = 256;
 const MOST_OPEN: usize = 512;
 /// How often files without a name that is watched are looked at.
 const LOOK_AT_LOST: Duration = Duration::from_secs(1);
+/// How long a file rests that could not be read.
+const RETRY: Duration = Duration::from_secs(1);
 const BYTE_OFFSET_HEADER: &str = "byteoffset";
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -99,6 +101,8 @@ struct TailFile {
     turn: u64,
     /// No watched name leads to it any more.
     lost: bool,
+    /// When it is tried again, as it could not be read.
+    retry_at: Option<Instant>,
 }
 
 impl TailFile {
@@ -119,6 +123,7 @@ impl TailFile {
             queued: false,
             turn: 0,
             lost: false,
+            retry_at: None,
         }
     }
 
@@ -169,9 +174,11 @@ pub struct Files {
     paths: HashMap<PathBuf, FileId>,
     /// Files that may have something new, the next one first.
     ready: VecDeque<FileId>,
-    /// Files that are open or hold something back: those that time changes.
+    /// Files that are open, hold something back or could not be read: those that time changes.
     active: HashSet<FileId>,
     open: usize,
+    /// Files of an earlier run that cannot be seen for now.
+    unseen: Vec<Known>,
     /// A name is a symbolic link, whose file changes without a word.
     links: bool,
     unsaved: bool,
@@ -190,6 +197,7 @@ impl Files {
             ready: VecDeque::new(),
             active: HashSet::new(),
             open: 0,
+            unseen: Vec::new(),
             links: false,
             unsaved: false,
             complaints: Limited::default(),
@@ -229,21 +237,25 @@ impl Files {
     /// Goes on with a file that got a name that matches nothing while nobody looked, as rotation does.
     fn begin_renamed(&mut self, known: &Known, now: Instant) {
         let old = Path::new(&known.path);
-        let group = self.groups.iter().position(|group| Some(&*group.directory) == old.parent());
+        let group = self.groups.iter().position(|group| group.has(old));
         let found = known.mark.as_ref().zip(group).and_then(|(mark, group)| {
             let id = FileId { device: mark.device, inode: known.inode };
-            let path = name_of(&self.groups[group].directory, id)?;
+            let path = name_of(&self.groups[group].directory, id).ok()??;
             let metadata = fs::metadata(&path).ok()?;
             let (pos, guard) = resume(known, &path, &metadata)?;
             Some((id, group, path, metadata, pos, guard))
         });
         let Some((id, group, path, metadata, pos, guard)) = found else {
+            if group.is_some() && !is_gone(old) {
+                self.unseen.push(known.clone());
+                return;
+            }
             info!("Missing file: {}, inode: {}, pos: {}", known.path, known.inode, known.pos);
             return;
         };
         info!("Opening file: {}, inode: {}, pos: {pos}; it was {}", path.display(), id.inode, known.path);
-        // Its events come from the file of its old name.
-        let mut file = TailFile::new(path, self.headers(group, old), &metadata, pos, now);
+        // Its events come from the file of its old name, by which it is known.
+        let mut file = TailFile::new(old.to_owned(), self.headers(group, old), &metadata, pos, now);
         file.guard = guard;
         file.lost = true;
         self.files.insert(id, file);
@@ -261,7 +273,10 @@ impl Files {
             self.note(group, path, &metadata, now);
         }
         let gone: Vec<PathBuf> = self.paths.keys().filter(|path| !seen.contains(*path)).cloned().collect();
-        gone.iter().for_each(|path| self.lose(path));
+        gone.iter().filter(|path| is_gone(path)).for_each(|path| self.lose(path));
+        for known in std::mem::take(&mut self.unseen) {
+            self.begin_renamed(&known, now);
+        }
     }
 
     /// Looks at paths that have changed.
@@ -271,7 +286,8 @@ impl Files {
             let Some(group) = self.groups.iter().position(|group| group.has(&path)) else { continue };
             match fs::metadata(&path) {
                 Ok(metadata) if metadata.is_file() => found.push((group, path, metadata)),
-                _ => self.lose(&path),
+                _ if is_gone(&path) => self.lose(&path),
+                _ => {}
             }
         }
         found.sort_by_key(|(_, _, metadata)| age(metadata));
@@ -322,8 +338,13 @@ impl Files {
         }
         let headers = self.headers(group, &path);
         let Some(file) = self.files.get_mut(&id) else {
-            info!("Opening file: {}, inode: {}, pos: 0", path.display(), id.inode);
-            self.files.insert(id, TailFile::new(path.clone(), headers, metadata, 0, now));
+            let entry = self.unseen.iter().position(|known| known.inode == id.inode);
+            let place = entry.and_then(|at| resume(&self.unseen.swap_remove(at), &path, metadata));
+            let (pos, guard) = place.unwrap_or_default();
+            info!("Opening file: {}, inode: {}, pos: {pos}", path.display(), id.inode);
+            let mut file = TailFile::new(path.clone(), headers, metadata, pos, now);
+            file.guard = guard;
+            self.files.insert(id, file);
             self.paths.insert(path, id);
             self.unsaved = true;
             self.queue(id);
@@ -338,7 +359,10 @@ impl Files {
             info!("{} is now {}, inode: {}, pos: {}", old.display(), path.display(), id.inode, file.pos);
             file.headers = headers;
             self.unsaved = true;
-            self.paths.remove(&old);
+            // Its old name may be another file's already.
+            if self.paths.get(&old) == Some(&id) {
+                self.paths.remove(&old);
+            }
         }
         file.lost = false;
         self.paths.insert(path, id);
@@ -363,6 +387,7 @@ impl Files {
             && !file.queued
         {
             file.queued = true;
+            file.retry_at = None;
             file.turn = 0;
             self.ready.push_back(id);
         }
@@ -406,7 +431,8 @@ impl Files {
                     if let (Some(file), Some(others)) = (self.files.get(&id), self.complaints.permit()) {
                         error!("Unable to tail files: {}: {error}{others}", file.path.display());
                     }
-                    self.close(id);
+                    self.rest(id, now);
+                    continue;
                 }
             }
             self.end_turn(id);
@@ -414,9 +440,23 @@ impl Files {
         None
     }
 
+    /// A file that cannot be read for now is tried again later. That says nothing of whether it is there.
+    fn rest(&mut self, id: FileId, now: Instant) {
+        self.close(id);
+        self.ready.pop_front();
+        if let Some(file) = self.files.get_mut(&id) {
+            file.queued = false;
+            file.retry_at = Some(now + RETRY);
+            self.active.insert(id);
+        }
+    }
+
     /// A file that has nothing more for now, or had its share, makes room for the next one.
     fn end_turn(&mut self, id: FileId) {
-        self.ready.pop_front();
+        // One that is forgotten is gone from here too.
+        if self.ready.front() == Some(&id) {
+            self.ready.pop_front();
+        }
         let Some(file) = self.files.get_mut(&id) else { return };
         file.queued = false;
         if file.turn >= self.config.max_batch_count {
@@ -558,7 +598,8 @@ impl Files {
         }
         let mut found = open_if(&file.path, id)?;
         if found.is_none()
-            && let Some(path) = file.path.parent().and_then(|directory| name_of(directory, id))
+            && let Some(directory) = file.path.parent()
+            && let Some(path) = name_of(directory, id)?
         {
             found = open_if(&path, id)?;
         }
@@ -596,6 +637,9 @@ impl Files {
     }
 
     fn due(&self, file: &TailFile) -> Instant {
+        if let Some(at) = file.retry_at {
+            return at;
+        }
         let mut due = self.idle_at(file);
         if let Some(at) = self.silent_at(file) {
             due = due.min(at);
@@ -643,7 +687,7 @@ impl Files {
         self.unsaved
     }
 
-    /// The positions of all files that are there, in the order of their paths.
+    /// The positions of all files that are there, or cannot be seen, in the order of their paths.
     pub fn positions(&mut self) -> Vec<Known> {
         self.unsaved = false;
         let known = |(id, file): (&FileId, &TailFile)| Known {
@@ -652,7 +696,7 @@ impl Files {
             path: file.path.to_string_lossy().into_owned(),
             mark: Some(Mark::new(id.inode, id.device, file.born, file.pos, &file.guard)),
         };
-        let mut all: Vec<Known> = self.files.iter().map(known).collect();
+        let mut all: Vec<Known> = self.files.iter().map(known).chain(self.unseen.iter().cloned()).collect();
         all.sort_by(|a, b| a.path.cmp(&b.path));
         all
     }
@@ -680,11 +724,15 @@ fn resume(known: &Known, path: &Path, metadata: &Metadata) -> Option<(u64, Vec<u
         && mark.guarded as u64 <= *pos
         && mark.guarded <= GUARD_BYTES
         && *pos <= metadata.len();
-    let guard =
-        fits.then(|| read_at(&File::open(path).ok()?, pos - mark.guarded as u64, mark.guarded).ok()).flatten()?;
-    if !mark.fits(&guard) {
+    if !fits {
         return None;
     }
+    let guard = match File::open(path).and_then(|file| read_at(&file, pos - mark.guarded as u64, mark.guarded)) {
+        Ok(guard) if mark.fits(&guard) => guard,
+        Ok(_) => return None,
+        // That it cannot be read for now does not make it another file.
+        Err(_) => Vec::new(),
+    };
     info!("Updated position, file: {}, inode: {inode}, pos: {pos}", path.display());
     Some((*pos, guard))
 }
@@ -698,12 +746,31 @@ fn open_if(path: &Path, id: FileId) -> io::Result<Option<File>> {
     }
 }
 
+/// Whether a path leads to no file, for certain: what cannot be seen for now is not gone.
+fn is_gone(path: &Path) -> bool {
+    match fs::metadata(path) {
+        Ok(metadata) => !metadata.is_file(),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => {
+            path.parent().is_some_and(|directory| fs::read_dir(directory).is_ok())
+        }
+        Err(_) => false,
+    }
+}
+
 /// The path in a directory that leads to a file, whatever it is called.
-fn name_of(directory: &Path, id: FileId) -> Option<PathBuf> {
-    let mut entries = fs::read_dir(directory).ok()?.flatten().filter(|entry| entry.ino() == id.inode);
-    let same =
-        |path: &PathBuf| fs::metadata(path).is_ok_and(|metadata| metadata.is_file() && FileId::of(&metadata) == id);
-    entries.find_map(|entry| Some(entry.path()).filter(same))
+fn name_of(directory: &Path, id: FileId) -> io::Result<Option<PathBuf>> {
+    for entry in fs::read_dir(directory)? {
+        let entry = entry?;
+        if entry.ino() != id.inode {
+            continue;
+        }
+        match fs::metadata(entry.path()) {
+            Ok(metadata) if metadata.is_file() && FileId::of(&metadata) == id => return Ok(Some(entry.path())),
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+    }
+    Ok(None)
 }
 
 /// The bytes before a position.

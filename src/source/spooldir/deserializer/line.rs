@@ -27,6 +27,8 @@ pub const TYPE: ComponentType<DeserializerBuilder> = ComponentType {
 const MAX_LINE_LENGTH: i32 = 2048;
 /// A longer limit counts as this one: a batch's buffer has less than 4 GiB.
 const MOST_CHARACTERS: i32 = 256 << 20;
+/// A line with so many bytes that mean nothing and are left out is cut too.
+const MOST_LEFT_OUT: usize = 4 << 20;
 /// A character at the end of a piece may lack so many bytes.
 const LONGEST_CHARACTER: usize = 4;
 
@@ -138,6 +140,12 @@ impl Lines {
                 memchr::memrchr(b'\n', &piece).map_or_else(|| self.cuts_of(&piece), |at| at + 1)
             };
             if whole > 0 || at_end {
+                return Ok((piece, whole));
+            }
+            if size >= MOST_LEFT_OUT.max(2 * LONGEST_CHARACTER * self.max_line_length) {
+                // Not in front of a byte that goes on with a character of UTF-8.
+                let tail = piece.iter().rev().take(LONGEST_CHARACTER).position(|byte| byte & 0xC0 != 0x80);
+                let whole = piece.len() - tail.map_or(0, |tail| tail + 1);
                 return Ok((piece, whole));
             }
             size = size.saturating_mul(4);
@@ -263,6 +271,17 @@ mod tests {
         assert_eq!(portions[0].0[1], "b\u{fffd}d".as_bytes());
         let (portions, _) = with(OnMalformed::Ignore);
         assert_eq!(portions[0].0, [&b"good"[..], b"bd", b"good agai", b"n"]);
+    }
+
+    #[test]
+    fn bytes_that_are_left_out_do_not_make_a_line_endless() {
+        let bytes = [&b"\xff".repeat(2 * MOST_LEFT_OUT)[..], b"end\n"].concat();
+        let ignoring = Input { on_malformed: OnMalformed::Ignore, ..input(&bytes, 0, 10) };
+        let mut lines = open(ignoring, 9, Charset::Utf8);
+        let portions = lines.read(&Headers::new()).expect("text");
+        assert!(portions[0].1 < bytes.len() as u64, "not all of it is read at once");
+        let (portions, _) = read_all(lines);
+        assert_eq!(portions.last().expect("the rest").0.concat(), b"end");
     }
 
     #[test]

@@ -187,6 +187,94 @@ fn a_deleted_file_is_read_to_its_end() {
 }
 
 #[test]
+fn a_closed_file_that_is_deleted_takes_no_other_one_along() {
+    let mut scene = Scene::new(".*");
+    scene.append("a", "1\n");
+    scene.append("b", "1\n");
+    assert_eq!(scene.read().len(), 2);
+    scene.pass(Duration::from_secs(200));
+    assert!(scene.files.active.is_empty(), "both are closed");
+    scene.remove("a");
+    scene.append("b", "2\n");
+    scene.files.look(["a", "b"].map(|name| scene.path(name)), scene.now);
+    // Whichever comes first.
+    let a = scene.files.ready.iter().position(|id| scene.files.files[id].path.ends_with("a")).expect("it is looked at");
+    scene.files.ready.swap(0, a);
+    let mut events = scene.drain();
+    scene.append("b", "3\n");
+    events.extend(scene.read());
+    assert_eq!(events, ["2", "3"]);
+}
+
+#[test]
+fn what_cannot_be_seen_for_a_while_is_not_gone() {
+    let mut scene = Scene::new(".*");
+    let (directory, away) = (scene.path(""), scene.home.path().join("away"));
+    scene.append("a", "1\n");
+    assert_eq!(scene.read(), ["1"]);
+    scene.pass(Duration::from_secs(200));
+    // A mount that comes back, seen by a scan and by name.
+    fs::rename(&directory, &away).expect("it goes");
+    assert_eq!(scene.read(), [""; 0]);
+    scene.files.look([scene.path("a")], scene.now);
+    assert_eq!(scene.drain(), [""; 0]);
+    assert_eq!(scene.files.positions().len(), 1);
+    fs::rename(&away, &directory).expect("it comes back");
+    scene.append("a", "2\n");
+    assert_eq!(scene.read(), ["2"]);
+}
+
+#[test]
+fn a_file_that_cannot_be_seen_at_the_start_goes_on_later() {
+    let mut scene = Scene::new(".*");
+    let away = scene.home.path().join("away");
+    scene.append("a", "1\n");
+    assert_eq!(scene.read(), ["1"]);
+    scene.save();
+    fs::rename(scene.path("a"), &away).expect("it goes");
+    std::os::unix::fs::symlink(scene.path("a"), scene.path("a")).expect("a link to itself");
+    scene.start();
+    assert_eq!(scene.read(), [""; 0]);
+    scene.restart();
+    scene.remove("a");
+    fs::rename(&away, scene.path("a")).expect("it comes back");
+    scene.append("a", "2\n");
+    assert_eq!(scene.read(), ["2"]);
+}
+
+#[test]
+fn a_file_that_cannot_be_opened_is_tried_again() {
+    let mut scene = Scene::new("a");
+    scene.append("a", "1\n");
+    assert_eq!(scene.read(), ["1"]);
+    scene.pass(Duration::from_secs(200));
+    scene.append("a", "2\n");
+    scene.rename("a", "renamed");
+    scene.files.scan(scene.now);
+    std::os::unix::fs::symlink(scene.path("a"), scene.path("a")).expect("a link to itself");
+    assert_eq!(scene.drain(), [""; 0]);
+    scene.remove("a");
+    assert!(scene.files.deadline().is_some_and(|at| at <= scene.now + RETRY));
+    assert_eq!(scene.pass(RETRY), ["2"]);
+}
+
+#[test]
+fn a_new_file_keeps_the_name_that_another_one_had() {
+    let mut scene = Scene::new("a.*");
+    scene.append("a", "1\n");
+    assert_eq!(scene.read(), ["1"]);
+    scene.rename("a", "a.1");
+    scene.append("a", "2\n");
+    scene.date("a", 0);
+    assert_eq!(scene.read(), ["2"]);
+    assert!(scene.files.paths.contains_key(&scene.path("a")));
+    scene.remove("a");
+    scene.read();
+    scene.pass(Duration::from_secs(200));
+    assert_eq!(scene.files.positions().len(), 1, "the deleted one is forgotten");
+}
+
+#[test]
 fn a_truncated_file_is_read_from_its_front_however_far_it_has_grown() {
     let mut scene = Scene::new(".*");
     scene.append("a", "old 1\nold 2\n");
@@ -345,6 +433,32 @@ fn rotations_while_the_agent_is_down() {
         scene.append("a", "other\n2\n4\n5\n6\n");
         scene.start();
         assert_eq!(scene.drain(), ["other", "2", "4", "5", "6"], "{pattern}");
+    }
+}
+
+#[test]
+fn a_file_renamed_while_the_agent_is_down_keeps_the_headers_of_its_group() {
+    let mut scene = Scene::with("a", |config| {
+        let other = GroupConfig {
+            directory: config.groups[0].directory.clone(),
+            names: Arc::new(JavaRegex::new("b").expect("a pattern")),
+            headers: Headers::from_iter([("group", "other")]),
+        };
+        config.groups.insert(0, other);
+        config.file_header = Some("file".to_owned());
+    });
+    scene.append("a", "1\n");
+    assert_eq!(scene.read(), ["1"]);
+    scene.save();
+    scene.append("a", "2\n");
+    scene.rename("a", "renamed");
+    for _ in 0..2 {
+        scene.start();
+        let portion = scene.files.next(scene.now).expect("the rest of it");
+        let event = portion.batches[0].0.iter().next().expect("an event");
+        let path = scene.path("a").display().to_string();
+        assert_eq!(*event.headers(), Headers::from_iter([("group", "g1"), ("file", &path)]));
+        scene.save();
     }
 }
 
