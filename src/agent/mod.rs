@@ -10,7 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -121,11 +121,14 @@ impl Agent {
         let mut new_sinks = Vec::new();
         for resolved in sinks {
             let Some(channel) = by_name(&resolved.channel) else { continue };
-            match self.sinks.iter().position(|old| old.is(&resolved.plan, std::slice::from_ref(&channel))) {
+            // Its own channel comes first.
+            let dead_letters = resolved.dead_letters.as_deref().and_then(by_name);
+            let wired: Vec<_> = std::iter::once(channel).chain(dead_letters).collect();
+            match self.sinks.iter().position(|old| old.is(&resolved.plan, &wired)) {
                 Some(position) => next_sinks.push(self.sinks.swap_remove(position)),
                 None => {
                     info!("Creating instance of sink: {}, type: {}", resolved.plan.name, resolved.plan.type_name);
-                    new_sinks.push((resolved, channel));
+                    new_sinks.push((resolved, wired));
                 }
             }
         }
@@ -136,7 +139,7 @@ impl Agent {
             let new = new_sources.iter().filter(|(_, wired)| feeds(wired)).map(|(s, _)| s.plan.name.as_str());
             let sinks = next_sinks.iter().filter(|s| feeds(&s.channels)).map(|s: &Component| s.plan.name.as_str());
             let more =
-                new_sinks.iter().filter(|(_, c)| Arc::ptr_eq(c, &running.channel)).map(|(s, _)| s.plan.name.as_str());
+                new_sinks.iter().filter(|(_, wired)| feeds(wired)).map(|(s, _)| s.plan.name.as_str());
             let names: Vec<&str> = sources.chain(new).chain(sinks).chain(more).collect();
             info!("Channel {name} connected to [{}]", names.join(", "));
         }
@@ -160,9 +163,9 @@ impl Agent {
                 error!("Failed to start the channel {}: {error}", channel.name());
             }
         }
-        for (resolved, channel) in new_sinks {
+        for (resolved, wired) in new_sinks {
             info!("Starting Sink {}", resolved.plan.name);
-            self.start_sink(resolved, channel);
+            self.start_sink(resolved, wired);
         }
         for (resolved, wired) in new_sources {
             info!("Starting Source {}", resolved.plan.name);
@@ -185,7 +188,7 @@ impl Agent {
         self.sources.push(Component { plan, channels: wired, stop, task });
     }
 
-    fn start_sink(&mut self, resolved: ResolvedSink, channel: Arc<dyn Channel>) {
+    fn start_sink(&mut self, resolved: ResolvedSink, wired: Vec<Arc<dyn Channel>>) {
         let ResolvedSink { plan, class, config, .. } = resolved;
         let blocks = config.blocks();
         let counters = self.metrics.register(Arc::new(SinkCounters::new(&plan.name)));
@@ -194,7 +197,8 @@ impl Agent {
             name: plan.name.clone(),
             class,
             config,
-            outlet: Outlet::new(Arc::clone(&channel), counters, Arc::clone(&self.metrics.ledger)),
+            outlet: Outlet::new(Arc::clone(&wired[0]), counters, Arc::clone(&self.metrics.ledger))
+                .with_dead_letters(wired.get(1).cloned()),
         };
         let run = supervisor::run_sink(runner, stop.clone());
         let task = if blocks {
@@ -203,7 +207,7 @@ impl Agent {
         } else {
             tokio::spawn(run)
         };
-        self.sinks.push(Component { plan, channels: vec![channel], stop, task });
+        self.sinks.push(Component { plan, channels: wired, stop, task });
     }
 
     async fn stop_channel(&mut self, running: &RunningChannel) {
@@ -257,14 +261,20 @@ impl Agent {
 
 /// Waits until the channels whose events would be lost are empty, as far as a sink empties them.
 async fn drain(channels: &[RunningChannel], sinks: &[Component], deadline: Instant, now: &CancellationToken) {
-    let mut drains = JoinSet::new();
-    for RunningChannel { channel, .. } in channels.iter().filter(|running| !running.channel.is_durable()) {
-        if sinks.iter().any(|sink| sink.channels.iter().any(|other| Arc::ptr_eq(other, channel))) {
-            let channel = Arc::clone(channel);
-            drains.spawn(async move { channel.drained().await });
+    let emptied = |running: &&RunningChannel| {
+        let channel = &running.channel;
+        !channel.is_durable() && sinks.iter().any(|sink| Arc::ptr_eq(&sink.channels[0], channel))
+    };
+    let emptied: Vec<_> = channels.iter().filter(emptied).map(|running| &running.channel).collect();
+    let drained = timeout_at(deadline, async {
+        for channel in &emptied {
+            channel.drained().await;
         }
-    }
-    let drained = timeout_at(deadline, async { while drains.join_next().await.is_some() {} });
+        // The last dead letters of one channel may have gone to another that was empty already.
+        for channel in &emptied {
+            channel.drained().await;
+        }
+    });
     match now.run_until_cancelled(drained).await {
         Some(Ok(())) => {}
         Some(Err(_)) => warn!("the channels could not be drained in time"),

@@ -1,5 +1,6 @@
 //! Keeps one component running: starts it, and starts it anew with back-off when it fails.
 
+use std::collections::VecDeque;
 use std::error::Error;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -167,7 +168,7 @@ impl SinkRunner {
             };
             let outcome = match taken {
                 None => sink.tick().await.map_err(|error| chain(&error)),
-                Some(Ok(take)) => self.deliver(sink, take).await,
+                Some(Ok(take)) => self.deliver(sink, take, stop).await,
                 Some(Err(error)) => Err(error.to_string()),
             };
             // A channel that always has something must not keep the thread from everybody else.
@@ -187,12 +188,54 @@ impl SinkRunner {
         }
     }
 
-    async fn deliver(&self, sink: &mut dyn Sink, take: Take) -> Result<(), String> {
-        if let Err(error) = sink.deliver(take.batch()).await {
-            self.outlet.counters().event_write_fail.add(1);
-            return Err(chain(&error));
+    /// Delivers a take and, as far as the sink can have more under way, those that follow while there are any.
+    async fn deliver(&self, sink: &mut dyn Sink, first: Take, stop: &CancellationToken) -> Result<(), String> {
+        let mut next = Some(first);
+        let mut begun = VecDeque::new();
+        let mut failed = Vec::new();
+        let mut not_begun = None;
+        let mut problem = None;
+        while let Some(take) = next.take().map(Ok).or_else(|| begun.pop_front().map(Err)) {
+            let outcome = match take {
+                Ok(take) => match sink.begin(take.batch()).await {
+                    Ok(()) => {
+                        begun.push_back(take);
+                        Ok(())
+                    }
+                    Err(error) => {
+                        not_begun = Some(take);
+                        Err(self.failed(&error))
+                    }
+                },
+                Err(take) => match sink.end(take.batch()).await {
+                    Ok(()) => self.commit(take, sink).await,
+                    Err(error) => {
+                        failed.push(take);
+                        Err(self.failed(&error))
+                    }
+                },
+            };
+            problem = problem.or(outcome.err());
+            let more = sink.depth() > 1 && begun.len() < sink.depth();
+            if more && problem.is_none() && !stop.is_cancelled() {
+                next = self.outlet.take(sink.batch_size()).now_or_never().and_then(Result::ok);
+            }
+            tokio::task::consume_budget().await;
         }
-        self.outlet.commit(take, sink.batch_size()).await.map_err(|error| error.to_string())
+        // The newest goes first, so that they are at the head of the channel in their order.
+        drop(not_begun);
+        failed.into_iter().rev().for_each(drop);
+        problem.map_or(Ok(()), Err)
+    }
+
+    async fn commit(&self, take: Take, sink: &mut dyn Sink) -> Result<(), String> {
+        let refused = sink.refused();
+        self.outlet.commit_but(take, sink.batch_size(), &refused).await.map_err(|error| error.to_string())
+    }
+
+    fn failed(&self, error: &SinkError) -> String {
+        self.outlet.counters().event_write_fail.add(1);
+        chain(error)
     }
 }
 

@@ -66,6 +66,27 @@ pub trait Sink: Send {
     /// Delivers a batch: `Ok` means that its events may leave the channel. After an error the same events come again.
     async fn deliver(&mut self, batch: &Batch) -> Result<(), SinkError>;
 
+    /// How many batches it can have under way at once. With more than one, [`begin`](Self::begin) and
+    /// [`end`](Self::end) are called for each, in the same order.
+    fn depth(&self) -> usize {
+        1
+    }
+
+    /// Begins to deliver a batch.
+    async fn begin(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        self.deliver(batch).await
+    }
+
+    /// Ends the delivery of the oldest batch that has begun, with the meaning of [`deliver`](Self::deliver).
+    async fn end(&mut self, _batch: &Batch) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    /// Those events of the batch just delivered that can never be delivered. Each is told only once.
+    fn refused(&mut self) -> Vec<Refused> {
+        Vec::new()
+    }
+
     /// When [`tick`](Self::tick) is due even without events, for sinks that do something by the clock.
     fn next_tick(&self) -> Option<Instant> {
         None
@@ -78,6 +99,15 @@ pub trait Sink: Send {
 
     /// Finishes what is open. Everything delivered is safe already.
     async fn stop(&mut self) {}
+}
+
+/// An event that no attempt will deliver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Its place in the batch.
+    pub index: usize,
+    /// Why.
+    pub why: String,
 }
 
 /// A sink that hands out events when somebody asks for them.
