@@ -5,6 +5,7 @@
 
 mod avro;
 pub mod file_roll;
+mod kafka;
 mod logger;
 mod null;
 mod outlet;
@@ -28,7 +29,7 @@ use crate::metrics::SinkCounters;
 
 /// All sink types that the agent has.
 pub const TYPES: &[ComponentType<SinkBuilder>] =
-    &[logger::TYPE, null::TYPE, file_roll::TYPE, avro::TYPE, thrift::TYPE, spark::TYPE];
+    &[logger::TYPE, null::TYPE, file_roll::TYPE, avro::TYPE, thrift::TYPE, spark::TYPE, kafka::TYPE];
 
 /// Reads a sink's configuration; `None` when it has errors, which the properties have noted.
 pub type SinkBuilder = fn(&mut Props<'_>) -> Option<Box<dyn SinkConfig>>;

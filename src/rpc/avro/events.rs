@@ -5,7 +5,7 @@ use bytes::Bytes;
 use smol_str::SmolStr;
 
 use super::datum::{DatumError, Reader, put_bytes, put_long};
-use crate::event::{Batch, BufferId, Headers, HeadersId, NO_HEADERS};
+use crate::event::{Batch, BufferId, EventRef, Headers, HeadersId, NO_HEADERS};
 
 /// Builds a batch from the events of one message.
 pub struct EventReader {
@@ -113,6 +113,12 @@ pub fn put_items(out: &mut Vec<u8>, batch: &Batch) {
         }
         put_bytes(out, event.body());
     }
+}
+
+/// Writes one event.
+pub fn put_event(out: &mut Vec<u8>, event: EventRef<'_>) {
+    put_headers(out, event.headers());
+    put_bytes(out, event.body());
 }
 
 fn put_headers(out: &mut Vec<u8>, headers: &Headers) {
