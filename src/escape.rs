@@ -48,7 +48,8 @@ impl Template {
                 rest = &after[name.len() + 2..];
                 literal.push_str(&of_this_host(name)?);
                 None
-            } else if let Some(letter) = after.chars().next().filter(|c| c.is_ascii_alphanumeric() || "_%".contains(*c)) {
+            } else if let Some(letter) = after.chars().next().filter(|c| c.is_ascii_alphanumeric() || "_%".contains(*c))
+            {
                 rest = &after[1..];
                 Some(Part::Time(letter))
             } else {
@@ -100,9 +101,9 @@ fn of_this_host(name: &str) -> Result<String, String> {
             let host = host()?;
             Ok(address(&host).ok().and_then(|address| dns_lookup::lookup_addr(&address).ok()).unwrap_or(host))
         }
-        _ => Err(format!(
-            "The static escape string '{name}' was provided but does not match any of (localhost,IP,FQDN)"
-        )),
+        _ => {
+            Err(format!("The static escape string '{name}' was provided but does not match any of (localhost,IP,FQDN)"))
+        }
     }
 }
 

@@ -16,6 +16,7 @@ mod exec;
 mod file_channel;
 mod file_roll;
 mod generators;
+mod kafka;
 mod lifecycle;
 mod logging;
 mod metrics;

@@ -138,8 +138,7 @@ impl Agent {
             let sources = next_sources.iter().filter(|s| feeds(&s.channels)).map(|s: &Component| s.plan.name.as_str());
             let new = new_sources.iter().filter(|(_, wired)| feeds(wired)).map(|(s, _)| s.plan.name.as_str());
             let sinks = next_sinks.iter().filter(|s| feeds(&s.channels)).map(|s: &Component| s.plan.name.as_str());
-            let more =
-                new_sinks.iter().filter(|(_, wired)| feeds(wired)).map(|(s, _)| s.plan.name.as_str());
+            let more = new_sinks.iter().filter(|(_, wired)| feeds(wired)).map(|(s, _)| s.plan.name.as_str());
             let names: Vec<&str> = sources.chain(new).chain(sinks).chain(more).collect();
             info!("Channel {name} connected to [{}]", names.join(", "));
         }

@@ -257,7 +257,8 @@ impl Resolver<'_> {
         let found = channels.iter().find(|known| known.plan.name == name && name != channel);
         if found.is_none() {
             let key = format!("{}.sinks.{}.{DEAD_LETTERS}", self.plan.name, plan.name);
-            let finding = Finding::error("expected a channel that runs, other than the sink's own").nearest(name, others());
+            let finding =
+                Finding::error("expected a channel that runs, other than the sink's own").nearest(name, others());
             self.findings.push(finding.at(key, &property.value, &property.origin));
         }
         found.map(Some)

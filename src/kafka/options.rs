@@ -130,6 +130,7 @@ const COMMON: &[(&str, &str)] = &[
     ("client.id", "flume-rs"),
     // Brokers close connections that rest; that is no news.
     ("log.connection.close", "false"),
+    ("log.thread.name", "false"),
     ("reconnect.backoff.max.ms", "1000"),
 ];
 
@@ -217,7 +218,8 @@ impl Options {
                 Err(_) => props.error(key, "a number of bytes", ""),
             },
             Some(Classes(name, pairs)) => {
-                let native = |class: &str| pairs.iter().find(|(java, _)| *java == class.trim()).map(|(_, native)| *native);
+                let native =
+                    |class: &str| pairs.iter().find(|(java, _)| *java == class.trim()).map(|(_, native)| *native);
                 match value.split(',').map(native).collect::<Option<Vec<_>>>() {
                     Some(natives) => self.check_and_set(props, key, name, &natives.join(",")),
                     None => lacking(props, key, "the default is used"),

@@ -272,12 +272,13 @@ mod tests {
             store("rsa.jks")
         ));
         assert_eq!(findings, [""; 0]);
-        for (name, label) in [
-            ("ssl.ca.pem", "CERTIFICATE"),
-            ("ssl.certificate.pem", "CERTIFICATE"),
-            ("ssl.key.pem", "PRIVATE KEY"),
-        ] {
-            assert!(options.get(name).is_some_and(|pem| pem.starts_with(&format!("-----BEGIN {label}-----\n"))), "{name}");
+        for (name, label) in
+            [("ssl.ca.pem", "CERTIFICATE"), ("ssl.certificate.pem", "CERTIFICATE"), ("ssl.key.pem", "PRIVATE KEY")]
+        {
+            assert!(
+                options.get(name).is_some_and(|pem| pem.starts_with(&format!("-----BEGIN {label}-----\n"))),
+                "{name}"
+            );
         }
         // It opens them when a client is made.
         let made: Result<rdkafka::producer::BaseProducer, _> = options.config().create();

@@ -17,6 +17,7 @@ pub fn with_props<T>(text: &str, read: impl Fn(&Props<'_>) -> T) -> (T, Vec<Stri
     let value = read(&props);
     let own = |key: &str| key.strip_prefix("a1.sinks.k1.").unwrap_or(key).to_owned();
     let noted = props.into_findings().into_iter().filter(|finding| finding.message != "unknown key, ignored");
-    let noted = noted.map(|finding| format!("{}: {}", own(finding.key.as_deref().unwrap_or_default()), finding.message));
+    let noted =
+        noted.map(|finding| format!("{}: {}", own(finding.key.as_deref().unwrap_or_default()), finding.message));
     (value, noted.collect())
 }

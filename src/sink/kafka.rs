@@ -107,7 +107,10 @@ impl KafkaConfig {
         let batch_size = props.positive(batch_key, 100, "events");
         for key in ["key.serializer.class", "serializer.class"] {
             if props.text(key).is_some() {
-                props.warning(key, "has no effect: a key is text, and a message is the body or, with useFlumeEventFormat, the event");
+                props.warning(
+                    key,
+                    "has no effect: a key is text, and a message is the body or, with useFlumeEventFormat, the event",
+                );
             }
         }
         let acks_key = deprecated(props, "kafka.producer.acks", "requiredAcks");
@@ -252,7 +255,8 @@ impl KafkaSink {
             match producer.wait(ticket).await.first() {
                 None => {}
                 Some((_, code)) if Self::is_hopeless(*code) => {
-                    let why = format!("{code} (topic {})", self.config.message.topic(event.headers()).unwrap_or_default());
+                    let why =
+                        format!("{code} (topic {})", self.config.message.topic(event.headers()).unwrap_or_default());
                     refused.push(Refused { index, why });
                 }
                 Some(failure) => return Err(*failure),

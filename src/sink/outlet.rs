@@ -169,7 +169,10 @@ mod tests {
         let outlet = outlet.with_dead_letters(Some(Arc::clone(&dead)));
         let take = outlet.take(10).await.expect("events");
         outlet.commit_but(take, 10, &refused()).await.expect("a commit");
-        assert_eq!([counters.drain_success.get(), counters.dead_letters.get(), counters.event_refused.get()], [2, 1, 0]);
+        assert_eq!(
+            [counters.drain_success.get(), counters.dead_letters.get(), counters.event_refused.get()],
+            [2, 1, 0]
+        );
         assert_eq!([source.counters().size.get(), dead.counters().size.get()], [0, 1]);
         let letters = dead.take(10).await.expect("a letter");
         let letter = letters.batch().get(0);

@@ -1,0 +1,323 @@
+//! The Kafka sink, source and channel, with real brokers.
+
+use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::thread;
+
+use flume_rs::event::{Batch, Event};
+
+use crate::support::{
+    Answer, AvroClient, Conversation, Kafka, Launch, MEMORY, NETCAT, TestAgent, batch, eventually, free_port, run,
+    stdout, write,
+};
+
+/// An avro source `r1` into `c1`.
+const AVRO: &str = "\
+a1.sources = r1
+a1.sources.r1.type = avro
+a1.sources.r1.bind = 127.0.0.1
+a1.sources.r1.port = 0
+a1.sources.r1.channels = c1
+";
+
+/// Room for the batches of these tests.
+const ROOM: &str = "a1.channels.c1.capacity = 100000\na1.channels.c1.transactionCapacity = 1000\n";
+
+/// A Kafka sink `k1` from `c1` to a topic.
+fn sink(servers: &str, topic: &str) -> String {
+    format!(
+        "a1.sinks = k1\na1.sinks.k1.type = org.apache.flume.sink.kafka.KafkaSink\na1.sinks.k1.channel = c1\n\
+         a1.sinks.k1.kafka.bootstrap.servers = {servers}\na1.sinks.k1.kafka.topic = {topic}\n"
+    )
+}
+
+/// An agent with an avro source and a Kafka sink, and a client of the source. `more` are further keys of the sink.
+fn avro_to_kafka(servers: &str, topic: &str, more: &str) -> (TestAgent, AvroClient) {
+    let more: String = more.lines().map(|line| format!("a1.sinks.k1.{line}\n")).collect();
+    let agent = TestAgent::start(&format!("{AVRO}{MEMORY}{ROOM}{}{more}", sink(servers, topic)));
+    let client = AvroClient::with(agent.port_after("Avro source r1: listening on"));
+    (agent, client)
+}
+
+fn texts(kafka: &Kafka, topic: &str, count: usize) -> Vec<String> {
+    kafka.read(topic, count).iter().map(|message| message.text()).collect()
+}
+
+fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
+    range.map(|number| number.to_string()).collect()
+}
+
+fn header<'a>(key: &'a str, value: &'a str) -> (String, String) {
+    (key.to_owned(), value.to_owned())
+}
+
+#[test]
+fn events_become_messages_in_their_order() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let topic = kafka.topic(1, &[]);
+    let (mut agent, mut client) = avro_to_kafka(kafka.servers(), &topic, "");
+    for start in (0..5000).step_by(1000) {
+        assert_eq!(client.append_batch(&batch(start..start + 1000)), Answer::Ok);
+    }
+    assert_eq!(texts(kafka, &topic, 5000), numbers(0..5000));
+    agent.wait_for_counter("SINK.k1", "EventDrainSuccessCount", 5000);
+    agent.wait_for_counter("CHANNEL.c1", "ChannelSize", 0);
+    for name in ["KafkaEventSendTimer", "RollbackCount"] {
+        assert!(agent.metrics()["SINK.k1"][name].is_string(), "{name}");
+    }
+    assert!(agent.terminate().success());
+}
+
+#[test]
+fn headers_choose_topic_partition_key_time_and_headers_of_the_message() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let (topic, other) = (kafka.topic(3, &[]), kafka.topic(1, &[]));
+    let more = "partitionIdHeader = part\ntimestampHeader = when\nheader.host = from-host\ndefaultPartitionId = 1";
+    let (_agent, mut client) = avro_to_kafka(kafka.servers(), &topic, more);
+    let events = [
+        Event::new("a").with("key", "Zürich").with("part", "2").with("when", "1700000000123").with("host", "web1"),
+        Event::new("").with("when", "soon"),
+        Event::new("c").with("topic", &other).with("part", "0"),
+    ];
+    assert_eq!(client.append_batch(&Batch::from_iter(events)), Answer::Ok);
+    let messages = kafka.read(&topic, 2);
+    assert_eq!(messages.len(), 2, "{messages:?}");
+    let [empty, full] = &messages[..] else { unreachable!() };
+    assert_eq!((full.partition, full.key.as_deref(), &*full.text()), (2, Some("Zürich"), "a"));
+    assert_eq!(full.timestamp, Some(1_700_000_000_123));
+    assert_eq!(full.headers, BTreeMap::from([header("from-host", "web1")]));
+    assert_eq!((empty.partition, empty.key.as_deref(), &*empty.text()), (1, None, ""));
+    assert!(empty.timestamp > Some(1_700_000_000_123), "an unreadable time is now");
+    assert_eq!(texts(kafka, &other, 1), ["c"]);
+}
+
+#[test]
+fn a_key_goes_to_the_partition_that_javas_client_would_choose() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let topic = kafka.topic(3, &[]);
+    let (_agent, mut client) = avro_to_kafka(kafka.servers(), &topic, "");
+    let events: Batch =
+        ["21", "foobar", "a-little-bit-long-string"].iter().map(|key| Event::new(*key).with("key", key)).collect();
+    assert_eq!(client.append_batch(&events), Answer::Ok);
+    // Murmur2 as Java's client has it: -973932308, -790332482 and -985981536, without their sign, modulo 3.
+    let java = |hash: i32| (hash & i32::MAX) % 3;
+    let expected = BTreeMap::from([
+        ("21".to_owned(), java(-973_932_308)),
+        ("foobar".to_owned(), java(-790_332_482)),
+        ("a-little-bit-long-string".to_owned(), java(-985_981_536)),
+    ]);
+    let seen: BTreeMap<_, _> =
+        kafka.read(&topic, 3).into_iter().map(|message| (message.text(), message.partition)).collect();
+    assert_eq!(seen, expected);
+}
+
+#[test]
+fn the_old_keys_and_flumes_event_format() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let topic = kafka.topic(1, &[]);
+    let agent = TestAgent::start(&format!(
+        "{AVRO}{MEMORY}a1.sinks = k1\na1.sinks.k1.type = org.apache.flume.sink.kafka.KafkaSink\na1.sinks.k1.channel = c1\n\
+         a1.sinks.k1.brokerList = {}\na1.sinks.k1.topic = {topic}\na1.sinks.k1.batchSize = 5\n\
+         a1.sinks.k1.requiredAcks = 1\na1.sinks.k1.useFlumeEventFormat = true\n",
+        kafka.servers()
+    ));
+    let mut client = AvroClient::with(agent.port_after("Avro source r1: listening on"));
+    let events = Batch::from_iter([Event::new("hello").with("host", "web1"), Event::new("x")]);
+    assert_eq!(client.append_batch(&events), Answer::Ok);
+    let messages = kafka.read(&topic, 2);
+    assert_eq!(messages[0].value, b"\x02\x08host\x08web1\x00\x0ahello");
+    assert_eq!(messages[1].value, b"\x00\x02x");
+    for (old, new) in [
+        ("brokerList", "kafka.bootstrap.servers"),
+        ("topic", "kafka.topic"),
+        ("batchSize", "flumeBatchSize"),
+        ("requiredAcks", "kafka.producer.acks"),
+    ] {
+        agent.wait_for_line(&format!("{old} is deprecated. Please use the parameter {new}"));
+    }
+}
+
+#[test]
+fn a_topic_with_escapes_and_one_without_override() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let topic = kafka.topic(1, &[]);
+    let number = topic.strip_prefix("topic-").expect("the prefix");
+    let event = || Batch::from_iter([Event::new("x").with("number", number).with("topic", "elsewhere")]);
+    let (_agent, mut client) = avro_to_kafka(kafka.servers(), "topic-%{number}", "topicHeader = none");
+    assert_eq!(client.append_batch(&event()), Answer::Ok);
+    assert_eq!(texts(kafka, &topic, 1), ["x"]);
+    let (_agent, mut client) = avro_to_kafka(kafka.servers(), &topic, "allowTopicOverride = false");
+    assert_eq!(client.append_batch(&event()), Answer::Ok);
+    assert_eq!(texts(kafka, &topic, 2), ["x", "x"]);
+}
+
+/// Three channels: `c1` to Kafka, and what Kafka will not take to `dead` and from there to another topic.
+fn with_dead_letters(kafka: &Kafka, topic: &str, dead_topic: &str, more: &str) -> (TestAgent, AvroClient) {
+    let more: String = more.lines().map(|line| format!("a1.sinks.k1.{line}\n")).collect();
+    let dead = sink(kafka.servers(), dead_topic).replace(".k1.", ".k2.").replace("= c1", "= dead");
+    let dead = dead.lines().skip(1).collect::<Vec<_>>().join("\n");
+    let agent = TestAgent::start(&format!(
+        "{AVRO}{MEMORY}{ROOM}{}{more}{dead}\na1.sinks.k1.deadLetterChannel = dead\na1.sinks = k1 k2\n\
+         a1.channels = c1 dead\na1.channels.dead.type = memory\na1.sinks.k2.useFlumeEventFormat = true\n\
+         a1.sinks.k2.allowTopicOverride = false\n",
+        sink(kafka.servers(), topic)
+    ));
+    let client = AvroClient::with(agent.port_after("Avro source r1: listening on"));
+    (agent, client)
+}
+
+#[test]
+fn what_kafka_will_never_take_goes_to_the_dead_letters_and_the_rest_goes_on() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let (topic, dead) = (kafka.topic(1, &[("max.message.bytes", "2000")]), kafka.topic(1, &[]));
+    let more = "kafka.producer.max.request.size = 100000\npartitionIdHeader = part";
+    let (agent, mut client) = with_dead_letters(kafka, &topic, &dead, more);
+    let large = |bytes| vec![b'x'; bytes];
+    let events = [
+        Event::new("1"),
+        // Larger than the topic takes, which the broker says, then larger than the client sends.
+        Event::new(large(3000)),
+        Event::new(large(200_000)),
+        Event::new("no number").with("part", "first"),
+        Event::new("no topic").with("topic", "not a topic"),
+        Event::new("2"),
+    ];
+    assert_eq!(client.append_batch(&Batch::from_iter(events)), Answer::Ok);
+    let mut arrived = texts(kafka, &topic, 2);
+    arrived.sort();
+    assert_eq!(arrived, ["1", "2"]);
+    let letters = kafka.read(&dead, 4);
+    let reasons: Vec<String> = letters.iter().map(|letter| letter.text()).collect();
+    for (letter, reason) in reasons.iter().zip([
+        "MessageSizeTooLarge",
+        "MessageSizeTooLarge",
+        "Non integer partition id specified: \"first\"",
+        "\"not a topic\" is no name of a topic",
+    ]) {
+        assert!(letter.contains(reason), "{reason}: {}", &letter[..letter.len().min(200)]);
+        assert!(letter.contains("deadLetterSink\u{4}k1"), "who refused it");
+    }
+    agent.wait_for_counter("SINK.k1", "EventDeadLetterCount", 4);
+    agent.wait_for_counter("SINK.k1", "EventDrainSuccessCount", 2);
+    agent.wait_for_counter("SINK.k2", "EventDrainSuccessCount", 4);
+    let line = agent.wait_for_line("Sink k1 can never deliver an event of 3000 bytes: ");
+    assert!(line.contains("it goes to channel dead"), "{line}");
+}
+
+#[test]
+fn without_dead_letters_what_is_too_large_is_named_and_counted() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let topic = kafka.topic(1, &[]);
+    let (agent, mut client) = avro_to_kafka(kafka.servers(), &topic, "");
+    let events = [Event::new("1"), Event::new(vec![b'x'; 2_000_000]), Event::new("2")];
+    assert_eq!(client.append_batch(&Batch::from_iter(events)), Answer::Ok);
+    assert_eq!(texts(kafka, &topic, 2), ["1", "2"]);
+    agent.wait_for_line("Sink k1 can never deliver an event of 2000000 bytes: ");
+    agent.wait_for_counter("SINK.k1", "EventRefusedCount", 1);
+    agent.wait_for_counter("CHANNEL.c1", "ChannelSize", 0);
+}
+
+#[test]
+fn a_queue_smaller_than_a_batch_is_back_pressure() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let topic = kafka.topic(1, &[]);
+    let more = "kafka.producer.queue.buffering.max.messages = 7\nflumeBatchSize = 1000";
+    let (_agent, mut client) = avro_to_kafka(kafka.servers(), &topic, more);
+    assert_eq!(client.append_batch(&batch(0..1000)), Answer::Ok);
+    assert_eq!(texts(kafka, &topic, 1000), numbers(0..1000));
+}
+
+#[test]
+fn without_a_broker_events_wait_and_the_log_says_why() {
+    let Some(kafka) = Kafka::start(1) else { return };
+    let topic = kafka.topic(1, &[]);
+    kafka.kill(1);
+    let (mut agent, mut client) = avro_to_kafka(kafka.servers(), &topic, "");
+    assert_eq!(client.append_batch(&batch(0..500)), Answer::Ok);
+    agent.wait_for_line("Sink k1: Kafka client: ");
+    agent.wait_for_line("Connection refused");
+    kafka.revive(1);
+    assert_eq!(texts(&kafka, &topic, 500), numbers(0..500));
+    // Once more, while it runs.
+    kafka.kill(1);
+    assert_eq!(client.append_batch(&batch(500..900)), Answer::Ok);
+    kafka.revive(1);
+    assert_eq!(texts(&kafka, &topic, 900), numbers(0..900));
+    agent.wait_for_counter("CHANNEL.c1", "ChannelSize", 0);
+    let lines = agent.messages("Kafka client:").len();
+    assert!(lines < 200, "{lines} lines");
+    assert!(agent.terminate().success());
+}
+
+#[test]
+fn an_agent_that_reaches_no_broker_stops_in_time_and_keeps_what_it_has() {
+    let home = crate::support::directory();
+    let config = |servers: &str| {
+        let channel = format!(
+            "a1.channels = c1\na1.channels.c1.type = file\na1.channels.c1.checkpointDir = {0}/checkpoint\n\
+             a1.channels.c1.dataDirs = {0}/data\n",
+            home.path().display()
+        );
+        format!("{NETCAT}{channel}{}", sink(servers, "anything"))
+    };
+    let nobody = format!("127.0.0.1:{}", free_port());
+    let mut agent = Launch::new().args(["--drain-timeout", "1"]).config(&config(&nobody));
+    assert_eq!(Conversation::with(agent.port()).ask("hello"), "OK");
+    agent.wait_for_line("Connection refused");
+    assert!(agent.terminate().success());
+    let Some(kafka) = Kafka::shared() else { return };
+    let _agent = TestAgent::start(&config(kafka.servers()));
+    assert_eq!(texts(kafka, "anything", 1), ["hello"], "the topic is made by the broker");
+}
+
+#[test]
+fn nothing_is_lost_when_leaders_are_killed_under_load() {
+    let Some(kafka) = Kafka::start(3) else { return };
+    let topic = kafka.topic(1, &[]);
+    let more = "kafka.producer.acks = all\nflumeBatchSize = 500";
+    let (agent, mut client) = avro_to_kafka(kafka.servers(), &topic, more);
+    let enough = AtomicBool::new(false);
+    let sent = thread::scope(|scope| {
+        let load = scope.spawn(|| {
+            let mut sent = 0;
+            while !enough.load(Ordering::Relaxed) {
+                if client.append_batch(&batch(sent..sent + 100)) == Answer::Ok {
+                    sent += 100;
+                }
+            }
+            sent
+        });
+        for _ in 0..2 {
+            let before = agent.counter("SINK.k1", "EventDrainSuccessCount");
+            let moved = || agent.counter("SINK.k1", "EventDrainSuccessCount") > before + 1000;
+            assert!(eventually(|| moved().then_some(())).is_some(), "events flow");
+            let leader = kafka.leader(&topic);
+            kafka.kill(leader);
+            assert!(eventually(|| moved().then_some(())).is_some(), "events flow");
+            kafka.revive(leader);
+        }
+        enough.store(true, Ordering::Relaxed);
+        load.join().expect("the load")
+    });
+    agent.wait_for_counter("CHANNEL.c1", "ChannelSize", 0);
+    let distinct = |messages: &[crate::support::Message]| {
+        messages.iter().map(|message| message.text()).collect::<std::collections::BTreeSet<_>>()
+    };
+    let messages = kafka.read_until(&topic, |messages| messages.len() >= sent && distinct(messages).len() >= sent);
+    assert_eq!(distinct(&messages), numbers(0..sent).into_iter().collect());
+}
+
+#[test]
+fn options_without_an_equivalent_are_named() {
+    let home = crate::support::directory();
+    let text = format!(
+        "{NETCAT}{MEMORY}{}a1.sinks.k1.kafka.producer.max.block.ms = 5\na1.sinks.k1.kafka.producer.compression.type = rar\n",
+        sink("127.0.0.1:9", "t")
+    );
+    let path = write(home.path(), "agent.conf", text);
+    let output = run(&["check", "--conf-file", &path.display().to_string()]);
+    let text = stdout(&output);
+    assert_eq!(output.status.code(), Some(1), "{text}");
+    assert!(text.contains("has no equivalent in librdkafka and no effect"), "{text}");
+    assert!(text.contains("rar"), "{text}");
+}
