@@ -1,14 +1,16 @@
 //! The Kafka sink, source and channel, with real brokers.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 
 use flume_rs::event::{Batch, Event};
+use rustix::process::Signal;
 
 use crate::support::{
-    Answer, AvroClient, Conversation, Kafka, Launch, MEMORY, NETCAT, TestAgent, batch, eventually, free_port, run,
-    stdout, write,
+    self, Answer, AvroClient, Conversation, Kafka, LOGGER, Launch, MEMORY, Message, NETCAT, TestAgent, batch,
+    directory, eventually, file_roll, free_port, kept_events, run, stdout, wait_for_kept_events, write,
 };
 
 /// An avro source `r1` into `c1`.
@@ -251,7 +253,7 @@ fn without_a_broker_events_wait_and_the_log_says_why() {
 
 #[test]
 fn an_agent_that_reaches_no_broker_stops_in_time_and_keeps_what_it_has() {
-    let home = crate::support::directory();
+    let home = directory();
     let config = |servers: &str| {
         let channel = format!(
             "a1.channels = c1\na1.channels.c1.type = file\na1.channels.c1.checkpointDir = {0}/checkpoint\n\
@@ -300,16 +302,160 @@ fn nothing_is_lost_when_leaders_are_killed_under_load() {
         load.join().expect("the load")
     });
     agent.wait_for_counter("CHANNEL.c1", "ChannelSize", 0);
-    let distinct = |messages: &[crate::support::Message]| {
-        messages.iter().map(|message| message.text()).collect::<std::collections::BTreeSet<_>>()
-    };
+    let distinct = |messages: &[Message]| messages.iter().map(|message| message.text()).collect::<BTreeSet<_>>();
     let messages = kafka.read_until(&topic, |messages| messages.len() >= sent && distinct(messages).len() >= sent);
     assert_eq!(distinct(&messages), numbers(0..sent).into_iter().collect());
 }
 
+/// A Kafka source `r1` of topics, and a sink that keeps the events in files. `more` are further keys of the source.
+fn kafka_to_files(servers: &str, topics: &str, group: &str, more: &str, out: &Path) -> String {
+    let more: String = more.lines().map(|line| format!("a1.sources.r1.{line}\n")).collect();
+    format!(
+        "a1.sources = r1\na1.sources.r1.type = org.apache.flume.source.kafka.KafkaSource\na1.sources.r1.channels = c1\n\
+         a1.sources.r1.kafka.bootstrap.servers = {servers}\na1.sources.r1.kafka.topics = {topics}\n\
+         a1.sources.r1.kafka.consumer.group.id = {group}\n\
+         a1.sources.r1.kafka.consumer.auto.offset.reset = earliest\n{more}{MEMORY}{ROOM}{}\
+         a1.sinks.k1.sink.serializer = avro_event\n",
+        file_roll(out)
+    )
+}
+
+fn bodies(directory: &Path) -> Vec<String> {
+    kept_events(directory).into_iter().map(|event| event.body).collect()
+}
+
+#[test]
+fn messages_become_events_with_headers() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let (topic, out) = (kafka.topic(3, &[]), directory());
+    kafka.produce_headed(&topic, 2, "Zürich", "hello", &[("trace", "1"), ("trace", "2")]);
+    let more = "header.id = trace\ntopicHeader = from";
+    let agent = TestAgent::start(&kafka_to_files(kafka.servers(), &topic, &topic, more, out.path()));
+    let event = wait_for_kept_events(out.path(), 1).remove(0);
+    let time = event.headers["timestamp"].parse::<u64>().expect("a number");
+    assert!(time > 1_700_000_000_000, "{time}");
+    let time = time.to_string();
+    let expected = [
+        ("timestamp", time.as_str()),
+        ("from", &topic),
+        ("partition", "2"),
+        ("offset", "0"),
+        ("key", "Zürich"),
+        ("id", "2"),
+    ];
+    assert_eq!(event, support::Event::new(&expected, "hello"));
+    agent.wait_for_counter("SOURCE.r1", "EventAcceptedCount", 1);
+    for name in ["KafkaEventGetTimer", "KafkaCommitTimer", "KafkaEmptyCount"] {
+        assert!(agent.metrics()["SOURCE.r1"][name].is_string(), "{name}");
+    }
+}
+
+#[test]
+fn whole_events_keep_their_headers_and_what_is_none_is_skipped() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let (topic, out) = (kafka.topic(1, &[]), directory());
+    kafka.produce(&topic, None, [&b"\x02\x0coffset\x04my\x00\x02a"[..], b"\x02", b"\x00\x02b"]);
+    let more = "useFlumeEventFormat = true\nsetTopicHeader = false";
+    let agent = TestAgent::start(&kafka_to_files(kafka.servers(), &topic, &topic, more, out.path()));
+    let events = wait_for_kept_events(out.path(), 2);
+    let seen: Vec<_> = events.iter().map(|event| (&*event.body, &*event.headers["offset"])).collect();
+    assert_eq!(seen, [("a", "my"), ("b", "2")]);
+    assert!(!events[0].headers.contains_key("topic"));
+    let line = agent.wait_for_line("KafkaSource EXCEPTION");
+    assert!(line.contains(&format!("offset 1 of {topic}-0 is no event")), "{line}");
+    agent.wait_for_counter("SOURCE.r1", "EventReadFail", 1);
+}
+
+#[test]
+fn a_source_goes_on_where_it_stopped_and_a_pattern_names_topics() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let (topic, out) = (kafka.topic(2, &[]), directory());
+    kafka.produce(&topic, None, numbers(0..1000));
+    let config =
+        kafka_to_files(kafka.servers(), "nothing", &topic, &format!("kafka.topics.regex = {topic}"), out.path());
+    let mut agent = TestAgent::start(&config);
+    wait_for_kept_events(out.path(), 1000);
+    assert!(agent.terminate().success());
+    kafka.produce(&topic, None, numbers(1000..1500));
+    let _agent = TestAgent::start(&config);
+    wait_for_kept_events(out.path(), 1500);
+    let mut bodies = bodies(out.path());
+    bodies.sort_by_key(|body| body.parse::<usize>().ok());
+    assert_eq!(bodies, numbers(0..1500), "each of them once");
+}
+
+#[test]
+fn what_is_not_in_the_channel_is_not_committed() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let (topic, out) = (kafka.topic(1, &[]), directory());
+    kafka.produce(&topic, None, numbers(0..3000));
+    // Nobody empties the channel, so that it takes only the first batches.
+    let stuck = kafka_to_files(kafka.servers(), &topic, &topic, "batchSize = 100", out.path())
+        .replace("a1.sinks = k1\n", "")
+        .replace("capacity = 100000", "capacity = 1000");
+    let mut agent = Launch::new().args(["--drain-timeout", "1"]).config(&stuck);
+    agent.wait_for_line("waiting, nothing is lost");
+    agent.signal(Signal::KILL);
+    agent.wait();
+    // The group forgets a killed member after its session.
+    let config =
+        kafka_to_files(kafka.servers(), &topic, &topic, "kafka.consumer.session.timeout.ms = 6000", out.path());
+    let _agent = TestAgent::start(&config);
+    let all_others = || bodies(out.path()).len() >= 2000;
+    assert!(eventually(|| all_others().then_some(())).is_some(), "{} events", bodies(out.path()).len());
+    let seen = bodies(out.path());
+    assert_eq!(seen[seen.len() - 2000..], numbers(1000..3000));
+}
+
+#[test]
+fn two_agents_share_a_group_and_nothing_is_lost_when_one_goes() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let (topic, out) = (kafka.topic(4, &[]), [directory(), directory()]);
+    let mut agents: Vec<TestAgent> = out
+        .iter()
+        .map(|out| TestAgent::start(&kafka_to_files(kafka.servers(), &topic, &topic, "batchSize = 10", out.path())))
+        .collect();
+    for partition in 0..4 {
+        kafka.produce(&topic, Some(partition), numbers(0..500));
+    }
+    for agent in &agents {
+        agent.wait_for_line("partitions assigned: ");
+    }
+    wait_for_kept_events(out[0].path(), 1);
+    assert!(agents.remove(0).terminate().success());
+    for partition in 0..4 {
+        kafka.produce(&topic, Some(partition), numbers(500..600));
+    }
+    let all = || -> BTreeSet<(String, String)> {
+        let events = out.iter().flat_map(|out| kept_events(out.path()));
+        events.map(|event| (event.headers["partition"].clone(), event.body)).collect()
+    };
+    assert!(eventually(|| (all().len() == 2400).then_some(())).is_some(), "{} of 2400", all().len());
+}
+
+#[test]
+fn old_keys_of_the_source_and_what_zookeeper_would_have_known() {
+    let home = directory();
+    let check = |keys: &str| {
+        let text = format!(
+            "a1.sources = r1\na1.sources.r1.type = org.apache.flume.source.kafka.KafkaSource\na1.sources.r1.channels = c1\n\
+             {MEMORY}{LOGGER}a1.sources.r1.batchSize = 100\n{keys}"
+        );
+        stdout(&run(&["check", "--conf-file", &write(home.path(), "agent.conf", text).display().to_string()]))
+    };
+    let old = "a1.sources.r1.topic = t\na1.sources.r1.groupId = g\na1.sources.r1.zookeeperConnect = z:2181\n";
+    let text = check(old);
+    assert!(text.contains("groupId is deprecated. Please use the parameter kafka.consumer.group.id"), "{text}");
+    assert!(text.contains("ZooKeeper, which zookeeperConnect names, is not asked for them"), "{text}");
+    let text = check(&format!("{old}a1.sources.r1.kafka.bootstrap.servers = b:9092\n"));
+    assert!(text.contains("no offsets are taken over from there"), "{text}");
+    let text = check("a1.sources.r1.kafka.bootstrap.servers = b:9092\n");
+    assert!(text.contains("At least one Kafka topic must be specified."), "{text}");
+}
+
 #[test]
 fn options_without_an_equivalent_are_named() {
-    let home = crate::support::directory();
+    let home = directory();
     let text = format!(
         "{NETCAT}{MEMORY}{}a1.sinks.k1.kafka.producer.max.block.ms = 5\na1.sinks.k1.kafka.producer.compression.type = rar\n",
         sink("127.0.0.1:9", "t")

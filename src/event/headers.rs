@@ -22,6 +22,11 @@ impl Headers {
         Self(Vec::new())
     }
 
+    /// No headers, with room for some.
+    pub fn with_capacity(headers: usize) -> Self {
+        Self(Vec::with_capacity(headers))
+    }
+
     /// How many there are.
     pub fn len(&self) -> usize {
         self.0.len()

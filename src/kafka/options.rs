@@ -148,6 +148,7 @@ const PRODUCER: &[(&str, &str)] = &[
 const CONSUMER: &[(&str, &str)] = &[
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
+    ("allow.auto.create.topics", "true"),
     ("isolation.level", "read_uncommitted"),
     ("check.crcs", "true"),
     ("queued.max.messages.kbytes", "8192"),

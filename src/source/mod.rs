@@ -6,6 +6,7 @@
 pub mod avro;
 pub mod exec;
 mod ip_filter;
+mod kafka;
 mod lines;
 pub mod netcat;
 mod processor;
@@ -24,7 +25,7 @@ use crate::config::{ComponentType, Props};
 
 /// All source types that the agent has.
 pub const TYPES: &[ComponentType<SourceBuilder>] =
-    &[avro::TYPE, thrift::TYPE, netcat::TYPE, exec::TYPE, seq::TYPE, stress::TYPE];
+    &[avro::TYPE, thrift::TYPE, netcat::TYPE, exec::TYPE, kafka::TYPE, seq::TYPE, stress::TYPE];
 
 /// Reads a source's configuration; `None` when it has errors, which the properties have noted.
 pub type SourceBuilder = fn(&mut Props<'_>) -> Option<Box<dyn SourceConfig>>;
@@ -60,5 +61,10 @@ impl SourceError {
     /// An error with its cause.
     pub fn io(what: impl Into<String>, source: std::io::Error) -> Self {
         Self { what: what.into(), source: Some(source) }
+    }
+
+    /// An error without a deeper cause.
+    pub fn new(what: impl Into<String>) -> Self {
+        Self { what: what.into(), source: None }
     }
 }

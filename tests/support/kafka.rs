@@ -13,7 +13,7 @@ use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::{BaseConsumer, Consumer as _};
-use rdkafka::message::{Headers as _, Message as _};
+use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tempfile::TempDir;
@@ -147,6 +147,17 @@ impl Kafka {
             producer.send(record).map_err(|(error, _)| error).expect("room for a message");
         }
         producer.flush(DEADLINE).expect("the broker takes the messages");
+    }
+
+    /// Sends a message with a key and headers.
+    pub fn produce_headed(&self, topic: &str, partition: i32, key: &str, value: &str, headers: &[(&str, &str)]) {
+        let producer: BaseProducer = self.config().create().expect("a client");
+        let headers = headers
+            .iter()
+            .fold(OwnedHeaders::new(), |all, (key, value)| all.insert(Header { key, value: Some(*value) }));
+        let record = BaseRecord::to(topic).partition(partition).key(key).payload(value).headers(headers);
+        producer.send(record).map_err(|(error, _)| error).expect("room for a message");
+        producer.flush(DEADLINE).expect("the broker takes the message");
     }
 
     /// All messages of a topic, once there are so many or the deadline is over; in the order of their partitions.

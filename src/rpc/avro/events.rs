@@ -87,6 +87,16 @@ fn read_headers(written: &[u8]) -> Result<Headers, DatumError> {
     }
 }
 
+/// Reads one event, of which nothing may follow: its headers, and where its body lies.
+pub fn read_event(bytes: &[u8]) -> Result<(Headers, std::ops::Range<usize>), DatumError> {
+    let mut reader = Reader::new(bytes);
+    reader.skip_text_map()?;
+    let headers = read_headers(reader.slice(0..reader.position()))?;
+    let body = reader.bytes()?;
+    reader.finish()?;
+    Ok((headers, body))
+}
+
 /// Writes the events of a batch as an array.
 pub fn put_array(out: &mut Vec<u8>, batch: &Batch) {
     if !batch.is_empty() {
@@ -202,6 +212,19 @@ mod tests {
             if let Ok(batch) = read(&bytes) {
                 prop_assert!(batch.body_bytes() <= bytes.len());
             }
+        }
+    }
+
+    #[test]
+    fn an_event_on_its_own() {
+        let event = Event::new("hello").with("host", "web1");
+        let mut bytes = Vec::new();
+        put_event(&mut bytes, Batch::from_iter([event.clone()]).get(0));
+        assert_eq!(bytes, b"\x02\x08host\x08web1\x00\x0ahello");
+        let (headers, body) = read_event(&bytes).expect("an event");
+        assert_eq!((headers, &bytes[body]), (event.headers, &b"hello"[..]));
+        for wrong in [&bytes[..bytes.len() - 1], b"", b"text", &[&bytes[..], b"x"].concat()] {
+            assert!(read_event(wrong).is_err(), "{wrong:?}");
         }
     }
 
