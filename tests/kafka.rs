@@ -390,7 +390,8 @@ fn what_is_not_in_the_channel_is_not_committed() {
     let (topic, out) = (kafka.topic(1, &[]), directory());
     kafka.produce(&topic, None, numbers(0..3000));
     // Nobody empties the channel, so that it takes only the first batches.
-    let stuck = kafka_to_files(kafka.servers(), &topic, &topic, "batchSize = 100", out.path())
+    let session = "batchSize = 100\nkafka.consumer.session.timeout.ms = 6000";
+    let stuck = kafka_to_files(kafka.servers(), &topic, &topic, session, out.path())
         .replace("a1.sinks = k1\n", "")
         .replace("capacity = 100000", "capacity = 1000");
     let mut agent = Launch::new().args(["--drain-timeout", "1"]).config(&stuck);
@@ -398,8 +399,7 @@ fn what_is_not_in_the_channel_is_not_committed() {
     agent.signal(Signal::KILL);
     agent.wait();
     // The group forgets a killed member after its session.
-    let config =
-        kafka_to_files(kafka.servers(), &topic, &topic, "kafka.consumer.session.timeout.ms = 6000", out.path());
+    let config = kafka_to_files(kafka.servers(), &topic, &topic, "", out.path());
     let _agent = TestAgent::start(&config);
     let all_others = || bodies(out.path()).len() >= 2000;
     assert!(eventually(|| all_others().then_some(())).is_some(), "{} events", bodies(out.path()).len());

@@ -3,6 +3,7 @@
 //! Offsets are committed in the background, one request at a time: what is delivered while one is under way goes with
 //! the next. Before a partition is given up, what was delivered from it is committed.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -78,26 +79,42 @@ pub struct Context {
     owner: String,
     voice: Voice,
     commits: Mutex<Commits>,
+    /// Whether something other than a message has come.
+    served: AtomicBool,
 }
 
 impl Context {
     fn commits(&self) -> MutexGuard<'_, Commits> {
         self.commits.lock().unwrap_or_else(PoisonError::into_inner)
     }
+
+    fn committed(&self, result: KafkaResult<()>) {
+        let mut commits = self.commits();
+        if let Some(asked) = commits.asked.take() {
+            commits.spent += asked.elapsed();
+        }
+        if let Err(error) = result {
+            // Nothing is lost: the messages come again, or the next commit covers them.
+            warn!("{}: offsets could not be committed: {}", self.owner, Words(&error));
+        }
+    }
 }
 
 impl ClientContext for Context {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.served.store(true, Ordering::Relaxed);
         self.voice.log(level, facility, message);
     }
 
     fn error(&self, error: KafkaError, reason: &str) {
+        self.served.store(true, Ordering::Relaxed);
         self.voice.error(error, reason);
     }
 }
 
 impl ConsumerContext for Context {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        self.served.store(true, Ordering::Relaxed);
         self.commits().rebalances += 1;
         match rebalance {
             Rebalance::Assign(list) => info!("{}: partitions assigned: {}", self.owner, names(list)),
@@ -114,17 +131,6 @@ impl ConsumerContext for Context {
             Rebalance::Error(error) => warn!("{}: partitions could not be shared out: {}", self.owner, Words(error)),
         }
     }
-
-    fn commit_callback(&self, result: KafkaResult<()>, _offsets: &TopicPartitionList) {
-        let mut commits = self.commits();
-        if let Some(asked) = commits.asked.take() {
-            commits.spent += asked.elapsed();
-        }
-        if let Err(error) = result {
-            // Nothing is lost: the messages come again, or the next commit covers them.
-            warn!("{}: offsets could not be committed: {}", self.owner, Words(&error));
-        }
-    }
 }
 
 fn names(list: &TopicPartitionList) -> String {
@@ -135,23 +141,28 @@ fn names(list: &TopicPartitionList) -> String {
 /// A member of a consumer group.
 pub struct Consumer {
     /// Taken when it is dropped, which takes its time.
-    inner: Option<BaseConsumer<Context>>,
+    inner: Option<Arc<BaseConsumer<Context>>>,
     readable: Arc<Notify>,
 }
 
 impl Consumer {
     /// A consumer of topics for a component, for example `Source r1`. A topic that begins with `^` is a pattern.
     pub fn new(config: &ClientConfig, owner: &str, topics: &[&str]) -> KafkaResult<Self> {
-        let context = Context { owner: owner.to_owned(), voice: Voice::new(owner), commits: Mutex::default() };
+        let context = Context {
+            owner: owner.to_owned(),
+            voice: Voice::new(owner),
+            commits: Mutex::default(),
+            served: AtomicBool::new(false),
+        };
         let mut inner: BaseConsumer<Context> = config.create_with_context(context)?;
         let readable = Arc::new(Notify::new());
         let signal = Arc::clone(&readable);
         inner.set_nonempty_callback(move || signal.notify_one());
         inner.subscribe(topics)?;
-        Ok(Self { inner: Some(inner), readable })
+        Ok(Self { inner: Some(Arc::new(inner)), readable })
     }
 
-    fn client(&self) -> &BaseConsumer<Context> {
+    fn client(&self) -> &Arc<BaseConsumer<Context>> {
         self.inner.as_ref().expect("it is only taken when it is dropped")
     }
 
@@ -161,7 +172,15 @@ impl Consumer {
 
     /// The next message that is here, if any. This also serves everything else that the group asks of a member.
     pub fn next(&self) -> Option<KafkaResult<BorrowedMessage<'_>>> {
-        self.client().poll(Duration::ZERO)
+        let served = &self.client().client().context().served;
+        loop {
+            served.store(false, Ordering::Relaxed);
+            let outcome = self.client().poll(Duration::ZERO);
+            // Behind what is no message there may be one, and no signal comes before all has been taken.
+            if outcome.is_some() || !served.load(Ordering::Relaxed) {
+                return outcome;
+            }
+        }
     }
 
     /// Waits until there may be a message, or until it is time to ask all the same.
@@ -209,10 +228,14 @@ impl Consumer {
             commits.asked = Some(Instant::now());
             std::mem::take(&mut commits.due).list()
         };
-        if let Err(error) = list.and_then(|list| self.client().commit(&list, CommitMode::Async)) {
-            self.commits().asked = None;
-            warn!("offsets could not be committed: {}", Words(&error));
-        }
+        let (client, readable) = (Arc::clone(self.client()), Arc::clone(&self.readable));
+        // The binding has no way to be told of the end but to wait for it.
+        tokio::task::spawn_blocking(move || {
+            let result = list.and_then(|list| client.commit(&list, CommitMode::Sync));
+            client.client().context().committed(result);
+            drop(client);
+            readable.notify_one();
+        });
     }
 
     /// Commits what is due and leaves the group, but does not wait for that for ever.

@@ -1,11 +1,10 @@
 //! A producer that sends batches and knows what became of every message, without a future or an allocation for each.
 //!
-//! Messages of up to [`SLOTS`] batches are under way at once. Each carries the number of its batch and its place in it;
+//! Messages of up to [`SLOTS`] batches are under way at once. Each carries the place of its batch and its own in it;
 //! its delivery report counts the batch down. The last one wakes whoever waits for the batch.
 
-use std::sync::Mutex;
-use std::sync::PoisonError;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use rdkafka::ClientContext;
@@ -13,28 +12,26 @@ use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
 use rdkafka::types::RDKafkaErrorCode;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
 use super::context::Voice;
 
 /// How many batches may be under way at once.
 pub const SLOTS: usize = 16;
+/// The most messages of a batch.
+pub const MAX_MESSAGES: usize = u32::MAX as usize / SLOTS;
 
 /// How long to wait for a report before asking for room in the queue again: it may have come in between.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
-
-/// The number of a batch that is under way.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Ticket(u32);
 
 /// A message that was not delivered: its place in the batch, and why.
 pub type Failure = (usize, RDKafkaErrorCode);
 
 #[derive(Default)]
 struct Slot {
-    /// Whose batch it is; reports of an earlier one are of no interest any more.
-    ticket: AtomicU32,
+    /// How many batches have had it; reports of an earlier one are of no interest any more.
+    round: AtomicU32,
     open: AtomicUsize,
     failures: Mutex<Vec<Failure>>,
     done: Notify,
@@ -51,18 +48,61 @@ impl Slot {
     }
 }
 
+/// A batch that is under way. Dropped before its end, it is forgotten, but its messages are still sent.
+pub struct Ticket {
+    reports: Arc<Reports>,
+    place: usize,
+    round: u32,
+    _permit: OwnedSemaphorePermit,
+}
+
+impl Ticket {
+    fn slot(&self) -> &Slot {
+        &self.reports.slots[self.place]
+    }
+
+    /// Leaves a message of the batch out.
+    pub fn skip(&self) {
+        self.slot().close(None);
+    }
+
+    /// Waits for the reports of all messages, which must have been sent or left out. Gives the failures in the order of
+    /// the messages.
+    pub async fn wait(self) -> Vec<Failure> {
+        let slot = self.slot();
+        // The one that stands for the batch itself.
+        slot.close(None);
+        while slot.open.load(Ordering::Acquire) > 0 {
+            slot.done.notified().await;
+        }
+        let mut failures = std::mem::take(&mut *slot.failures.lock().unwrap_or_else(PoisonError::into_inner));
+        failures.sort_unstable_by_key(|(index, _)| *index);
+        failures
+    }
+
+    /// What comes back with a message's report.
+    fn opaque(&self, index: usize) -> usize {
+        ((self.round as usize) << 32) | (index * SLOTS + self.place)
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        // From now on reports mean nothing.
+        self.slot().round.fetch_add(1, Ordering::AcqRel);
+        self.reports.free.lock().unwrap_or_else(PoisonError::into_inner).push(self.place);
+    }
+}
+
 struct Reports {
     voice: Voice,
     slots: [Slot; SLOTS],
+    /// The places of those that no batch has, of which there is one for each permit.
+    free: Mutex<Vec<usize>>,
+    permits: Arc<Semaphore>,
     /// Whether somebody waits for room in the queue.
     crowded: AtomicBool,
     room: Notify,
-}
-
-impl Reports {
-    fn slot(&self, ticket: u32) -> &Slot {
-        &self.slots[ticket as usize % SLOTS]
-    }
 }
 
 impl ClientContext for Reports {
@@ -75,17 +115,13 @@ impl ClientContext for Reports {
     }
 }
 
-fn opaque(ticket: u32, index: usize) -> usize {
-    ((ticket as usize) << 32) | index
-}
-
 impl ProducerContext for Reports {
     type DeliveryOpaque = usize;
 
     fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
-        let (ticket, index) = ((opaque >> 32) as u32, opaque & u32::MAX as usize);
-        let slot = self.slot(ticket);
-        if slot.ticket.load(Ordering::Acquire) == ticket {
+        let (round, index, place) = ((opaque >> 32) as u32, (opaque as u32) as usize / SLOTS, opaque % SLOTS);
+        let slot = &self.slots[place];
+        if slot.round.load(Ordering::Acquire) == round {
             let code = |error: &KafkaError| error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
             slot.close(result.as_ref().err().map(|(error, _)| (index, code(error))));
         }
@@ -102,7 +138,6 @@ pub type Record<'a> = BaseRecord<'a, [u8], [u8], usize>;
 pub struct Producer {
     /// Taken when it is dropped, which takes its time.
     inner: Option<ThreadedProducer<Reports>>,
-    last: u32,
 }
 
 impl Producer {
@@ -111,17 +146,19 @@ impl Producer {
         let reports = Reports {
             voice: Voice::new(owner),
             slots: Default::default(),
+            free: Mutex::new((0..SLOTS).collect()),
+            permits: Arc::new(Semaphore::new(SLOTS)),
             crowded: AtomicBool::new(false),
             room: Notify::new(),
         };
-        Ok(Self { inner: Some(config.create_with_context(reports)?), last: 0 })
+        Ok(Self { inner: Some(config.create_with_context(reports)?) })
     }
 
     fn client(&self) -> &ThreadedProducer<Reports> {
         self.inner.as_ref().expect("it is only taken when it is dropped")
     }
 
-    fn reports(&self) -> &Reports {
+    fn reports(&self) -> &Arc<Reports> {
         self.client().context()
     }
 
@@ -134,21 +171,24 @@ impl Producer {
         Some(format!("{why} ({code})"))
     }
 
-    /// Opens a batch of so many messages. No more than [`SLOTS`] may be open.
-    pub fn open(&mut self, messages: usize) -> Ticket {
-        self.last = self.last.wrapping_add(1);
-        let slot = self.reports().slot(self.last);
+    /// Opens a batch of so many messages, at most [`MAX_MESSAGES`]. Waits when too many are open.
+    pub async fn open(&self, messages: usize) -> Ticket {
+        let reports = Arc::clone(self.reports());
+        let permit = Arc::clone(&reports.permits).acquire_owned().await.expect("it is never closed");
+        let free = reports.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
+        let place = free.expect("there is one for each permit");
+        let slot = &reports.slots[place];
         slot.failures.lock().unwrap_or_else(PoisonError::into_inner).clear();
         // One more than there are: the batch is not done before all have been handed over.
         slot.open.store(messages + 1, Ordering::Release);
-        slot.ticket.store(self.last, Ordering::Release);
-        Ticket(self.last)
+        let round = slot.round.load(Ordering::Acquire);
+        Ticket { reports, place, round, _permit: permit }
     }
 
     /// Hands a message over, as number `index` of its batch, and waits for room in the queue. What is refused at once
     /// is among the failures.
-    pub async fn send(&self, ticket: Ticket, index: usize, record: Record<'_>) {
-        let mut record = record.delivery_opaque(opaque(ticket.0, index));
+    pub async fn send(&self, ticket: &Ticket, index: usize, record: Record<'_>) {
+        let mut record = record.delivery_opaque(ticket.opaque(index));
         let reports = self.reports();
         while let Err((error, returned)) = self.client().send(record) {
             record = returned;
@@ -158,30 +198,9 @@ impl Producer {
                     reports.crowded.store(true, Ordering::Release);
                     timeout(ASK_AGAIN, room).await.ok();
                 }
-                code => return reports.slot(ticket.0).close(Some((index, code))),
+                code => return ticket.slot().close(Some((index, code))),
             }
         }
-    }
-
-    /// Leaves a message of the batch out.
-    pub fn skip(&self, ticket: Ticket) {
-        self.reports().slot(ticket.0).close(None);
-    }
-
-    /// All messages of the batch have been handed over or left out.
-    pub fn seal(&self, ticket: Ticket) {
-        self.skip(ticket);
-    }
-
-    /// Waits for the reports of a batch, and gives the failures in the order of the messages.
-    pub async fn wait(&self, ticket: Ticket) -> Vec<Failure> {
-        let slot = self.reports().slot(ticket.0);
-        while slot.open.load(Ordering::Acquire) > 0 {
-            slot.done.notified().await;
-        }
-        let mut failures = std::mem::take(&mut *slot.failures.lock().unwrap_or_else(PoisonError::into_inner));
-        failures.sort_unstable_by_key(|(index, _)| *index);
-        failures
     }
 }
 

@@ -242,17 +242,16 @@ impl KafkaSink {
     /// Sends the messages that broke no rule themselves but were in one request with one that did, each on its own.
     async fn send_alone(
         &mut self,
-        producer: &mut Producer,
+        producer: &Producer,
         batch: &Batch,
         failures: Vec<Failure>,
     ) -> Result<Vec<Refused>, Failure> {
         let mut refused = Vec::new();
         for (index, _) in failures {
             let event = batch.get(index);
-            let ticket = producer.open(1);
-            self.send(producer, ticket, index, event, &mut refused).await;
-            producer.seal(ticket);
-            match producer.wait(ticket).await.first() {
+            let ticket = producer.open(1).await;
+            self.send(producer, &ticket, index, event, &mut refused).await;
+            match ticket.wait().await.first() {
                 None => {}
                 Some((_, code)) if Self::is_hopeless(*code) => {
                     let why =
@@ -268,7 +267,7 @@ impl KafkaSink {
     async fn send(
         &mut self,
         producer: &Producer,
-        ticket: Ticket,
+        ticket: &Ticket,
         index: usize,
         event: EventRef<'_>,
         refused: &mut Vec<Refused>,
@@ -278,7 +277,7 @@ impl KafkaSink {
             Ok(envelope) => envelope,
             Err(why) => {
                 refused.push(Refused { index, why });
-                return producer.skip(ticket);
+                return ticket.skip();
             }
         };
         let payload = if self.config.message.whole_event {
@@ -323,16 +322,15 @@ impl Sink for KafkaSink {
     }
 
     async fn begin(&mut self, batch: &Batch) -> Result<(), SinkError> {
-        let mut producer = match self.producer.take() {
+        let producer = match self.producer.take() {
             Some(producer) => producer,
             None => self.make_producer()?,
         };
-        let ticket = producer.open(batch.len());
+        let ticket = producer.open(batch.len()).await;
         let mut sent = Sent { ticket, refused: Vec::new(), since: Instant::now() };
         for (index, event) in batch.iter().enumerate() {
-            self.send(&producer, ticket, index, event, &mut sent.refused).await;
+            self.send(&producer, &sent.ticket, index, event, &mut sent.refused).await;
         }
-        producer.seal(ticket);
         self.under_way.push_back(sent);
         self.producer = Some(producer);
         Ok(())
@@ -340,14 +338,14 @@ impl Sink for KafkaSink {
 
     async fn end(&mut self, batch: &Batch) -> Result<(), SinkError> {
         let Some(Sent { ticket, mut refused, since }) = self.under_way.pop_front() else { return Ok(()) };
-        let Some(mut producer) = self.producer.take() else {
+        let Some(producer) = self.producer.take() else {
             return Err(self.failed(batch.len(), &[]));
         };
-        let failures = producer.wait(ticket).await;
+        let failures = ticket.wait().await;
         let mut outcome = Ok(());
         if !failures.is_empty() {
             outcome = if failures.iter().all(|(_, code)| Self::is_hopeless(*code)) {
-                let alone = self.send_alone(&mut producer, batch, failures).await;
+                let alone = self.send_alone(&producer, batch, failures).await;
                 alone.map(|alone| refused.extend(alone)).map_err(|failure| self.failed(batch.len(), &[failure]))
             } else {
                 Err(self.failed(batch.len(), &failures))
