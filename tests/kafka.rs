@@ -453,6 +453,126 @@ fn old_keys_of_the_source_and_what_zookeeper_would_have_known() {
     assert!(text.contains("At least one Kafka topic must be specified."), "{text}");
 }
 
+/// A Kafka channel `c1` on a topic. `more` are further keys of it.
+fn channel(kafka: &Kafka, topic: &str, more: &str) -> String {
+    let more: String = more.lines().map(|line| format!("a1.channels.c1.{line}\n")).collect();
+    format!(
+        "a1.channels = c1\na1.channels.c1.type = org.apache.flume.channel.kafka.KafkaChannel\n\
+         a1.channels.c1.kafka.bootstrap.servers = {}\na1.channels.c1.kafka.topic = {topic}\n\
+         a1.channels.c1.kafka.consumer.group.id = {topic}\n{more}",
+        kafka.servers()
+    )
+}
+
+fn to_files(out: &Path) -> String {
+    format!("{}a1.sinks.k1.sink.serializer = avro_event\n", file_roll(out))
+}
+
+#[test]
+fn a_channel_keeps_events_with_their_headers() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let (topic, out) = (kafka.topic(3, &[]), directory());
+    let more = "partitionIdHeader = part\ndefaultPartitionId = 1";
+    let text = format!("{AVRO}{}{}", channel(kafka, &topic, more), to_files(out.path()));
+    let mut agent = TestAgent::start(&text);
+    let mut client = AvroClient::with(agent.port_after("Avro source r1: listening on"));
+    let events = [Event::new("a").with("host", "Zürich").with("key", "k").with("part", "2"), Event::new("")];
+    assert_eq!(client.append_batch(&Batch::from_iter(events)), Answer::Ok);
+    let mut kept = wait_for_kept_events(out.path(), 2);
+    kept.sort_by(|a, b| a.body.cmp(&b.body));
+    let expected =
+        [support::Event::new(&[], ""), support::Event::new(&[("host", "Zürich"), ("key", "k"), ("part", "2")], "a")];
+    assert_eq!(kept, expected);
+    let messages = kafka.read(&topic, 2);
+    let places: Vec<_> = messages.iter().map(|message| (message.partition, message.key.as_deref())).collect();
+    assert_eq!(places, [(1, None), (2, Some("k"))]);
+    agent.wait_for_counter("CHANNEL.c1", "EventPutSuccessCount", 2);
+    agent.wait_for_counter("CHANNEL.c1", "EventTakeSuccessCount", 2);
+    for name in ["KafkaEventGetTimer", "KafkaEventSendTimer", "KafkaCommitTimer", "RollbackCount"] {
+        assert!(agent.metrics()["CHANNEL.c1"][name].is_string(), "{name}");
+    }
+    let bad = Batch::from_iter([Event::new("x").with("part", "first")]);
+    assert_eq!(client.append_batch(&bad), Answer::Failed);
+    drop(client);
+    assert!(agent.terminate().success());
+    // Each of them once, also for whoever comes next.
+    let mut agent = TestAgent::start(&text);
+    let mut client = AvroClient::with(agent.port_after("Avro source r1: listening on"));
+    assert_eq!(client.append("c"), Answer::Ok);
+    assert_eq!(wait_for_kept_events(out.path(), 3)[2].body, "c");
+    drop(client);
+    assert!(agent.terminate().success());
+}
+
+#[test]
+fn bodies_alone_and_old_keys_of_the_channel() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let (topic, out) = (kafka.topic(1, &[]), directory());
+    kafka.produce(&topic, None, ["before"]);
+    let agent = TestAgent::start(&format!(
+        "{NETCAT}a1.channels = c1\na1.channels.c1.type = org.apache.flume.channel.kafka.KafkaChannel\n\
+         a1.channels.c1.brokerList = {}\na1.channels.c1.topic = {topic}\na1.channels.c1.groupId = {topic}\n\
+         a1.channels.c1.readSmallestOffset = true\na1.channels.c1.timeout = 10\n\
+         a1.channels.c1.parseAsFlumeEvent = false\n{}",
+        kafka.servers(),
+        to_files(out.path())
+    ));
+    assert_eq!(Conversation::with(agent.port()).ask("line"), "OK");
+    let bodies: Vec<_> = wait_for_kept_events(out.path(), 2).into_iter().map(|event| event.body).collect();
+    assert_eq!(bodies, ["before", "line"]);
+    assert_eq!(texts(kafka, &topic, 2), ["before", "line"]);
+}
+
+#[test]
+fn what_a_sink_could_not_deliver_comes_again() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let (topic, out) = (kafka.topic(2, &[]), directory());
+    let channel = channel(kafka, &topic, "kafka.consumer.session.timeout.ms = 6000");
+    // The next agent is not there.
+    let next = "a1.sinks = k1\na1.sinks.k1.type = avro\na1.sinks.k1.channel = c1\na1.sinks.k1.hostname = 127.0.0.1\n\
+                a1.sinks.k1.port = PORT\n"
+        .replace("PORT", &free_port().to_string());
+    let mut agent = TestAgent::start(&format!("{AVRO}{channel}{next}"));
+    let mut client = AvroClient::with(agent.port_after("Avro source r1: listening on"));
+    assert_eq!(client.append_batch(&batch(0..1000)), Answer::Ok);
+    agent.wait_for_lines("Unable to deliver event.", 2);
+    agent.signal(Signal::KILL);
+    agent.wait();
+    let _agents: Vec<_> = (0..2).map(|_| TestAgent::start(&format!("{channel}{}", to_files(out.path())))).collect();
+    let all = || -> BTreeSet<String> { bodies(out.path()).into_iter().collect() };
+    assert!(eventually(|| (all().len() == 1000).then_some(())).is_some(), "{} of 1000", all().len());
+    assert_eq!(bodies(out.path()).len(), 1000, "each of them once");
+}
+
+#[test]
+fn two_sinks_share_a_channel() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let (topic, out) = (kafka.topic(2, &[]), [directory(), directory()]);
+    let sinks = out.iter().enumerate().map(|(number, out)| {
+        to_files(out.path()).replace("a1.sinks = k1\n", "").replace("k1", &format!("k{number}")) + "a1.sinks = k0 k1\n"
+    });
+    let text = format!("{AVRO}{}{}", channel(kafka, &topic, ""), sinks.collect::<String>());
+    let mut agent = TestAgent::start(&text);
+    let mut client = AvroClient::with(agent.port_after("Avro source r1: listening on"));
+    for start in (0..5000).step_by(500) {
+        assert_eq!(client.append_batch(&batch(start..start + 500)), Answer::Ok);
+    }
+    agent.wait_for_counter("CHANNEL.c1", "EventTakeSuccessCount", 5000);
+    drop(client);
+    assert!(agent.terminate().success());
+    let kept = out.iter().flat_map(|out| bodies(out.path())).collect::<Vec<_>>();
+    assert_eq!(kept.len(), 5000);
+    assert_eq!(kept.into_iter().collect::<BTreeSet<_>>(), numbers(0..5000).into_iter().collect());
+    // Nothing is left for the next agent.
+    let mut agent = TestAgent::start(&text);
+    agent.wait_for_line("partitions assigned: ");
+    let mut client = AvroClient::with(agent.port_after("Avro source r1: listening on"));
+    assert_eq!(client.append("last"), Answer::Ok);
+    agent.wait_for_counter("CHANNEL.c1", "EventTakeSuccessCount", 1);
+    drop(client);
+    assert!(agent.terminate().success());
+}
+
 #[test]
 fn options_without_an_equivalent_are_named() {
     let home = directory();

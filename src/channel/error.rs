@@ -63,6 +63,14 @@ pub enum ChannelError {
         /// What the disk said.
         cause: String,
     },
+    /// Kafka did not take the batch.
+    #[error("Commit failed as send to Kafka failed [channel={channel}]: {cause}")]
+    SendFailed {
+        /// The channel's name.
+        channel: String,
+        /// What the client said.
+        cause: String,
+    },
     /// The channel could not be opened yet.
     #[error("Channel closed [channel={channel}]. Due to {why}")]
     Closed {
@@ -88,6 +96,7 @@ impl ChannelError {
                 | Self::BytesFull { never: false, .. }
                 | Self::FileFull { .. }
                 | Self::PutFailed { .. }
+                | Self::SendFailed { .. }
                 | Self::Closed { .. }
         )
     }

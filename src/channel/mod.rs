@@ -10,6 +10,7 @@
 
 mod error;
 pub mod file;
+mod kafka;
 pub mod memory;
 mod room;
 
@@ -24,7 +25,7 @@ use crate::event::Batch;
 use crate::metrics::{ChannelCounters, Metrics};
 
 /// All channel types that the agent has.
-pub const TYPES: &[ComponentType<ChannelBuilder>] = &[memory::TYPE, file::TYPE];
+pub const TYPES: &[ComponentType<ChannelBuilder>] = &[memory::TYPE, file::TYPE, kafka::TYPE];
 
 /// Reads a channel's configuration; `None` when it has errors, which the properties have noted.
 pub type ChannelBuilder = fn(&mut Props<'_>) -> Option<Box<dyn ChannelConfig>>;

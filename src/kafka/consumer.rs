@@ -70,8 +70,8 @@ struct Commits {
     asked: Option<Instant>,
     /// How long requests have taken since somebody asked.
     spent: Duration,
-    /// How often partitions came or went.
-    rebalances: u64,
+    /// Partitions that have gone since somebody asked.
+    revoked: Vec<(String, i32)>,
 }
 
 /// What librdkafka tells the consumer.
@@ -115,12 +115,16 @@ impl ClientContext for Context {
 impl ConsumerContext for Context {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         self.served.store(true, Ordering::Relaxed);
-        self.commits().rebalances += 1;
         match rebalance {
             Rebalance::Assign(list) => info!("{}: partitions assigned: {}", self.owner, names(list)),
             Rebalance::Revoke(list) => {
                 info!("{}: partitions revoked: {}", self.owner, names(list));
-                let due = std::mem::take(&mut self.commits().due);
+                let due = {
+                    let mut commits = self.commits();
+                    let gone = list.elements();
+                    commits.revoked.extend(gone.iter().map(|one| (one.topic().to_owned(), one.partition())));
+                    std::mem::take(&mut commits.due)
+                };
                 if !due.is_empty() {
                     // It is sent before the partitions go.
                     if let Err(error) = due.list().and_then(|list| consumer.commit(&list, CommitMode::Async)) {
@@ -188,9 +192,10 @@ impl Consumer {
         timeout(ASK_AT_LEAST, self.readable.notified()).await.ok();
     }
 
-    /// How often partitions came or went so far.
-    pub fn rebalances(&self) -> u64 {
-        self.commits().rebalances
+    /// The partitions that are gone since this was last asked. What of them is not committed comes again, to whoever
+    /// has them now.
+    pub fn revoked(&self) -> Vec<(String, i32)> {
+        std::mem::take(&mut self.commits().revoked)
     }
 
     /// Keeps the consumer a member of its group while nothing can be taken from it. Whatever is there stays there,
