@@ -219,10 +219,10 @@ impl Consumer {
     /// Notes what has been delivered, and has it committed unless a request is under way. To be called from time to
     /// time, also with nothing new. Positions of partitions that are no longer this consumer's are of no use.
     pub fn commit(&self, mut delivered: Positions) {
-        if !delivered.is_empty() {
-            if let Ok(assigned) = self.client().assignment() {
-                delivered.keep(&assigned);
-            }
+        if !delivered.is_empty()
+            && let Ok(assigned) = self.client().assignment()
+        {
+            delivered.keep(&assigned);
         }
         let list = {
             let mut commits = self.commits();
