@@ -197,7 +197,7 @@ impl SinkRunner {
         let mut problem = None;
         while let Some(take) = next.take().map(Ok).or_else(|| begun.pop_front().map(Err)) {
             let outcome = match take {
-                Ok(take) => match sink.begin(take.batch()).await {
+                Ok(take) => match sink.begin(take.batch(), take.numbers()).await {
                     Ok(()) => {
                         begun.push_back(take);
                         Ok(())

@@ -19,6 +19,7 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 pub use error::ChannelError;
+pub(crate) use file::Ranges;
 
 use crate::config::{ComponentType, Props};
 use crate::event::Batch;
@@ -129,11 +130,32 @@ impl Put {
     }
 }
 
+/// Which events a take holds. A sink that stores this together with what it delivers can tell, after a crash, what it
+/// has delivered already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Numbers {
+    /// What the numbers belong to: they mean nothing in another channel, nor in one that has begun anew.
+    pub channel: Arc<str>,
+    /// The events' numbers in their order, as ranges: the first number and the one behind the last.
+    pub ranges: Vec<(u64, u64)>,
+}
+
+impl Numbers {
+    /// The number of each event.
+    pub fn iter(&self) -> impl Iterator<Item = u64> {
+        self.ranges.iter().flat_map(|(from, to)| *from..*to)
+    }
+}
+
 /// One channel's side of a take.
 #[async_trait]
 pub trait TakeTransaction: Send {
     /// The events.
     fn batch(&self) -> &Batch;
+    /// The events' numbers, in a channel where an event keeps its number through every crash.
+    fn numbers(&self) -> Option<Numbers> {
+        None
+    }
     /// Makes the take as durable as the channel promises.
     async fn prepare(&mut self) -> Result<(), ChannelError>;
     /// Whether [`prepare`](Self::prepare) does anything.
@@ -162,6 +184,11 @@ impl Take {
     /// The events.
     pub fn batch(&self) -> &Batch {
         self.transaction.batch()
+    }
+
+    /// The events' numbers, in a channel where an event keeps its number through every crash.
+    pub fn numbers(&self) -> Option<Numbers> {
+        self.transaction.numbers()
     }
 
     /// First phase: makes the take as durable as the channel promises. An error, or an `await` that is cut off,

@@ -206,6 +206,15 @@ impl Options {
         config
     }
 
+    /// For clients of another kind that reach the same brokers in the same way.
+    pub fn connection(&self) -> ClientConfig {
+        let shared = |name: &str| {
+            ["ssl.", "sasl.", "security.", "socket.", "reconnect."].iter().any(|start| name.starts_with(start))
+                || ["bootstrap.servers", "client.id", "client.dns.lookup"].contains(&name)
+        };
+        self.0.iter().filter(|(name, _)| shared(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
+    }
+
     fn translate(&mut self, props: &Props<'_>, key: &str, name: &str, value: &str) {
         match RULES.iter().find(|(java, _)| *java == name).map(|(_, rule)| rule) {
             Some(As(names, pairs)) => {

@@ -9,16 +9,21 @@ use std::time::Duration;
 
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio::time::timeout;
 
+use super::Words;
 use super::context::Voice;
 
 /// How many batches may be under way at once.
-pub const SLOTS: usize = 16;
+pub const SLOTS: usize = 64;
+/// How long one attempt at a step of a transaction may take.
+const STEP: Duration = Duration::from_secs(30);
 /// The most messages of a batch.
 pub const MAX_MESSAGES: usize = u32::MAX as usize / SLOTS;
 
@@ -145,7 +150,7 @@ impl Producer {
     pub fn new(config: &ClientConfig, owner: &str) -> KafkaResult<Self> {
         let reports = Reports {
             voice: Voice::new(owner),
-            slots: Default::default(),
+            slots: std::array::from_fn(|_| Slot::default()),
             free: Mutex::new((0..SLOTS).collect()),
             permits: Arc::new(Semaphore::new(SLOTS)),
             crowded: AtomicBool::new(false),
@@ -200,6 +205,70 @@ impl Producer {
                 }
                 code => return ticket.slot().close(Some((index, code))),
             }
+        }
+    }
+}
+
+/// Why a transaction was not committed.
+#[derive(Debug)]
+pub struct NotCommitted {
+    /// In words.
+    pub why: String,
+    /// Whether it is known that nothing of it is to be seen. Otherwise the producer must be made anew, and may then ask
+    /// what became of it.
+    pub aborted: bool,
+}
+
+/// Transactions. Each step waits for the brokers on a thread of its own.
+impl Producer {
+    async fn blocking<T: Send + 'static>(
+        &self,
+        step: impl FnOnce(&ThreadedProducer<Reports>) -> KafkaResult<T> + Send + 'static,
+    ) -> KafkaResult<T> {
+        let client = self.client().clone();
+        tokio::task::spawn_blocking(move || step(&client)).await.unwrap_or(Err(KafkaError::Canceled))
+    }
+
+    /// Ends whatever an earlier producer with the same `transactional.id` has left, and keeps it from going on.
+    pub async fn init_transactions(&self) -> KafkaResult<()> {
+        self.blocking(|client| client.init_transactions(STEP)).await
+    }
+
+    /// Begins a transaction, to which all further messages belong.
+    pub fn begin_transaction(&self) -> KafkaResult<()> {
+        self.client().begin_transaction()
+    }
+
+    /// Gives the transaction up.
+    pub async fn abort_transaction(&self) -> KafkaResult<()> {
+        self.blocking(|client| patiently(|| client.abort_transaction(STEP))).await
+    }
+
+    /// Waits for all messages and commits the transaction, together with these offsets.
+    pub async fn commit_transaction(
+        &self,
+        offsets: Option<(TopicPartitionList, Arc<ConsumerGroupMetadata>)>,
+    ) -> Result<(), NotCommitted> {
+        let outcome = self.blocking(move |client| {
+            if let Some((list, group)) = &offsets {
+                patiently(|| client.send_offsets_to_transaction(list, group, STEP))?;
+            }
+            patiently(|| client.commit_transaction(STEP))
+        });
+        let Err(error) = outcome.await else { return Ok(()) };
+        let abortable = matches!(&error, KafkaError::Transaction(error) if error.txn_requires_abort());
+        let aborted = abortable && self.abort_transaction().await.is_ok();
+        Err(NotCommitted { why: Words(&error).to_string(), aborted })
+    }
+}
+
+/// Repeats a step until it is done, or fails in a way that repeating does not help.
+fn patiently(step: impl Fn() -> KafkaResult<()>) -> KafkaResult<()> {
+    loop {
+        match step() {
+            Err(KafkaError::Transaction(error)) if error.is_retriable() && !error.is_fatal() => {}
+            Err(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)) => {}
+            outcome => return outcome,
         }
     }
 }

@@ -23,6 +23,7 @@ use tokio_util::sync::CancellationToken;
 pub use logger::hex_dump;
 pub use outlet::Outlet;
 
+use crate::channel::Numbers;
 use crate::config::{ComponentType, Props};
 use crate::event::Batch;
 use crate::metrics::SinkCounters;
@@ -73,8 +74,8 @@ pub trait Sink: Send {
         1
     }
 
-    /// Begins to deliver a batch.
-    async fn begin(&mut self, batch: &Batch) -> Result<(), SinkError> {
+    /// Begins to deliver a batch, whose events have these numbers if their channel gives them any.
+    async fn begin(&mut self, batch: &Batch, _numbers: Option<Numbers>) -> Result<(), SinkError> {
         self.deliver(batch).await
     }
 

@@ -17,6 +17,7 @@
 
 mod checkpoint;
 mod config;
+mod identity;
 mod lock;
 mod open;
 mod ranges;
@@ -30,7 +31,7 @@ mod writer;
 
 use std::any::Any;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -38,11 +39,12 @@ use async_trait::async_trait;
 use tokio::sync::{Notify, Semaphore, oneshot};
 
 pub use config::{Directories, FileConfig};
+pub(crate) use ranges::Ranges;
 
 use self::record::Draft;
 use self::state::{Held, Phase, Request, State, Waits, Written};
 use super::room::{Room, within};
-use super::{Channel, ChannelBuilder, ChannelError, Patience, Put, PutTransaction, Take, TakeTransaction};
+use super::{Channel, ChannelBuilder, ChannelError, Numbers, Patience, Put, PutTransaction, Take, TakeTransaction};
 use crate::config::ComponentType;
 use crate::event::Batch;
 use crate::fs::FileSystem;
@@ -109,6 +111,8 @@ struct Shared {
     emptied: Notify,
     /// Wakes all who wait for the channel to open, to recover or to stop.
     changed: Notify,
+    /// What its events' numbers belong to; known once it is open.
+    identity: OnceLock<Arc<str>>,
     /// Gives the thread's end, when it has one.
     ended: Mutex<Option<oneshot::Receiver<()>>>,
 }
@@ -225,6 +229,7 @@ impl FileChannel {
             filled: Notify::new(),
             emptied: Notify::new(),
             changed: Notify::new(),
+            identity: OnceLock::new(),
             ended: Mutex::default(),
         }))
     }
@@ -457,6 +462,13 @@ impl Taken {
 impl TakeTransaction for Taken {
     fn batch(&self) -> &Batch {
         &self.batch
+    }
+
+    /// Where events can be taken before they are durable, another may get the number of one that a crash has lost.
+    fn numbers(&self) -> Option<Numbers> {
+        let durable = self.shared.config().fsync_interval.is_none();
+        let channel = self.shared.identity.get().filter(|_| durable)?;
+        Some(Numbers { channel: Arc::clone(channel), ranges: self.held.clone() })
     }
 
     /// Nothing has to wait: a take that is lost with a crash is delivered again.

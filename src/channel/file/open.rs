@@ -15,6 +15,7 @@ use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use super::checkpoint::{Checkpoint, Position};
+use super::identity;
 use super::lock::lock_all;
 use super::ranges::Ranges;
 use super::reader::{self, report_damage};
@@ -86,6 +87,10 @@ fn open(shared: &Arc<Shared>) -> Result<Opened, String> {
     let Directories { checkpoint, backup, data } = &shared.directories;
     let all = [checkpoint].into_iter().chain(backup).chain(data).map(PathBuf::as_path);
     let locks = lock_all(&*shared.fs, &shared.name, all)?;
+    let identity = identity::of(&*shared.fs, &data[0]);
+    let identity = identity.map_err(|error| format!("its identity in {}: {error}", data[0].display()))?;
+    // It is opened only once.
+    shared.identity.set(identity).ok();
     let files = find_segments(shared)?;
     let replay = Replay::run(shared, files)?;
     let next_segment = replay.segments.last_key_value().map_or(replay.last_segment, |(number, _)| *number) + 1;
