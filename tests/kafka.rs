@@ -573,6 +573,102 @@ fn two_sinks_share_a_channel() {
     assert!(agent.terminate().success());
 }
 
+/// A file channel `c1`.
+fn file_channel(home: &Path) -> String {
+    let home = home.display();
+    format!(
+        "a1.channels = c1\na1.channels.c1.type = file\na1.channels.c1.checkpointDir = {home}/checkpoint\n\
+         a1.channels.c1.dataDirs = {home}/data\n"
+    )
+}
+
+/// Puts events into a file channel and ends.
+fn fill(channel: &str, batches: impl IntoIterator<Item = Batch>) {
+    let mut agent = TestAgent::start(&format!("{AVRO}{channel}"));
+    let mut client = AvroClient::with(agent.port_after("Avro source r1: listening on"));
+    for batch in batches {
+        assert_eq!(client.append_batch(&batch), Answer::Ok);
+    }
+    drop(client);
+    assert!(agent.terminate().success());
+}
+
+#[test]
+fn each_event_is_there_once_however_often_the_agent_is_killed() {
+    const EVENTS: usize = 20_000;
+    let Some(kafka) = Kafka::shared() else { return };
+    let (topic, home) = (kafka.topic(2, &[]), directory());
+    let channel = file_channel(home.path());
+    fill(&channel, (0..EVENTS).step_by(1000).map(|start| batch(start..start + 1000)));
+    let more = format!("a1.sinks.k1.kafka.producer.transactional.id = {topic}\na1.sinks.k1.flumeBatchSize = 50\n");
+    let config = format!("{channel}{}{more}", sink(kafka.servers(), &topic));
+    for _ in 0..4 {
+        let mut agent = TestAgent::start(&config);
+        let moves = || agent.metrics()["SINK.k1"]["EventDrainSuccessCount"].as_str().is_some_and(|count| count != "0");
+        assert!(eventually(|| moves().then_some(())).is_some(), "events flow");
+        agent.signal(Signal::KILL);
+        agent.wait();
+    }
+    let mut agent = TestAgent::start(&config);
+    agent.wait_for_counter("CHANNEL.c1", "ChannelSize", 0);
+    assert!(agent.terminate().success());
+    let mut seen = texts(kafka, &topic, EVENTS);
+    seen.sort_by_key(|text| text.parse::<usize>().ok());
+    assert!(seen == numbers(0..EVENTS), "{} messages for {EVENTS} events", seen.len());
+}
+
+#[test]
+fn transactions_leave_out_what_kafka_never_takes() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let (topic, home) = (kafka.topic(1, &[("max.message.bytes", "2000")]), directory());
+    let more = format!("kafka.producer.transactional.id = {topic}");
+    let more: String = more.lines().map(|line| format!("a1.sinks.k1.{line}\n")).collect();
+    let config = format!("{AVRO}{}{}{more}", file_channel(home.path()), sink(kafka.servers(), &topic));
+    let agent = TestAgent::start(&config);
+    let mut client = AvroClient::with(agent.port_after("Avro source r1: listening on"));
+    let events =
+        [Event::new("1"), Event::new(vec![b'x'; 3000]), Event::new("2"), Event::new("3").with("topic", "no topic")];
+    assert_eq!(client.append_batch(&Batch::from_iter(events)), Answer::Ok);
+    agent.wait_for_counter("SINK.k1", "EventRefusedCount", 2);
+    assert_eq!(client.append_batch(&batch(3..6)), Answer::Ok);
+    assert_eq!(texts(kafka, &topic, 5), ["1", "2", "3", "4", "5"]);
+}
+
+#[test]
+fn a_second_sink_with_the_same_id_takes_over_and_nothing_is_there_twice() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let (topic, homes) = (kafka.topic(1, &[]), [directory(), directory()]);
+    let mut agents = homes.iter().map(|home| {
+        let more = format!("a1.sinks.k1.kafka.producer.transactional.id = {topic}\n");
+        let agent =
+            TestAgent::start(&format!("{AVRO}{}{}{more}", file_channel(home.path()), sink(kafka.servers(), &topic)));
+        let client = AvroClient::with(agent.port_after("Avro source r1: listening on"));
+        (agent, client)
+    });
+    let (first, mut first_client) = agents.next().expect("an agent");
+    assert_eq!(first_client.append("a"), Answer::Ok);
+    assert_eq!(texts(kafka, &topic, 1), ["a"]);
+    let (_second, mut second_client) = agents.next().expect("an agent");
+    assert_eq!(second_client.append("b"), Answer::Ok);
+    assert_eq!(texts(kafka, &topic, 2), ["a", "b"]);
+    // The first one is told that it has been replaced, makes a new producer, and replaces the other in turn.
+    assert_eq!(first_client.append("c"), Answer::Ok);
+    assert_eq!(texts(kafka, &topic, 3), ["a", "b", "c"]);
+    first.wait_for_line("Failed to publish events");
+}
+
+#[test]
+fn a_transactional_id_has_its_conditions() {
+    let home = directory();
+    let text = format!(
+        "{NETCAT}{MEMORY}{}a1.sinks.k1.kafka.producer.transactional.id = t\na1.sinks.k1.requiredAcks = 1\n",
+        sink("127.0.0.1:9", "logs-%{host}")
+    );
+    let text = stdout(&run(&["check", "--conf-file", &write(home.path(), "agent.conf", text).display().to_string()]));
+    assert!(text.contains("expected all, as there is kafka.producer.transactional.id"), "{text}");
+    assert!(text.contains("expected a topic without escapes"), "{text}");
+}
+
 #[test]
 fn options_without_an_equivalent_are_named() {
     let home = directory();

@@ -60,6 +60,8 @@ const SEND_TIMER: &str = "KafkaEventSendTimer";
 /// How many batches may be under way, and how many may share a transaction.
 const DEPTH: usize = 8;
 const TRANSACTION_DEPTH: usize = 32;
+/// After a transaction that failed for one message, librdkafka may let the next one fail, too.
+const ATTEMPTS_ALONE: u32 = 3;
 const TRANSACTIONAL_ID: &str = "kafka.producer.transactional.id";
 const ROLLBACKS: &str = "RollbackCount";
 const EXTRAS: Extras = &[(SEND_TIMER, "channel.kafka.event.send.time"), (ROLLBACKS, "channel.rollback.count")];
@@ -231,39 +233,54 @@ impl KafkaSink {
     ) -> Result<Vec<Refused>, SinkError> {
         let mut refused = Vec::new();
         for index in indexes {
-            let event = batch.get(index);
-            if let Some(transactions) = &mut self.transactions {
-                transactions.begin(producer)?;
-            }
-            let ticket = producer.open(1).await;
-            self.send(producer, &ticket, index, event, &mut refused).await;
-            let failure = ticket.wait().await.pop();
-            if let Some((_, code)) = failure
-                && is_hopeless(code)
-            {
-                let topic = self.config.message.topic(event.headers()).unwrap_or_default();
-                refused.push(Refused { index, why: format!("{code} (topic {topic})") });
-            }
-            let Some(transactions) = &mut self.transactions else {
-                match failure {
-                    Some((_, code)) if !is_hopeless(code) => return Err(self.failed(batch.len(), &[(index, code)])),
-                    _ => continue,
+            let number = numbers.and_then(|numbers| Some((&*numbers.channel, numbers.iter().nth(index)?)));
+            let mut attempts = if self.transactions.is_some() { ATTEMPTS_ALONE } else { 1 };
+            loop {
+                attempts -= 1;
+                match self.send_one(producer, batch.get(index), index, number, &mut refused).await? {
+                    None => break,
+                    Some(code) if is_hopeless(code) => {
+                        let topic = self.config.message.topic(batch.get(index).headers()).unwrap_or_default();
+                        refused.push(Refused { index, why: format!("{code} (topic {topic})") });
+                        break;
+                    }
+                    Some(code) if attempts == 0 => return Err(self.failed(batch.len(), &[(index, code)])),
+                    Some(_) => {}
                 }
-            };
-            let outcome = match failure {
-                Some(_) => transactions.abort(producer).await,
-                None => {
-                    let number = numbers.and_then(|numbers| Some((numbers, numbers.iter().nth(index)?)));
-                    transactions.note(number.map(|(numbers, number)| (&*numbers.channel, number)));
-                    transactions.commit(producer).await
-                }
-            };
-            self.settle(outcome)?;
-            if let Some((_, code)) = failure.filter(|(_, code)| !is_hopeless(*code)) {
-                return Err(self.failed(batch.len(), &[(index, code)]));
             }
         }
         Ok(refused)
+    }
+
+    /// Sends one message, if there are transactions in its own, and gives the reason why it was not taken.
+    async fn send_one(
+        &mut self,
+        producer: &Producer,
+        event: EventRef<'_>,
+        index: usize,
+        number: Option<(&str, u64)>,
+        refused: &mut Vec<Refused>,
+    ) -> Result<Option<RDKafkaErrorCode>, SinkError> {
+        self.begin_transaction(producer)?;
+        let ticket = producer.open(1).await;
+        self.send(producer, &ticket, index, event, refused).await;
+        let failure = ticket.wait().await.pop().map(|(_, code)| code);
+        let Some(transactions) = &mut self.transactions else { return Ok(failure) };
+        let outcome = if failure.is_some() {
+            transactions.abort(producer).await
+        } else {
+            transactions.note(number);
+            transactions.commit(producer).await
+        };
+        self.settle(outcome)?;
+        Ok(failure)
+    }
+
+    /// Begins a transaction, unless one is open or there are none, and gives its number.
+    fn begin_transaction(&mut self, producer: &Producer) -> Result<Option<u64>, SinkError> {
+        let Some(transactions) = &mut self.transactions else { return Ok(None) };
+        // A producer that cannot even begin will not get any further.
+        transactions.begin(producer).map(Some).inspect_err(|_| self.producer = None)
     }
 
     /// After a step of which it is not known what became of it, only a new producer can tell.
@@ -397,7 +414,7 @@ impl Sink for KafkaSink {
                     continue;
                 }
                 if sent.transaction.is_none() {
-                    sent.transaction = Some(transactions.begin(&producer)?);
+                    sent.transaction = self.begin_transaction(&producer)?;
                 }
                 let refused = sent.refused.len();
                 self.send(&producer, &sent.ticket, index, event, &mut sent.refused).await;
