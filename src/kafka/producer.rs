@@ -280,3 +280,65 @@ impl Drop for Producer {
         std::thread::spawn(move || drop(inner));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A producer whose brokers are librdkafka's own, within the process.
+    fn producer(options: &[(&str, &str)]) -> Producer {
+        let mut config = ClientConfig::new();
+        config.set("test.mock.num.brokers", "1").set("linger.ms", "0").set_log_level(RDKafkaLogLevel::Emerg);
+        options.iter().for_each(|(name, value)| drop(config.set(*name, *value)));
+        Producer::new(&config, "Sink k1").expect("a producer")
+    }
+
+    fn record(payload: &[u8]) -> Record<'_> {
+        Record::with_opaque_to("topic", 0).payload(payload)
+    }
+
+    #[tokio::test]
+    async fn what_was_not_taken_is_known_by_its_place() {
+        let producer = producer(&[("message.max.bytes", "1000")]);
+        let large = [b'x'; 2000];
+        let ticket = producer.open(5).await;
+        for (index, payload) in [&b"a"[..], &large, b"b", &large].into_iter().enumerate() {
+            producer.send(&ticket, index, record(payload)).await;
+        }
+        ticket.skip();
+        let failures = ticket.wait().await;
+        assert_eq!(failures, [(1, RDKafkaErrorCode::MessageSizeTooLarge), (3, RDKafkaErrorCode::MessageSizeTooLarge)]);
+        assert_eq!(producer.fatal(), None);
+    }
+
+    #[tokio::test]
+    async fn a_full_queue_makes_the_sender_wait() {
+        let producer = producer(&[("queue.buffering.max.messages", "2")]);
+        let ticket = producer.open(50).await;
+        for index in 0..50 {
+            producer.send(&ticket, index, record(b"x")).await;
+        }
+        assert_eq!(ticket.wait().await, []);
+    }
+
+    #[tokio::test]
+    async fn a_batch_that_was_given_up_disturbs_no_other() {
+        let producer = producer(&[]);
+        for _ in 0..3 * SLOTS {
+            let ticket = producer.open(2).await;
+            producer.send(&ticket, 0, record(b"given up")).await;
+            drop(ticket);
+        }
+        let mut tickets = Vec::new();
+        for _ in 0..SLOTS {
+            let ticket = producer.open(1).await;
+            producer.send(&ticket, 0, record(b"kept")).await;
+            tickets.push(ticket);
+        }
+        assert!(timeout(ASK_AGAIN, producer.open(1)).await.is_err(), "no more than there are places");
+        for ticket in tickets {
+            assert_eq!(ticket.wait().await, []);
+        }
+        producer.open(0).await.wait().await;
+    }
+}
