@@ -272,6 +272,15 @@ fn an_agent_that_reaches_no_broker_stops_in_time_and_keeps_what_it_has() {
     assert_eq!(texts(kafka, "anything", 1), ["hello"], "the topic is made by the broker");
 }
 
+/// Ends the load also when the test fails, as nobody would wait for it otherwise.
+struct Ends<'a>(&'a AtomicBool);
+
+impl Drop for Ends<'_> {
+    fn drop(&mut self) {
+        self.0.store(true, Ordering::Relaxed);
+    }
+}
+
 #[test]
 fn nothing_is_lost_when_leaders_are_killed_under_load() {
     let Some(kafka) = Kafka::start(3) else { return };
@@ -280,6 +289,7 @@ fn nothing_is_lost_when_leaders_are_killed_under_load() {
     let (agent, mut client) = avro_to_kafka(kafka.servers(), &topic, more);
     let enough = AtomicBool::new(false);
     let sent = thread::scope(|scope| {
+        let end = Ends(&enough);
         let load = scope.spawn(|| {
             let mut sent = 0;
             while !enough.load(Ordering::Relaxed) {
@@ -298,7 +308,7 @@ fn nothing_is_lost_when_leaders_are_killed_under_load() {
             assert!(eventually(|| moved().then_some(())).is_some(), "events flow");
             kafka.revive(leader);
         }
-        enough.store(true, Ordering::Relaxed);
+        drop(end);
         load.join().expect("the load")
     });
     agent.wait_for_counter("CHANNEL.c1", "ChannelSize", 0);
