@@ -1,6 +1,6 @@
 //! Kafka clients as Flume's users configure them, for the Kafka sink, source and channel.
 //!
-//! The client is librdkafka. [`options`] gives it the options of Java's client under its own names, [`security`] what
+//! The client is librdkafka. [`options`] gives it the options of Java's client under its own names, `security` what
 //! Java reads from key stores and JAAS, [`context`] brings its words into the log, [`producer`] sends batches and counts
 //! their delivery reports, and [`consumer`] gives messages and commits their offsets.
 

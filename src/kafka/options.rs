@@ -1,6 +1,6 @@
 //! The options of Java's Kafka client, `kafka.producer.*` and `kafka.consumer.*`, as librdkafka understands them.
 //!
-//! Most have the same name there. [`RULES`] holds those that differ and those that have no equivalent, which are named
+//! Most have the same name there. `RULES` holds those that differ and those that have no equivalent, which are named
 //! in the log. librdkafka's own options work as well.
 
 use std::collections::BTreeMap;

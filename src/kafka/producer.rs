@@ -289,7 +289,9 @@ mod tests {
     fn producer(options: &[(&str, &str)]) -> Producer {
         let mut config = ClientConfig::new();
         config.set("test.mock.num.brokers", "1").set("linger.ms", "0").set_log_level(RDKafkaLogLevel::Emerg);
-        options.iter().for_each(|(name, value)| drop(config.set(*name, *value)));
+        for (name, value) in options {
+            config.set(*name, *value);
+        }
         Producer::new(&config, "Sink k1").expect("a producer")
     }
 
