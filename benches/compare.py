@@ -5,12 +5,16 @@
 
 Builds the release binary unless --agent names one, fetches Flume's jars by Maven at the first use (needs a JDK), and
 runs both in turn. Prints one Markdown row a scenario with the medians, and "missed" where a target is. Exits with 1
-when one is. Scenarios: netcat, netcat-ack, roll (exec to file_roll), hop-1000, hop-100, hop-deflate, hop-tls (exec to
-avro sink, avro source to null; both agents added up), kafka, kafka-all (netcat to Kafka, acks 1 and all), kafka-source
-(Kafka to null; these three also beside the smallest client of librdkafka), startup, latency, hop-latency (netcat to avro sink, avro source to
-logger), clients (1,000 avro clients that send an event a second each).
+when one is. Scenarios: netcat, netcat-ack, roll (exec to file_roll), syslogtcp, multiport_syslogtcp, http (lists of 100
+events in JSON), routing (netcat, three interceptors, multiplexing to three channels), hop-1000, hop-100, hop-deflate,
+hop-tls (exec to avro sink, avro source to null; both agents added up), kafka, kafka-all (netcat to Kafka, acks 1 and
+all), kafka-source (Kafka to null; these three also beside the smallest client of librdkafka), file-1000, file-100 (exec
+to the file channel to null), file-ack (64 netcat clients, each waiting for its answer, to the file channel), taildir,
+spooldir (a file of 1 GB to the memory channel to null), durable (CPU of the file channel beside the memory channel's),
+backlog (from the agent's start to the first event when many wait in the file channel; --backlogs), startup, latency,
+hop-latency (netcat to avro sink, avro source to logger), clients (1,000 avro clients that send an event a second each).
 """
-import argparse, json, os, socket, statistics, subprocess, sys, tempfile, threading, time
+import argparse, json, os, shutil, socket, statistics, subprocess, sys, tempfile, threading, time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 KIT = os.path.join(ROOT, "tests", "interop")
@@ -21,14 +25,20 @@ FLUME = [os.path.join(KIT, "flume.sh")]
 # scenario: (events, least ratio of events a second, least ratio of CPU an event, most CPU us an event, most MB at the peak)
 THROUGHPUT = {
     "netcat": (4_000_000, 6, 10, None, 16), "netcat-ack": (4_000_000, 8, 15, None, 16), "roll": (4_000_000, 5, 8, None, 16),
+    "routing": (2_000_000, 6, 8, None, 24),
+    "syslogtcp": (2_000_000, 6, None, None, 16), "multiport_syslogtcp": (2_000_000, 6, None, None, 16),
+    "http": (1_000_000, 5, None, None, 16),
     "hop-1000": (2_000_000, 8, None, 0.6, 30), "hop-100": (1_000_000, 10, None, 1.3, 30),
     "hop-deflate": (2_000_000, 4, None, None, 30), "hop-tls": (2_000_000, 6, None, None, 30),
     "kafka": (1_000_000, 6, None, 1.5, 64), "kafka-all": (1_000_000, 6, None, 1.5, 64),
     "kafka-source": (2_000_000, 6, None, None, 64),
+    "file-1000": (1_000_000, 25, None, 1.5, None), "file-100": (1_000_000, 15, None, 1.5, None), "file-ack": (50_000, 20, None, None, None),
+    "taildir": (10_000_000, 4, None, 0.13, None), "spooldir": (10_000_000, 4, None, 0.13, None),
 }
 # scenario: what the smallest possible client does instead, and how many times longer ours may take
 CEILINGS = {"kafka": ("produce", "1", 1.25), "kafka-all": ("produce", "all", 1.25), "kafka-source": ("consume", "", 1.25)}
 IDLE_RSS_MB, START_MS, LATENCY_MS, HOP_LATENCY_MS = 8, 20, 2, 5
+DURABLE, OPEN_MS, OPEN_RSS_MB = 2, 50, 64
 CLIENTS, CLIENTS_CPU_PERCENT, CLIENTS_RSS_MB = 1000, 5, 64
 missed = []
 
@@ -73,7 +83,7 @@ def throughput(scenario, runs, ours):
         target = f"at most {most_us} us{verdict(scenario + ' cpu', us(o) <= most_us)}"
     print(f"| {scenario}: CPU us/event | {us(f):.2f} | {us(o):.3f} | 1/{cpu:.0f} | {target} |")
     print(f"| {scenario}: peak RSS MB | {f['rss_peak_kb'] / 1024:.0f} | {rss:.1f} | 1/{f['rss_peak_kb'] / o['rss_peak_kb']:.0f} "
-          f"| at most {most_mb} MB{verdict(scenario + ' rss', rss <= most_mb)} |", flush=True)
+          f"| {f'at most {most_mb} MB' + verdict(scenario + ' rss', rss <= most_mb) if most_mb else ''} |", flush=True)
     return o
 
 
@@ -100,6 +110,58 @@ def kafka(scenario, runs, ours):
     ceiling, ours_s = statistics.median(least), events / o["events_per_s"]
     print(f"| {scenario}: seconds, smallest client and flume-rs | {ceiling:.2f} | {ours_s:.2f} | {ours_s / ceiling:.2f}x "
           f"| at most {most}x{verdict(scenario + ' ceiling', ours_s <= ceiling * most)} |", flush=True)
+
+
+def durable(runs, ours):
+    us = {"memory-1000": [], "file-1000": []}
+    for _ in range(runs):
+        for scenario, spent in us.items():
+            spent.append(bench.run(scenario, 2_000_000, [ours])["cpu_s"] / 2)
+    memory, file = statistics.median(us["memory-1000"]), statistics.median(us["file-1000"])
+    print(f"| CPU us/event of the file channel, and of the memory channel | | {file:.3f}, {memory:.3f} | {file / memory:.1f}x "
+          f"| at most {DURABLE}x{verdict('durable', file <= DURABLE * memory)} |", flush=True)
+
+
+def first_event(command, config, work):
+    """Seconds from the agent's start to the first event that its logger sink prints, and its peak RSS in MB then."""
+    begin = time.perf_counter()
+    agent = agent_with("open", config, command, work)
+    try:
+        for line in agent.stdout:
+            if b"Event: {" in line:
+                seconds = time.perf_counter() - begin
+                status = open(f"/proc/{agent.pid}/status").read()
+                return seconds, int(status.split("VmHWM:")[1].split()[0]) / 1024
+        sys.exit("the agent ended before the first event")
+    finally:
+        agent.kill()
+        agent.wait()
+
+
+def one_backlog(command, events):
+    """The same with so many events in the file channel, by an agent that was killed."""
+    work = tempfile.mkdtemp(prefix="backlog-", dir=os.path.join(bench.CACHE, "bench"))
+    try:
+        config = os.path.join(work, "fill.properties")
+        text = configuration("backlog", WORK=work, EVENTS=events, CAPACITY=events + 1000)
+        open(config, "w").write(text)
+        agent = bench.Agent(config, work, bench.PORT + 1, command)
+        bench.wait_for(lambda: (agent.metric("CHANNEL.c1", "EventPutSuccessCount") or 0) >= events, 1800, 0.1)
+        agent.stop()
+        text = text.replace(f"maxTotalEvents = {events}", "maxTotalEvents = 1").replace("a1.sources = r1", "a1.sources = r1\na1.sinks = k1")
+        return first_event(command, text + "a1.sinks.k1.type = logger\na1.sinks.k1.channel = c1\n", work)
+    finally:
+        shutil.rmtree(work)
+
+
+def backlog(ours, sizes):
+    empty, empty_rss = one_backlog([ours], 1)
+    for events in sizes:
+        flume = f"{one_backlog(FLUME, events)[0] * 1000:,.0f}" if events <= 1_000_000 else ""
+        seconds, rss = one_backlog([ours], events)
+        ms, more = seconds * 1000, rss - empty_rss
+        print(f"| start to first event, {events:,} waiting, ms | {flume} | {ms:.0f} (one waiting: {empty * 1000:.0f}) | | at most {OPEN_MS} ms{verdict('open', ms <= OPEN_MS)} |")
+        print(f"| peak RSS then, MB more than with one waiting | | {more:.1f} | | at most {OPEN_RSS_MB} MB{verdict('open rss', more <= OPEN_RSS_MB)} |", flush=True)
 
 
 def startup(runs, ours):
@@ -221,11 +283,12 @@ def clients(ours):
 
 
 def main():
-    scenarios = [*THROUGHPUT, "startup", "latency", "hop-latency", "clients"]
+    scenarios = [*THROUGHPUT, "durable", "backlog", "startup", "latency", "hop-latency", "clients"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--only", default=",".join(scenarios))
     parser.add_argument("--agent")
+    parser.add_argument("--backlogs", default="1000000,10000000,100000000")
     args = parser.parse_args()
     ours = args.agent or build()
     os.makedirs(os.path.join(bench.CACHE, "bench"), exist_ok=True)
@@ -236,6 +299,10 @@ def main():
             kafka(scenario, args.runs, ours)
         elif scenario in THROUGHPUT:
             throughput(scenario, args.runs, ours)
+        elif scenario == "durable":
+            durable(args.runs, ours)
+        elif scenario == "backlog":
+            backlog(ours, [int(events) for events in args.backlogs.split(",")])
         elif scenario == "startup":
             startup(args.runs, ours)
         elif scenario in ("latency", "hop-latency"):

@@ -5,6 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use flume_rs::channel::Channel as _;
 use flume_rs::channel::memory::{MemoryChannel, MemoryConfig};
 use flume_rs::event::{Batch, NO_HEADERS};
 use flume_rs::metrics::Metrics;
@@ -39,7 +40,7 @@ fn line_splitting(criterion: &mut Criterion) {
 fn memory_channel(criterion: &mut Criterion) {
     let runtime = tokio::runtime::Builder::new_current_thread().build().expect("a runtime");
     let config = MemoryConfig { capacity: 100_000, transaction_capacity: 10_000, ..MemoryConfig::default() };
-    let channel = MemoryChannel::new("c1", config, &Metrics::default());
+    let channel = Arc::new(MemoryChannel::new("c1", config, &Metrics::default()));
     let mut group = criterion.benchmark_group("memory channel: put and take");
     for events in [1, 10, 100, 1000] {
         let batch = batch_of(&lines(events));

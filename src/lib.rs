@@ -6,15 +6,18 @@
 //! [`config`] reads, and keeps them running.
 
 pub mod agent;
+mod blocking;
 pub mod channel;
 mod charset;
 pub mod cli;
 pub mod config;
+pub mod dry_run;
 mod escape;
 pub mod event;
 pub mod fs;
 pub mod interceptor;
 mod java;
+pub mod java_regex;
 pub mod kafka;
 pub mod logging;
 pub mod metrics;

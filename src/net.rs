@@ -2,16 +2,17 @@
 
 use std::future::Future;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::time::Duration;
 
+use socket2::SockRef;
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpSocket, TcpStream, lookup_host};
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::warn;
+use tracing::{debug, warn};
 
 /// Connections that wait to be accepted; the kernel may allow fewer.
 const BACKLOG: u32 = 4096;
@@ -20,6 +21,11 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// How long what is still to be said to a client may take when its connection ends.
 pub const LAST_ANSWERS: Duration = Duration::from_millis(500);
+
+/// How long a client's name is looked up.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(5);
+/// Names that are looked up at once: each holds a thread until the resolver answers.
+static LOOKUPS: Semaphore = Semaphore::const_new(16);
 
 /// A connection, encrypted or not.
 pub trait Stream: AsyncRead + AsyncWrite + Send + Unpin {}
@@ -37,16 +43,58 @@ pub async fn close_gently(stream: &mut impl Stream) -> io::Result<()> {
     Ok(())
 }
 
-/// Listens on a host name or address. Of the addresses of a name an IPv4 one is taken when there is one, as Java
-/// does for Flume, so that `localhost` is 127.0.0.1.
-pub async fn listen(host: &str, port: u16) -> io::Result<TcpListener> {
+/// An address of a host: an IPv4 one when there is one, as Java takes it for Flume, so that `localhost` is 127.0.0.1.
+pub async fn address(host: &str, port: u16) -> io::Result<SocketAddr> {
     let addresses: Vec<SocketAddr> = lookup_host((host, port)).await?.collect();
     let address = addresses.iter().find(|address| address.is_ipv4()).or(addresses.first());
-    let address = *address.ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address"))?;
+    address.copied().ok_or_else(|| io::Error::new(io::ErrorKind::NotFound, "the name has no address"))
+}
+
+/// Listens on a host name or address.
+pub async fn listen(host: &str, port: u16) -> io::Result<TcpListener> {
+    let address = address(host, port).await?;
     let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
     socket.set_reuseaddr(true)?;
     socket.bind(address)?;
     socket.listen(BACKLOG)
+}
+
+/// Listens on a host name or address, or without one on all interfaces.
+pub async fn listen_on(host: Option<&str>, port: u16) -> io::Result<TcpListener> {
+    match host {
+        Some(host) => listen(host, port).await,
+        None => match listen("::", port).await {
+            // Both families where there are both.
+            Err(error) if error.kind() != io::ErrorKind::AddrInUse => listen("0.0.0.0", port).await,
+            listening => listening,
+        },
+    }
+}
+
+/// A client's address as Java writes it: no zeros of an IPv6 address are left out.
+pub fn java_address(address: IpAddr) -> String {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.to_string(),
+        IpAddr::V6(address) => address.segments().map(|segment| format!("{segment:x}")).join(":"),
+    }
+}
+
+/// A host's name, or its address where it has none, as Java gives it, or none that is found in time.
+pub async fn host_name(address: IpAddr) -> String {
+    name_of(address.to_canonical(), LOOKUP_TIMEOUT).await
+}
+
+async fn name_of(address: IpAddr, limit: Duration) -> String {
+    let lookup = async {
+        let permit = LOOKUPS.acquire().await.ok()?;
+        let found = tokio::task::spawn_blocking(move || {
+            // Given back when the thread is free again, which may be long after anybody waits for it.
+            let _permit = permit;
+            dns_lookup::lookup_addr(&address)
+        });
+        found.await.ok()?.ok()
+    };
+    tokio::time::timeout(limit, lookup).await.ok().flatten().unwrap_or_else(|| java_address(address))
 }
 
 /// Accepts connections until it is told to stop, closes the port, and waits for the connections to end. Each is served
@@ -72,6 +120,12 @@ pub async fn serve<F>(
         while connections.try_join_next().is_some() {}
         match accepted {
             Ok((stream, peer)) => {
+                // A client whose machine is gone is noticed in the end, even if nothing is to be sent to it.
+                if let Err(error) = SockRef::from(&stream).set_keepalive(true) {
+                    debug!("{component}: {peer} gets no keep-alive: {error}");
+                }
+                // What comes by IPv4 to a socket of both has its own address.
+                let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                 let served = connection(stream, peer);
                 connections.spawn(async move {
                     let _room = room;
@@ -86,4 +140,50 @@ pub async fn serve<F>(
     }
     drop(listener);
     while connections.join_next().await.is_some() {}
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn whoever_finds_no_thread_to_be_looked_up_by_goes_by_its_address() {
+        let all = LOOKUPS.acquire_many(LOOKUPS.available_permits() as u32).await.expect("it is open");
+        assert_eq!(name_of(IpAddr::from([127, 0, 0, 1]), Duration::from_millis(1)).await, "127.0.0.1");
+        drop(all);
+    }
+
+    #[tokio::test]
+    async fn clients_are_known_by_their_own_address_and_kept_alive() {
+        let listener = listen("::", 0).await.expect("a port is free");
+        let port = listener.local_addr().expect("it is bound").port();
+        let stop = CancellationToken::new();
+        let (seen, mut clients) = tokio::sync::mpsc::unbounded_channel();
+        let serving = serve(listener, "test", 1, &stop, |stream, peer| {
+            let keepalive = SockRef::from(&stream).keepalive().expect("the option can be read");
+            seen.send((peer.ip(), keepalive)).expect("somebody listens");
+            async {}
+        });
+        let client = async {
+            TcpStream::connect(("127.0.0.1", port)).await.expect("the port accepts connections");
+            let client = clients.recv().await.expect("a client");
+            stop.cancel();
+            client
+        };
+        let ((), (address, keepalive)) = tokio::join!(serving, client);
+        assert_eq!(address, std::net::IpAddr::from([127, 0, 0, 1]));
+        assert!(keepalive);
+    }
+
+    #[test]
+    fn addresses_are_written_as_by_java() {
+        for (address, expected) in [
+            ("127.0.0.1", "127.0.0.1"),
+            ("::ffff:10.0.0.1", "10.0.0.1"),
+            ("::1", "0:0:0:0:0:0:0:1"),
+            ("2001:db8::00ff", "2001:db8:0:0:0:0:0:ff"),
+        ] {
+            assert_eq!(java_address(address.parse().expect("an address")), expected);
+        }
+    }
 }

@@ -14,6 +14,7 @@ const LEAST_READ: usize = 4 << 10;
 
 /// What has been read from a stream and not yet been made into events, and how much to read next: small pieces from a
 /// quiet stream, larger ones, up to a limit, from one that fills them.
+#[derive(Debug)]
 pub struct ReadBuffer {
     pending: BytesMut,
     read_bytes: usize,

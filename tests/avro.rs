@@ -9,7 +9,7 @@ use flume_rs::event::{Batch, Event};
 use flume_rs::rpc::avro::datum::{put_bytes, put_long};
 use flume_rs::rpc::avro::events::put_items;
 use flume_rs::rpc::avro::handshake::{HandshakeRequest, Match};
-use flume_rs::rpc::avro::protocol::AVRO_SOURCE;
+use flume_rs::rpc::avro::protocol::{AVRO_SOURCE, hash};
 use rustix::process::Signal;
 
 use crate::support::{
@@ -187,7 +187,7 @@ fn newer_protocol() -> String {
 fn a_client_with_another_protocol_is_understood() {
     let (agent, port) = receiver(LOGGER);
     let protocol = newer_protocol();
-    let hash = [7; 16];
+    let hash = hash(&protocol);
     let mut event = Vec::new();
     put_long(&mut event, 1);
     put_long(&mut event, 5);
@@ -223,6 +223,27 @@ fn a_client_with_another_protocol_is_understood() {
     let hello = "Event: { headers:{} body: 68 65 6C 6C 6F                                  hello }";
     assert_eq!(agent.wait_for_events(4), [hello; 4]);
     assert_eq!(counters(&agent, ["EventReadFail"]), [0]);
+}
+
+#[test]
+fn a_protocol_that_is_made_to_do_harm_does_none() {
+    let (agent, port) = receiver(NULL);
+    let mut good = AvroClient::with(port);
+    let s = r#"{"type":"record","name":"S","fields":[{"name":"b","type":"R","default":{}}]}"#;
+    let defaults = format!(
+        r#"{{"type":"record","name":"R","fields":[{{"name":"a","type":[{s},{{"type":"map","values":"int"}}],"default":{{}}}}]}}"#
+    );
+    let named_twice = r#"{"name":"X","type":{"type":"record","name":"Y","fields":[]}}"#;
+    for types in [&defaults, named_twice] {
+        let text = format!(
+            r#"{{"types":[{types}],"messages":{{"append":{{"request":[{{"name":"event","type":"bytes"}}]}}}}}}"#
+        );
+        let mut bad = AvroClient::with(port).greeting(greeting(hash(&text), Some(&text)));
+        bad.send("append", &[0]);
+        assert!(matches!(bad.introduced(), (_, Some(Answer::Error(_)))), "{text}");
+        assert_eq!(good.append("good"), Answer::Ok);
+    }
+    assert_eq!(counters(&agent, ["EventReadFail", "EventAcceptedCount"]), [2, 2]);
 }
 
 #[test]
@@ -396,10 +417,10 @@ fn what_is_no_request_ends_its_connection_and_no_other() {
     let garbage = request(1, &[], "append", &[]);
     let long_text = "a plain text that is longer than a frame's head\n";
     let cases: [(&[u8], Then, &str); 11] = [
-        (&whole[..20], Then::Waits, "silent in the middle of a message, 20 bytes into it, for 1s"),
-        (&whole[..3], Then::Waits, "silent in the middle of a message, 3 bytes into it, for 1s"),
+        (&whole[..20], Then::Waits, "too slow: only 20 bytes of a message came in 1s"),
+        (&whole[..3], Then::Waits, "too slow: only 3 bytes of a message came in 1s"),
         (&whole[..whole.len() - 1], Then::Closes, "closed in the middle of a message"),
-        (&begun_frame(1, 0x7FFF_FFFF), Then::Waits, "a pack of more than 268435456 bytes (a buffer claims 2147483647)"),
+        (&begun_frame(1, 0x7FFF_FFFF), Then::Waits, "a pack of more than 67108864 bytes (a buffer claims 2147483647)"),
         (&begun_frame(0, 0), Then::Waits, "not Avro RPC: a pack without buffers"),
         (&begun_frame(u32::MAX, 0), Then::Waits, "not Avro RPC: a pack of 4294967295 buffers"),
         (&garbage, Then::Waits, "the first message is no Avro handshake"),
@@ -468,7 +489,10 @@ fn a_request_that_cannot_be_executed_is_answered_and_the_connection_goes_on() {
     put_long(&mut longer_than_all, i64::MAX);
     longer_than_all.push(0);
     put_bytes(&mut longer_than_all, "lost");
-    let cases: [(&str, &[u8], &str); 6] = [
+    let long_name = "x".repeat(129);
+    let cases: [(&str, &[u8], &str); 8] = [
+        ("a\nb", &whole, "org.apache.avro.AvroRuntimeException: No such remote message: a\nb"),
+        (&long_name, &whole, "org.apache.avro.AvroRuntimeException: A message name of 129 bytes"),
         ("appendAll", &whole, "org.apache.avro.AvroRuntimeException: No such remote message: appendAll"),
         ("appendBatch", &whole[..whole.len() - 1], "java.io.EOFException"),
         ("appendBatch", &[], "java.io.EOFException"),
@@ -484,7 +508,9 @@ fn a_request_that_cannot_be_executed_is_answered_and_the_connection_goes_on() {
         assert_eq!(client.append("good"), Answer::Ok, "after {text}");
     }
     let prefix = format!("Avro source r1: {} sent a request that cannot be executed: ", client.peer.address());
-    assert_eq!(agent.wait_for_lines(&prefix, count).len(), count);
+    let lines = agent.wait_for_lines(&prefix, count);
+    assert_eq!(lines.len(), count);
+    assert!(lines[0].ends_with(r"No such remote message: a\nb"), "{}", lines[0]);
     let names = ["EventReadFail", "EventReceivedCount", "EventAcceptedCount", "OpenConnectionCount"];
     assert_eq!(counters(&agent, names), [count as u64, count as u64, count as u64, 1]);
     assert!(agent.wait_for_events(count).iter().all(|event| event.ends_with("good }")));

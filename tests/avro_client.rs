@@ -176,6 +176,21 @@ fn a_client_of_several_hosts_is_configured_by_a_file() {
 }
 
 #[test]
+fn hosts_that_cannot_be_reached_take_no_attempt() {
+    let (out, home) = (directory(), directory());
+    let (_agent, port) = receiver(out.path());
+    let properties = format!(
+        "client.type = default_failover\nmax-attempts = 1\nhosts = h1 h2 h3\nhosts.h1 = localhost:{}\n\
+         hosts.h2 = localhost:{}\nhosts.h3 = localhost:{port}\n",
+        free_port(),
+        free_port()
+    );
+    let file = write(home.path(), "client.properties", properties).display().to_string();
+    assert!(sends(&["-P", &file], "one\ntwo\n").starts_with("2 events sent, "));
+    expect_kept_events("the third host", out.path(), &events(&[], &["one", "two"]));
+}
+
+#[test]
 fn nobody_to_send_to_is_an_error() {
     let port = free_port().to_string();
     let output = client(&["-H", "localhost", "-p", &port], "one\n");
@@ -201,11 +216,27 @@ fn a_full_channel_fails_the_client() {
 }
 
 #[test]
+fn a_line_without_end_is_an_error() {
+    let (out, home) = (directory(), directory());
+    let (_agent, port) = receiver(out.path());
+    let text = format!("one\n{}\n", "x".repeat(20 << 20));
+    let file = write(home.path(), "lines", text).display().to_string();
+    let output = client(&["-H", "localhost", "-p", &port, "-F", &file], "");
+    assert_eq!(output.status.code(), Some(2));
+    let said = stderr(&output);
+    assert!(said.starts_with("1 event sent, ") && said.contains("has a line of more than 16777216 bytes"), "{said}");
+}
+
+#[test]
 fn wrong_command_lines_are_named_as_flume_names_them() {
     let home = directory();
     let bad = write(home.path(), "bad.properties", "hosts = h1\nhosts.h1 = nowhere\n").display().to_string();
     let one = write(home.path(), "one.properties", "client.type = default_loadbalance\nhosts = h1\nhosts.h1 = x:1\n");
     let one = one.display().to_string();
+    let none = ["default", "default_failover"].map(|kind| {
+        let properties = format!("client.type = {kind}\nhosts = \n");
+        write(home.path(), kind, properties).display().to_string()
+    });
     let missing = home.path().join("missing").display().to_string();
     for (args, text) in [
         (&[][..], "Either --rpcProps or both --host and --port must be specified."),
@@ -220,6 +251,8 @@ fn wrong_command_lines_are_named_as_flume_names_them() {
         (&["-H", "localhost", "-p", "1", "-R", &missing], &missing),
         (&["-P", &missing], &missing),
         (&["-P", &bad], "hosts.h1"),
+        (&["-P", &none[0]], "the names of hosts"),
+        (&["-P", &none[1]], "the names of hosts"),
         (&["-P", &one], "at least two hosts"),
         (&["-H", "localhost", "-p", "many"], "many"),
         (&["--nothing"], "--nothing"),

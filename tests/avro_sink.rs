@@ -2,6 +2,7 @@
 
 use std::thread;
 
+use bytes::BytesMut;
 use rustix::process::Signal;
 
 use crate::support::{
@@ -240,6 +241,21 @@ fn a_failover_client_stays_with_the_host_that_works() {
 }
 
 #[test]
+fn a_failover_client_with_fewer_attempts_than_hosts_comes_to_the_next_one() {
+    let servers = [AvroServer::new(), AvroServer::new()];
+    let keys = two_hosts("default_failover", &servers) + "a1.sinks.k1.max-attempts = 1\n";
+    let (agent, mut nc) = sender(servers[0].port(), &keys);
+    let [first, second] = servers;
+    assert_eq!(nc.ask("1"), "OK");
+    let mut peer = first.accept();
+    let (call, _) = peer.request();
+    peer.answer(&call, FAILED);
+    agent.wait_for_counter("SINK.k1", "EventWriteFail", 1);
+    assert_eq!(take(&mut second.accept()), ["1"]);
+    agent.wait_for_counter("SINK.k1", "EventDrainSuccessCount", 1);
+}
+
+#[test]
 fn a_load_balancing_client_takes_turns_and_skips_the_one_that_is_gone() {
     let servers = [AvroServer::new(), AvroServer::new()];
     let (agent, mut nc) = sender(1, &two_hosts("default_loadbalance", &servers));
@@ -260,6 +276,19 @@ fn a_load_balancing_client_takes_turns_and_skips_the_one_that_is_gone() {
     }
     agent.wait_for_counter("SINK.k1", "EventDrainSuccessCount", 7);
     assert_eq!(counters(&agent, ["EventWriteFail"]), [0]);
+}
+
+#[test]
+fn what_a_server_says_stays_in_one_line_of_the_log() {
+    let server = AvroServer::new();
+    let (agent, mut nc) = sender(server.port(), "");
+    assert_eq!(nc.ask("1"), "OK");
+    let mut peer = server.accept();
+    let (call, _) = peer.request();
+    let mut answer = BytesMut::new();
+    call.answer(&mut answer, Err("x\nforged"));
+    peer.peer.send(&answer);
+    agent.wait_for_line(r"Avro RPC call failed: x\nforged");
 }
 
 #[test]

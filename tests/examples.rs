@@ -2,14 +2,16 @@
 
 use std::fs;
 use std::io::Write as _;
+use std::net::UdpSocket;
 use std::path::{Path, PathBuf};
 
 use flume_rs::rpc::spark::PollingClient;
 use flume_rs::rpc::transport::Endpoint;
+use rustix::process::Signal;
 
 use crate::support::{
-    Conversation, DEADLINE, Kafka, Launch, Message, TestAgent, contents, directory, eventually, files, java,
-    java_peers, message, run, shape, stderr, stdout, write,
+    Conversation, DEADLINE, Kafka, Launch, Message, TestAgent, contents, directory, eventually, files, free_port, java,
+    java_peers, message, post, run, shape, stderr, stdout, write,
 };
 
 fn repository() -> &'static Path {
@@ -41,7 +43,7 @@ fn append(file: &Path, text: &str) {
 fn all_of_them_are_right() {
     let paths = files(&repository().join("examples"));
     let examples: Vec<&PathBuf> = paths.iter().filter(|path| path.extension().is_some_and(|e| e == "conf")).collect();
-    assert!(examples.len() >= 13, "{examples:?}");
+    assert!(examples.len() >= 25, "{examples:?}");
     for path in examples.into_iter().chain([&repository().join("conf/example.conf")]) {
         let output = run(&["check", "--conf-file", &path.display().to_string()]);
         assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
@@ -117,6 +119,39 @@ fn netcat_memory_file_roll() {
 }
 
 #[test]
+fn netcat_file_file_roll() {
+    let (home, out) = (directory(), directory());
+    let file = example("netcat-file-file_roll.conf");
+    let env = [("CHANNEL_DIR", home.path()), ("LINES_DIR", out.path())];
+    let space = "a1.channels.c1.minimumRequiredSpace = 1048576\n";
+    let mut agent = start("a1", &file, &format!("a1.sources.r1.port = 0\na1.sinks =\n{space}"), &env);
+    assert_eq!(Conversation::with(agent.port()).ask("kept"), "OK");
+    agent.signal(rustix::process::Signal::KILL);
+    agent.wait();
+    let channel = home.path().display().to_string();
+    assert!(stdout(&run(&["channel", "status", &channel])).starts_with("backlog       1 event, "));
+    assert_eq!(run(&["channel", "check", &channel]).status.code(), Some(0));
+    let exported = home.path().join("events.avro").display().to_string();
+    assert_eq!(run(&["channel", "export", &channel, "--output", &exported]).status.code(), Some(0));
+    assert_eq!(stdout(&run(&["channel", "repair", &channel])), "there is nothing to repair\n");
+    let mut agent = start("a1", &file, &format!("a1.sources.r1.port = 0\n{space}"), &env);
+    let seen = eventually(|| (contents(out.path()) == b"kept\n").then_some(()));
+    assert!(seen.is_some());
+    assert!(agent.terminate().success());
+}
+
+#[test]
+fn netcat_spillable_logger() {
+    let home = directory();
+    let file = example("netcat-spillable-logger.conf");
+    let overrides = "a1.sources.r1.port = 0\na1.channels.c1.minimumRequiredSpace = 1048576\n";
+    let mut agent = start("a1", &file, overrides, &[("SPILL_DIR", home.path())]);
+    assert_eq!(Conversation::with(agent.port()).ask("hello"), "OK");
+    assert!(agent.wait_for_events(1)[0].ends_with("hello }"));
+    assert!(agent.terminate().success());
+}
+
+#[test]
 fn two_agents_one_file() {
     let file = example("two-agents-one-file.conf");
     let numbers = start("numbers", &file, "PORT = 0\n", &[]);
@@ -135,6 +170,56 @@ fn thrift_chain() {
     let edge = start("edge", &file, &format!("PORT = {port}\nedge.sources.r1.port = 0\n"), &[]);
     assert_eq!(Conversation::with(edge.port()).ask("hello"), "OK");
     assert!(collector.wait_for_events(1)[0].ends_with("hello }"));
+}
+
+#[test]
+fn syslog_memory_file_roll() {
+    let out = directory();
+    let ports = [free_port(), free_port(), free_port()];
+    let overrides =
+        format!("syslog.sources.tcp.ports = {} {}\nsyslog.sources.udp.port = {}\n", ports[0], ports[1], ports[2]);
+    let file = example("syslog-memory-file_roll.conf");
+    let agent = start("syslog", &file, &overrides, &[("SYSLOG_DIR", out.path())]);
+    agent.wait_for_line("Syslog UDP source udp: listening on");
+    agent.wait_for_line("Multiport Syslog TCP source tcp started.");
+    let message = "<165>1 2003-10-11T22:14:15.003Z web1 su failed";
+    Conversation::with(ports[1]).send(format!("{message}\n"));
+    let lines = |count: usize| {
+        let text = || String::from_utf8_lossy(&contents(out.path())).into_owned();
+        eventually(|| Some(text()).filter(|text| text.lines().count() >= count)).unwrap_or_else(text)
+    };
+    let port = ports[1];
+    assert_eq!(
+        lines(1),
+        format!(
+            "{{Version=1, port={port}, Priority=165, host=web1, Severity=5, Facility=20, timestamp=1065910455003}} \
+             su failed\n"
+        )
+    );
+    let client = UdpSocket::bind("127.0.0.1:0").expect("a port");
+    client.send_to(message.as_bytes(), ("127.0.0.1", ports[2])).expect("sent");
+    assert!(lines(2).contains("client=127.0.0.1") && lines(2).ends_with("} su failed\n"), "{}", lines(2));
+}
+
+#[test]
+fn http_memory_logger_and_netcat_memory_http() {
+    let web = start("web", &example("http-memory-logger.conf"), "web.sources.r1.port = 0\n", &[]);
+    let port = web.port_after("Http source r1: listening on");
+    let request = r#"[{"headers": {"page": "/product/1"}, "body": "click"}, {"body": "another"}]"#;
+    assert_eq!(post(port, "/", "application/x-www-form-urlencoded", request).status, 200);
+    let events = web.wait_for_events(2);
+    assert!(
+        events[0].starts_with("Event: { headers:{page=/product/1} body: 63 6C") && events[1].ends_with("another }")
+    );
+
+    let overrides = format!("poster.sources.r1.port = 0\nposter.sinks.k1.endpoint = http://localhost:{port}/\n");
+    let poster = start("poster", &example("netcat-memory-http.conf"), &overrides, &[]);
+    let mut nc = Conversation::with(poster.port());
+    for line in ["no JSON", r#"[{"body": "hello"}]"#] {
+        assert_eq!(nc.ask(line), "OK");
+    }
+    assert!(web.wait_for_events(3)[2].ends_with("hello }"));
+    web.wait_for_line("Bad request from client. Request has invalid JSON Syntax.");
 }
 
 /// The agent of `avro-memory-logger.conf`, and its port.
@@ -275,6 +360,123 @@ fn replicating_optional() {
 }
 
 #[test]
+fn fan_in() {
+    let overrides = "a1.sources.shop.port = 0\na1.sources.office.port = 0\n";
+    let agent = start("a1", &example("fan-in.conf"), overrides, &[]);
+    let mut count = 0;
+    for port in agent.ports(2) {
+        assert_eq!(Conversation::with(port).ask("hello"), "OK");
+        count += 1;
+        agent.wait_for_events(count);
+    }
+    let mut origins: Vec<String> =
+        agent.events().iter().filter_map(|e| Some(e.split_once(" body:")?.0.to_owned())).collect();
+    origins.sort();
+    assert_eq!(origins, ["Event: { headers:{origin=office}", "Event: { headers:{origin=shop}"]);
+}
+
+#[test]
+fn fan_out() {
+    let out = directory();
+    let overrides = format!("a1.sources.r1.port = 0\na1.sinks.files.sink.directory = {}\n", out.path().display());
+    let agent = start("a1", &example("fan-out.conf"), &overrides, &[]);
+    assert_eq!(Conversation::with(agent.port()).ask("hello"), "OK");
+    assert!(agent.wait_for_events(1)[0].ends_with("hello }"));
+    let seen = eventually(|| (contents(out.path()) == b"hello\n").then_some(()));
+    assert!(seen.is_some());
+}
+
+#[test]
+fn contextual_routing() {
+    let out = directory();
+    let overrides = format!("a1.sources.r1.port = 0\na1.sinks.files.sink.directory = {}\n", out.path().display());
+    let agent = start("a1", &example("contextual-routing.conf"), &overrides, &[]);
+    let mut nc = Conversation::with(agent.port());
+    nc.send("DEBUG a\nERROR b\nWARN c\nINFO d 1234 5678 9012 3456\ne\n");
+    assert_eq!(nc.lines(5), ["OK"; 5]);
+    let printed = agent.wait_for_events(3);
+    let levels: Vec<&str> =
+        printed.iter().filter_map(|event| event.split_once(" body:")).map(|(head, _)| head).collect();
+    assert_eq!(levels, ["Event: { headers:{level=WARN}", "Event: { headers:{level=INFO}", "Event: { headers:{}"]);
+    assert!(printed[1].ends_with("INFO d ****3456 }"), "{}", printed[1]);
+    let seen = eventually(|| (contents(out.path()) == b"ERROR b\nWARN c\n").then_some(()));
+    assert!(seen.is_some());
+}
+
+#[test]
+fn backup_route() {
+    let out = directory();
+    let (mut there, port) = collector();
+    let overrides = format!(
+        "a1.sources.r1.port = 0\na1.sinks.collector.port = {port}\na1.sinks.backup.sink.directory = {}\n",
+        out.path().display()
+    );
+    let agent = start("a1", &example("backup-route.conf"), &overrides, &[]);
+    let mut nc = Conversation::with(agent.port());
+    assert_eq!(nc.ask("hello"), "OK");
+    assert!(there.wait_for_events(1)[0].ends_with("hello }"));
+    there.signal(Signal::KILL);
+    there.wait();
+    assert_eq!(nc.ask("anybody there?"), "OK");
+    let seen = eventually(|| (contents(out.path()) == b"anybody there?\n").then_some(()));
+    assert!(seen.is_some());
+}
+
+#[test]
+fn two_tier() {
+    let file = example("two-tier.conf");
+    let out = directory();
+    let ports = [free_port(), free_port(), free_port()];
+    let mut overrides = format!("EAST = {}\nWEST = {}\nSTORE = {}\n", ports[0], ports[1], ports[2]);
+    overrides += "edge.sources.r1.port = 0\n";
+    for name in ["east", "west"] {
+        let backup = out.path().join(name);
+        fs::create_dir(&backup).expect("the temporary directory can be written to");
+        overrides += &format!("{name}.sinks.backup.sink.directory = {}\n", backup.display());
+    }
+    let run = |agent: &str| {
+        let agent = start(agent, &file, &overrides, &[]);
+        agent.wait_for_line("Avro source r1: listening on");
+        agent
+    };
+    let mut store = run("store");
+    let (mut east, _west) = (run("east"), run("west"));
+    let edge = start("edge", &file, &overrides, &[]);
+    let mut nc = Conversation::with(edge.port());
+    for (count, line) in (1..).zip(["one", "two", "three", "four"]) {
+        assert_eq!(nc.ask(line), "OK");
+        store.wait_for_events(count);
+    }
+    for name in ["east", "west"] {
+        let through = store.messages(&format!("headers:{{collector={name}}}"));
+        assert_eq!(through.len(), 2, "{:?}", store.events());
+    }
+    east.signal(Signal::KILL);
+    east.wait();
+    for (count, line) in (5..).zip(["five", "six"]) {
+        assert_eq!(nc.ask(line), "OK");
+        store.wait_for_events(count);
+    }
+    assert_eq!(store.messages("headers:{collector=west}").len(), 4);
+    store.signal(Signal::KILL);
+    store.wait();
+    assert_eq!(nc.ask("seven"), "OK");
+    let kept = eventually(|| (contents(&out.path().join("west")) == b"seven\n").then_some(()));
+    assert!(kept.is_some());
+}
+
+#[test]
+fn all_cases_pass() {
+    let paths = files(&repository().join("examples"));
+    let cases: Vec<_> = paths.iter().filter(|path| path.to_string_lossy().ends_with(".test.toml")).collect();
+    assert!(!cases.is_empty());
+    for path in cases {
+        let output = run(&["test", &path.display().to_string()]);
+        assert_eq!(output.status.code(), Some(0), "{}{}", stdout(&output), stderr(&output));
+    }
+}
+
+#[test]
 fn a_full_optional_channel_is_the_clients_least_worry() {
     let out = directory();
     // Nobody prints, so that the optional channel fills up; the required one flows.
@@ -291,4 +493,36 @@ fn a_full_optional_channel_is_the_clients_least_worry() {
     let seen = eventually(|| (contents(out.path()) == b"hello\n".repeat(5)).then_some(()));
     assert!(seen.is_some());
     agent.wait_for_line("Unable to put batch on optional channel: best-effort");
+}
+
+#[test]
+fn taildir_memory_file_roll() {
+    let (logs, out) = (directory(), directory());
+    let env = [("LOGS_DIR", logs.path()), ("LINES_DIR", out.path())];
+    let _agent = start("a1", &example("taildir-memory-file_roll.conf"), "", &env);
+    append(&logs.path().join("app1.log"), "error\n  at x\nfine\n");
+    append(&logs.path().join("access.log"), "GET /\n");
+    let seen = eventually(|| {
+        let text = String::from_utf8(contents(out.path())).ok()?;
+        let all = ["{kind=app} error\n  at x\n", "{kind=app} fine\n", "{kind=access} GET /\n"];
+        all.iter().all(|event| text.contains(event)).then_some(())
+    });
+    assert!(seen.is_some(), "{}", String::from_utf8_lossy(&contents(out.path())));
+}
+
+#[test]
+fn spooldir_file_file_roll() {
+    let (spool, out, channel) = (directory(), directory(), directory());
+    let env = [("SPOOL_DIR", spool.path()), ("LINES_DIR", out.path()), ("CHANNEL_DIR", channel.path())];
+    let mut agent = start("a1", &example("spooldir-file-file_roll.conf"), "", &env);
+    for (name, text) in [("1.log", &b"one\ntw\xff\n"[..]), ("notes.txt", b"no\n")] {
+        let hidden = write(spool.path(), &format!(".{name}"), text);
+        fs::rename(hidden, spool.path().join(name)).expect("a rename");
+    }
+    let expected = "{basename=1.log} one\n{basename=1.log} tw\u{fffd}\n";
+    let seen = eventually(|| (contents(out.path()) == expected.as_bytes()).then_some(()));
+    assert!(seen.is_some(), "{}", String::from_utf8_lossy(&contents(out.path())));
+    assert!(eventually(|| spool.path().join("1.log.COMPLETED").exists().then_some(())).is_some());
+    assert!(spool.path().join("notes.txt").exists());
+    assert!(agent.terminate().success());
 }

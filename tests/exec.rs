@@ -116,15 +116,32 @@ fn a_command_that_is_not_there_is_tried_again_and_the_others_run() {
 
 #[test]
 fn standard_error_is_logged_on_request() {
-    let source = shell("echo err1 >&2; echo err2 >&2; echo out");
+    let source = shell("echo err1 >&2; echo err2 >&2; echo out; printf last >&2");
     let agent = logging_agent(&format!("{source}a1.sources.r1.logStdErr = true\n"));
-    let lines = agent.wait_for_lines("StderrLogger[", 2);
+    let lines = agent.wait_for_lines("StderrLogger[", 3);
     let messages: Vec<&str> = lines.iter().map(|line| message(line)).collect();
-    assert_eq!(messages, ["StderrLogger[1] = 'err1'", "StderrLogger[2] = 'err2'"]);
+    let expected = ["StderrLogger[1] = 'err1'", "StderrLogger[2] = 'err2'", "StderrLogger[3] = 'last'"];
+    assert_eq!(messages, expected, "a last line need not end");
     let agent = logging_agent(&source);
     agent.wait_for_line("exited with 0");
     assert_eq!(texts(&agent.wait_for_events(1)), ["out"]);
     assert!(!agent.log().contains("StderrLogger["));
+}
+
+#[test]
+fn what_finds_no_room_before_the_stop_is_told_once() {
+    let small = "a1.channels.c1.capacity = 10\na1.channels.c1.transactionCapacity = 10\na1.channels.c1.keep-alive = 0\n\
+                 a1.sources.r1.batchSize = 1\n";
+    let config = format!("{}{MEMORY}{small}", shell("seq 1 100000"));
+    let mut agent = TestAgent::start_with(&config, &["--drain-timeout", "2"]);
+    agent.wait_for_line("waiting, nothing is lost");
+    agent.terminate();
+    agent.wait_for_line("Agent a1 stopped: ");
+    let lines = agent.messages("could not be delivered");
+    let [line] = &lines[..] else { panic!("{} lines", lines.len()) };
+    let refused = line.strip_prefix("Source r1: ").and_then(|rest| rest.split(' ').next()).expect("a number");
+    assert!(refused.parse::<u64>().is_ok_and(|events| events > 10), "{line}");
+    assert!(agent.last_line().contains(&format!("10 events accepted, {refused} refused")), "{}", agent.last_line());
 }
 
 #[test]

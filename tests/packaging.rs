@@ -30,6 +30,13 @@ fn version_and_help_need_no_configuration() {
 }
 
 #[test]
+fn commands_that_flume_does_not_have_are_handed_on() {
+    let answer = run(&["channel", "status", "/no/such"]);
+    assert_eq!(answer.status.code(), Some(2));
+    assert_eq!(text(&answer.stderr), "flume-rs: /no/such: No such file or directory (os error 2)\n");
+}
+
+#[test]
 fn an_unknown_command_is_answered_as_flume_does() {
     let answer = run(&["agnet"]);
     assert_eq!(answer.status.code(), Some(1));

@@ -263,6 +263,9 @@ fn an_agent_that_stops_takes_the_ack_of_what_is_out_and_says_what_is_lost() {
         let last = sparked.agent.last_line();
         let (code, text) = if acknowledged { (0, "5 delivered, 0 lost") } else { (1, "0 delivered, 5 lost") };
         assert_eq!(status.code(), Some(code), "{last}");
+        let back = sparked.agent.messages("events of batch");
+        assert_eq!(back.len(), usize::from(!acknowledged), "{back:?}");
+        assert!(back.iter().all(|line| line.ends_with("go back to the channel: the sink stops")), "{back:?}");
         assert!(last.contains(text), "{last}");
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use bytes::{Bytes, BytesMut};
 use flume_rs::event::Batch;
 use flume_rs::rpc::avro::datum::{Reader, put_bytes};
-use flume_rs::rpc::avro::events::{EventReader, put_array};
+use flume_rs::rpc::avro::events::{EventReader, MAX_EVENTS, put_array};
 use flume_rs::rpc::avro::handshake::HandshakeRequest;
 use flume_rs::rpc::avro::pack::{Pack, PackReader, put_request};
 use flume_rs::rpc::avro::protocol::{AVRO_SOURCE, Registry};
@@ -67,7 +67,7 @@ fn stream(cut: usize, data: &[u8]) {
         let mut written = Vec::new();
         put_array(&mut written, &batch);
         let written = Bytes::from(written);
-        let mut events = EventReader::new(&written);
+        let mut events = EventReader::new(&written, MAX_EVENTS);
         events.read_array(&mut Reader::new(&written)).expect("what is written is read");
         assert_eq!(events.finish(), batch);
     }

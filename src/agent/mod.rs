@@ -3,6 +3,7 @@
 //! Start: channels, sinks, sources. Stop: sources, then the channels are drained through the sinks within a limit,
 //! then sinks, then channels. A component that fails never takes another down.
 
+mod group;
 mod resolve;
 mod supervisor;
 
@@ -15,31 +16,95 @@ use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
 
-pub use resolve::{ResolvedAgent, ResolvedChannel, ResolvedSink, ResolvedSource, resolve};
+pub use resolve::{ResolvedAgent, ResolvedChannel, ResolvedGroup, ResolvedSink, ResolvedSource, resolve};
 
+use self::group::{GroupRunner, run_group};
+use self::supervisor::{SinkRunner, run_sink, run_source};
 use crate::channel::Channel;
 use crate::config::ComponentPlan;
 use crate::metrics::{Metrics, SinkCounters, SourceCounters};
 use crate::sink::Outlet;
+use crate::sink::processor::SinkProcessor;
 use crate::source::ChannelProcessor;
 
 /// How long sinks may take to finish the batch in hand once the limit of the drain is over.
 const LAST_BATCH: Duration = Duration::from_millis(500);
 
-/// A source or sink that runs.
+/// A source, a sink or a group of sinks that runs.
 struct Component {
-    plan: ComponentPlan,
-    channels: Vec<Arc<dyn Channel>>,
+    /// Its plan; of a group, those of its sinks too.
+    plans: Vec<ComponentPlan>,
+    /// Of a source, one for each of its channels; otherwise one for each sink.
+    wires: Vec<Wire>,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
 impl Component {
     /// Whether a configuration means just this component, wired to just these channels.
-    fn is(&self, plan: &ComponentPlan, channels: &[Arc<dyn Channel>]) -> bool {
-        self.plan.same_as(plan)
-            && self.channels.len() == channels.len()
-            && self.channels.iter().zip(channels).all(|(old, new)| Arc::ptr_eq(old, new))
+    fn is(&self, plans: &[ComponentPlan], wires: &[Wire]) -> bool {
+        self.plans.len() == plans.len()
+            && self.plans.iter().zip(plans).all(|(old, new)| old.same_as(new))
+            && self.wires == wires
+    }
+
+    fn name(&self) -> &str {
+        &self.plans[0].name
+    }
+
+    /// Whether a sink takes from the channel.
+    fn empties(&self, channel: &Arc<dyn Channel>) -> bool {
+        self.wires.iter().any(|wire| Arc::ptr_eq(&wire.channel, channel))
+    }
+}
+
+/// A source or a sink, and what it is wired to.
+struct Wire {
+    name: String,
+    channel: Arc<dyn Channel>,
+    /// Where a sink puts what it can never deliver.
+    dead_letters: Option<Arc<dyn Channel>>,
+}
+
+impl Wire {
+    fn channels(&self) -> impl Iterator<Item = &Arc<dyn Channel>> {
+        [&self.channel].into_iter().chain(&self.dead_letters)
+    }
+
+    fn leads_to(&self, channel: &Arc<dyn Channel>) -> bool {
+        self.channels().any(|own| Arc::ptr_eq(own, channel))
+    }
+}
+
+impl PartialEq for Wire {
+    fn eq(&self, other: &Self) -> bool {
+        let channels = |wire: &Self| -> Vec<_> { wire.channels().map(|c| Arc::as_ptr(c).cast::<()>()).collect() };
+        self.name == other.name && channels(self) == channels(other)
+    }
+}
+
+/// Sinks that run together: one on its own, or those of a group.
+struct SinkUnit {
+    group: Option<(ComponentPlan, Box<dyn SinkProcessor>)>,
+    sinks: Vec<ResolvedSink>,
+}
+
+impl From<ResolvedSink> for SinkUnit {
+    fn from(sink: ResolvedSink) -> Self {
+        Self { group: None, sinks: vec![sink] }
+    }
+}
+
+impl From<ResolvedGroup> for SinkUnit {
+    fn from(group: ResolvedGroup) -> Self {
+        Self { group: Some((group.plan, group.processor)), sinks: group.sinks }
+    }
+}
+
+impl SinkUnit {
+    fn plans(&self) -> Vec<ComponentPlan> {
+        let group = self.group.iter().map(|(plan, _)| plan);
+        group.chain(self.sinks.iter().map(|sink| &sink.plan)).cloned().collect()
     }
 }
 
@@ -80,7 +145,7 @@ impl Agent {
     ///
     /// What is new starts before a channel that goes is drained; `now` cuts that drain short.
     pub async fn apply(&mut self, new: ResolvedAgent, now: &CancellationToken) {
-        let ResolvedAgent { channels, sources, sinks, .. } = new;
+        let ResolvedAgent { channels, sources, sinks, groups, .. } = new;
         if !channels.is_empty() {
             info!("Creating channels");
         }
@@ -108,38 +173,44 @@ impl Agent {
         let mut next_sources = Vec::new();
         let mut new_sources = Vec::new();
         for resolved in sources {
-            let wired: Vec<_> = resolved.channels.iter().filter_map(|name| by_name(name)).collect();
-            match self.sources.iter().position(|old| old.is(&resolved.plan, &wired)) {
+            let wire = |channel| Wire { name: resolved.plan.name.clone(), channel, dead_letters: None };
+            let wires: Vec<_> = resolved.channels.iter().filter_map(|name| by_name(name)).map(wire).collect();
+            match self.sources.iter().position(|old| old.is(std::slice::from_ref(&resolved.plan), &wires)) {
                 Some(position) => next_sources.push(self.sources.swap_remove(position)),
                 None => {
                     info!("Creating instance of source {}, type {}", resolved.plan.name, resolved.plan.type_name);
-                    new_sources.push((resolved, wired));
+                    new_sources.push((resolved, wires));
                 }
             }
         }
         let mut next_sinks = Vec::new();
         let mut new_sinks = Vec::new();
-        for resolved in sinks {
-            let Some(channel) = by_name(&resolved.channel) else { continue };
-            // Its own channel comes first.
-            let dead_letters = resolved.dead_letters.as_deref().and_then(by_name);
-            let wired: Vec<_> = std::iter::once(channel).chain(dead_letters).collect();
-            match self.sinks.iter().position(|old| old.is(&resolved.plan, &wired)) {
+        let units = sinks.into_iter().map(SinkUnit::from).chain(groups.into_iter().map(SinkUnit::from));
+        for unit in units {
+            let plans = unit.plans();
+            let wire = |sink: &ResolvedSink| {
+                let dead_letters = sink.dead_letters.as_deref().and_then(by_name);
+                Some(Wire { name: sink.plan.name.clone(), channel: by_name(&sink.channel)?, dead_letters })
+            };
+            let wires: Vec<_> = unit.sinks.iter().filter_map(wire).collect();
+            match self.sinks.iter().position(|old| old.is(&plans, &wires)) {
                 Some(position) => next_sinks.push(self.sinks.swap_remove(position)),
                 None => {
-                    info!("Creating instance of sink: {}, type: {}", resolved.plan.name, resolved.plan.type_name);
-                    new_sinks.push((resolved, wired));
+                    for sink in &unit.sinks {
+                        info!("Creating instance of sink: {}, type: {}", sink.plan.name, sink.plan.type_name);
+                    }
+                    new_sinks.push((unit, plans, wires));
                 }
             }
         }
         for running in &next_channels {
             let name = &running.plan.name;
-            let feeds = |wired: &[Arc<dyn Channel>]| wired.iter().any(|channel| Arc::ptr_eq(channel, &running.channel));
-            let sources = next_sources.iter().filter(|s| feeds(&s.channels)).map(|s: &Component| s.plan.name.as_str());
-            let new = new_sources.iter().filter(|(_, wired)| feeds(wired)).map(|(s, _)| s.plan.name.as_str());
-            let sinks = next_sinks.iter().filter(|s| feeds(&s.channels)).map(|s: &Component| s.plan.name.as_str());
-            let more = new_sinks.iter().filter(|(_, wired)| feeds(wired)).map(|(s, _)| s.plan.name.as_str());
-            let names: Vec<&str> = sources.chain(new).chain(sinks).chain(more).collect();
+            let old_sources = next_sources.iter().flat_map(|source: &Component| &source.wires);
+            let old_sinks = next_sinks.iter().flat_map(|sink: &Component| &sink.wires);
+            let sources = old_sources.chain(new_sources.iter().flat_map(|(_, wires)| wires));
+            let sinks = old_sinks.chain(new_sinks.iter().flat_map(|(_, _, wires)| wires));
+            let wires = sources.chain(sinks).filter(|wire| wire.leads_to(&running.channel));
+            let names: Vec<&str> = wires.map(|wire| wire.name.as_str()).collect();
             info!("Channel {name} connected to [{}]", names.join(", "));
         }
 
@@ -147,10 +218,9 @@ impl Agent {
         let deadline = Instant::now() + self.drain_limit;
         stop_all("Source", std::mem::take(&mut self.sources), deadline, now).await;
         let gone = std::mem::take(&mut self.channels);
-        let empties = |sink: &Component, running: &RunningChannel| Arc::ptr_eq(&sink.channels[0], &running.channel);
         let (draining, replaced): (Vec<_>, Vec<_>) = std::mem::take(&mut self.sinks)
             .into_iter()
-            .partition(|sink| gone.iter().any(|channel| empties(sink, channel)));
+            .partition(|sink| gone.iter().any(|running| sink.empties(&running.channel)));
         stop_all("Sink", replaced, deadline, now).await;
 
         self.channels = next_channels;
@@ -162,13 +232,13 @@ impl Agent {
                 error!("Failed to start the channel {}: {error}", channel.name());
             }
         }
-        for (resolved, wired) in new_sinks {
-            info!("Starting Sink {}", resolved.plan.name);
-            self.start_sink(resolved, wired);
+        for (unit, plans, wires) in new_sinks {
+            info!("Starting Sink {}", plans[0].name);
+            self.start_sinks(unit, plans, wires);
         }
-        for (resolved, wired) in new_sources {
+        for (resolved, wires) in new_sources {
             info!("Starting Source {}", resolved.plan.name);
-            self.start_source(resolved, wired);
+            self.start_source(resolved, wires);
         }
         drain(&gone, &draining, deadline, now).await;
         stop_all("Sink", draining, deadline, now).await;
@@ -177,44 +247,57 @@ impl Agent {
         }
     }
 
-    fn start_source(&mut self, resolved: ResolvedSource, wired: Vec<Arc<dyn Channel>>) {
+    fn start_source(&mut self, resolved: ResolvedSource, wires: Vec<Wire>) {
         let ResolvedSource { plan, class, config, chain, selector, .. } = resolved;
         let counters = self.metrics.register(Arc::new(SourceCounters::new(&plan.name)));
         let ledger = Arc::clone(&self.metrics.ledger);
-        let out = ChannelProcessor::new(&plan.name, chain, selector, wired.clone(), counters, ledger);
+        let channels = wires.iter().map(|wire| Arc::clone(&wire.channel)).collect();
+        let out = ChannelProcessor::new(&plan.name, chain, selector, channels, counters, ledger);
         let stop = CancellationToken::new();
-        let task = tokio::spawn(supervisor::run_source(plan.name.clone(), class, config, out, stop.clone()));
-        self.sources.push(Component { plan, channels: wired, stop, task });
+        let task = tokio::spawn(run_source(plan.name.clone(), class, config, out, stop.clone()));
+        self.sources.push(Component { plans: vec![plan], wires, stop, task });
     }
 
-    fn start_sink(&mut self, resolved: ResolvedSink, wired: Vec<Arc<dyn Channel>>) {
-        let ResolvedSink { plan, class, config, .. } = resolved;
-        let blocks = config.blocks();
-        let counters = self.metrics.register(Arc::new(SinkCounters::new(&plan.name)));
-        let stop = CancellationToken::new();
-        let runner = supervisor::SinkRunner {
-            name: plan.name.clone(),
-            class,
-            config,
-            outlet: Outlet::new(Arc::clone(&wired[0]), counters, Arc::clone(&self.metrics.ledger))
-                .with_dead_letters(wired.get(1).cloned()),
+    fn start_sinks(&mut self, unit: SinkUnit, plans: Vec<ComponentPlan>, wires: Vec<Wire>) {
+        let SinkUnit { group, sinks } = unit;
+        let blocks = sinks.iter().any(|sink| sink.config.blocks());
+        let runner = |(sink, wire): (ResolvedSink, &Wire)| {
+            let ResolvedSink { plan, class, config, .. } = sink;
+            let counters = self.metrics.register(Arc::new(SinkCounters::new(&plan.name)));
+            let outlet = Outlet::new(Arc::clone(&wire.channel), counters, Arc::clone(&self.metrics.ledger))
+                .with_dead_letters(wire.dead_letters.clone());
+            SinkRunner { name: plan.name, class, config, outlet }
         };
-        let run = supervisor::run_sink(runner, stop.clone());
+        let sinks: Vec<SinkRunner> = sinks.into_iter().zip(&wires).map(runner).collect();
+        let stop = CancellationToken::new();
+        let told = stop.clone();
+        let run = async move {
+            match group {
+                Some((plan, processor)) => run_group(GroupRunner { name: plan.name, processor, sinks }, told).await,
+                None => {
+                    // It is one.
+                    for sink in sinks {
+                        run_sink(sink, told.clone()).await;
+                    }
+                }
+            }
+        };
         let task = if blocks {
             let runtime = Handle::current();
             tokio::task::spawn_blocking(move || runtime.block_on(run))
         } else {
             tokio::spawn(run)
         };
-        self.sinks.push(Component { plan, channels: wired, stop, task });
+        self.sinks.push(Component { plans, wires, stop, task });
     }
 
     async fn stop_channel(&mut self, running: &RunningChannel) {
         let RunningChannel { plan, class, channel } = running;
         info!("Stopping Channel {}", plan.name);
         info!("Stopping component: {class}{{name: {}}}", plan.name);
-        let left = channel.counters().size.get();
-        if left > 0 && !channel.is_durable() {
+        channel.save().await;
+        let left = channel.in_memory();
+        if left > 0 {
             let _entry = self.metrics.ledger.entry();
             channel.counters().size.sub(left);
             channel.counters().lost.add(left);
@@ -260,17 +343,12 @@ impl Agent {
 
 /// Waits until the channels whose events would be lost are empty, as far as a sink empties them.
 async fn drain(channels: &[RunningChannel], sinks: &[Component], deadline: Instant, now: &CancellationToken) {
-    let emptied = |running: &&RunningChannel| {
-        let channel = &running.channel;
-        !channel.is_durable() && sinks.iter().any(|sink| Arc::ptr_eq(&sink.channels[0], channel))
-    };
-    let emptied: Vec<_> = channels.iter().filter(emptied).map(|running| &running.channel).collect();
+    let emptied =
+        channels.iter().map(|running| &running.channel).filter(|channel| sinks.iter().any(|s| s.empties(channel)));
+    let emptied: Vec<_> = emptied.collect();
     let drained = timeout_at(deadline, async {
-        for channel in &emptied {
-            channel.drained().await;
-        }
-        // The last dead letters of one channel may have gone to another that was empty already.
-        for channel in &emptied {
+        // The last dead letters of one may come to another that was empty already.
+        while let Some(channel) = emptied.iter().find(|channel| channel.in_memory() > 0) {
             channel.drained().await;
         }
     });
@@ -284,10 +362,11 @@ async fn drain(channels: &[RunningChannel], sinks: &[Component], deadline: Insta
 /// Tells all to stop and waits for them; what has not ended by then, or when `now` comes, is cut off.
 async fn stop_all(kind: &str, components: Vec<Component>, deadline: Instant, now: &CancellationToken) {
     let mut running = Vec::new();
-    for Component { plan, stop, task, .. } in components {
-        info!("Stopping {kind} {}", plan.name);
-        stop.cancel();
-        running.push((plan.name, task));
+    for component in components {
+        let name = component.name().to_owned();
+        info!("Stopping {kind} {name}");
+        component.stop.cancel();
+        running.push((name, component.task));
     }
     for (name, task) in &mut running {
         let why = match now.run_until_cancelled(timeout_at(deadline, &mut *task)).await {

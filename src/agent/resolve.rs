@@ -7,6 +7,7 @@ use crate::config::{
 };
 use crate::interceptor::Chain;
 use crate::selector::{self, Selector};
+use crate::sink::processor::{self, SinkProcessor};
 use crate::sink::{self, SinkConfig};
 use crate::source::{self, SourceConfig};
 
@@ -60,6 +61,18 @@ pub struct ResolvedSink {
     pub dead_letters: Option<String>,
 }
 
+/// A group of sinks that can be built.
+pub struct ResolvedGroup {
+    /// As it is written; its type is that of its processor.
+    pub plan: ComponentPlan,
+    /// The Flume class of its processor.
+    pub class: &'static str,
+    /// What decides among its sinks.
+    pub processor: Box<dyn SinkProcessor>,
+    /// Its sinks.
+    pub sinks: Vec<ResolvedSink>,
+}
+
 /// An agent that can be started: everything in it has been read and found valid.
 #[derive(Default)]
 pub struct ResolvedAgent {
@@ -69,8 +82,17 @@ pub struct ResolvedAgent {
     pub channels: Vec<ResolvedChannel>,
     /// Sources.
     pub sources: Vec<ResolvedSource>,
-    /// Sinks.
+    /// Sinks that are in no group.
     pub sinks: Vec<ResolvedSink>,
+    /// Groups of sinks.
+    pub groups: Vec<ResolvedGroup>,
+}
+
+impl ResolvedAgent {
+    /// All sinks, those of groups too.
+    pub fn all_sinks(&self) -> impl Iterator<Item = &ResolvedSink> {
+        self.sinks.iter().chain(self.groups.iter().flat_map(|group| &group.sinks))
+    }
 }
 
 /// Looks up all types and reads all keys. What does not work is left out and noted.
@@ -111,7 +133,7 @@ impl Resolver<'_> {
             }
         }
         for group in &self.plan.groups {
-            self.group(group, &mut agent.sinks);
+            self.group(group, &mut agent);
         }
         self.connections(&mut agent);
         agent
@@ -264,56 +286,83 @@ impl Resolver<'_> {
         found.map(Some)
     }
 
-    /// A group of one sink is that sink. Other groups come with failover and load balancing; until then their sinks
-    /// do not run, as those of a group that Flume cannot make do not.
-    fn group(&mut self, group: &GroupPlan, sinks: &mut Vec<ResolvedSink>) {
-        let name = &group.component.name;
-        let key = format!("{}.sinkgroups.{name}.processor.type", self.plan.name);
-        let type_name = group.component.type_name.as_str();
-        let origin = group.component.origin();
-        let finding = match type_name.to_ascii_lowercase().as_str() {
-            "" | "default" | "org.apache.flume.sink.defaultsinkprocessor" if group.sinks.len() == 1 => return,
-            // Flume documents `default` for a missing type, and then lets the sinks of the group rest without a word.
-            "" => Finding::error(format!(
-                "missing: expected a processor type, as the default one takes a single sink; the sinks {} run on their own",
-                group.sinks.join(", ")
-            )),
-            "default" | "org.apache.flume.sink.defaultsinkprocessor" => Finding::error(format!(
-                "the default processor takes a single sink; the sinks {} run on their own",
-                group.sinks.join(", ")
-            ))
-            .as_flume("DefaultSinkPolicy can only handle one sink, try using a policy that supports multiple sinks"),
-            other => {
-                let flumes = ["failover", "load_balance"];
-                let known = flumes.contains(&other) || other.starts_with("org.apache.flume.");
-                let message = if known {
-                    "this sink processor of Flume is not in this version"
-                } else {
-                    "unknown sink processor"
-                };
-                sinks.retain(|sink| !group.sinks.contains(&sink.plan.name));
-                let finding = Finding::error(format!("{message}; the sinks {} do not run", group.sinks.join(", ")));
-                let finding =
-                    if known { finding } else { finding.nearest(type_name, ["default", "failover", "load_balance"]) };
-                finding.as_flume(format!("SinkGroup {name} has been removed due to an error during configuration"))
-            }
+    /// Puts the sinks of a group together. A group of the default processor is its one sink.
+    fn group(&mut self, group: &GroupPlan, agent: &mut ResolvedAgent) {
+        let Some(found) = resolve_type(processor::TYPES, &group.component.type_name) else {
+            return self.plain_group(group, &mut agent.sinks);
         };
-        self.findings.push(match group.component.properties.get("processor.type") {
-            Some(property) => finding.at(key, &property.value, &property.origin),
-            None => finding.missing(key, origin),
+        let mut sinks = Vec::new();
+        for name in &group.sinks {
+            let Some(at) = agent.sinks.iter().position(|sink| sink.plan.name == *name) else { continue };
+            if agent.sinks[at].config.is_pulled() {
+                let message = format!("the events of sink {name} are fetched by others; it runs on its own");
+                self.about_group(group, "sinks", Finding::error(message));
+            } else {
+                sinks.push(agent.sinks.remove(at));
+            }
+        }
+        let names: Vec<String> = sinks.iter().map(|sink| sink.plan.name.clone()).collect();
+        let processor = self.read(&group.component, &["sinks", "processor.type"], |props| (found.build)(props, &names));
+        match processor {
+            // What keeps them from running has been said.
+            _ if sinks.is_empty() => {}
+            Some(processor) => {
+                let plan = group.component.clone();
+                agent.groups.push(ResolvedGroup { plan, class: found.class, processor, sinks });
+            }
+            None => {
+                let message = format!("the sinks {} do not run", names.join(", "));
+                self.about_group(group, "processor.type", Finding::error(message).as_flume(group_removed(group)));
+            }
+        }
+    }
+
+    /// A group without a processor that decides anything. Flume documents `default` for a missing type, which takes one
+    /// sink, and then lets the sinks of the group rest without a word.
+    fn plain_group(&mut self, group: &GroupPlan, sinks: &mut Vec<ResolvedSink>) {
+        let type_name = group.component.type_name.as_str();
+        let names = group.sinks.join(", ");
+        let is_default = [processor::DEFAULT_ALIAS, processor::DEFAULT_CLASS]
+            .iter()
+            .any(|name| name.eq_ignore_ascii_case(type_name));
+        if (is_default || type_name.is_empty()) && group.sinks.len() == 1 {
+            return;
+        }
+        let finding = if type_name.is_empty() {
+            let expected = "a processor type, as the default one takes a single sink";
+            Finding::error(format!("missing: expected {expected}; the sinks {names} run on their own"))
+        } else if is_default {
+            Finding::error(format!("the default processor takes a single sink; the sinks {names} run on their own"))
+                .as_flume("DefaultSinkPolicy can only handle one sink, try using a policy that supports multiple sinks")
+        } else {
+            sinks.retain(|sink| !group.sinks.contains(&sink.plan.name));
+            let known = processor::TYPES.iter().flat_map(|known| [known.aliases[0], known.class]);
+            Finding::error(format!("unknown sink processor; the sinks {names} do not run"))
+                .nearest(type_name, known.chain([processor::DEFAULT_ALIAS, processor::DEFAULT_CLASS]))
+                .as_flume(group_removed(group))
+        };
+        self.about_group(group, "processor.type", finding);
+    }
+
+    fn about_group(&mut self, group: &GroupPlan, key: &str, finding: Finding) {
+        let full = format!("{}.sinkgroups.{}.{key}", self.plan.name, group.component.name);
+        self.findings.push(match group.component.properties.get(key) {
+            Some(property) => finding.at(full, &property.value, &property.origin),
+            None => finding.missing(full, group.component.origin()),
         });
     }
 
     /// Channels without a source, without a sink, or without either.
     fn connections(&mut self, agent: &mut ResolvedAgent) {
-        let ResolvedAgent { channels, sources, sinks, .. } = agent;
+        let emptied: Vec<String> = agent.all_sinks().map(|sink| sink.channel.clone()).collect();
+        let dead_letters: Vec<String> = agent.all_sinks().filter_map(|sink| sink.dead_letters.clone()).collect();
+        let ResolvedAgent { channels, sources, .. } = agent;
         let agent = &self.plan.name;
         let mut findings = Vec::new();
         channels.retain(|channel| {
             let name = &channel.plan.name;
-            let filled = sources.iter().any(|source| source.channels.contains(name))
-                || sinks.iter().any(|sink| sink.dead_letters.as_ref() == Some(name));
-            let emptied = sinks.iter().any(|sink| sink.channel == *name);
+            let filled = dead_letters.contains(name) || sources.iter().any(|source| source.channels.contains(name));
+            let emptied = emptied.contains(name);
             let key = format!("{agent}.channels.{name}");
             let finding = match (filled, emptied) {
                 (true, true) => return true,
@@ -332,4 +381,8 @@ impl Resolver<'_> {
         });
         self.findings.append(&mut findings);
     }
+}
+
+fn group_removed(group: &GroupPlan) -> String {
+    format!("SinkGroup {} has been removed due to an error during configuration", group.component.name)
 }

@@ -55,6 +55,24 @@ pub enum ChannelError {
         /// The channel's name.
         channel: String,
     },
+    /// No room for so many events in the memory of a channel that has no overflow.
+    #[error(
+        "Spillable Memory Channel's memory capacity has been reached and overflow is disabled. Consider increasing memoryCapacity."
+    )]
+    MemoryFull {
+        /// Whether the batch is larger than the memory will ever have room for.
+        never: bool,
+    },
+    /// No room for so many body bytes in the memory of a channel that has no overflow.
+    #[error(
+        "Spillable Memory Channel's memory capacity has been reached.  {free} bytes are free and overflow is disabled. Consider increasing byteCapacity or capacity."
+    )]
+    MemoryBytesFull {
+        /// The bytes that are free.
+        free: usize,
+        /// Whether the batch is larger than the memory will ever have room for.
+        never: bool,
+    },
     /// The disk did not take the batch.
     #[error("Put failed due to IO error [channel={channel}]: {cause}")]
     PutFailed {
@@ -95,6 +113,8 @@ impl ChannelError {
             Self::Full
                 | Self::BytesFull { never: false, .. }
                 | Self::FileFull { .. }
+                | Self::MemoryFull { never: false }
+                | Self::MemoryBytesFull { never: false, .. }
                 | Self::PutFailed { .. }
                 | Self::SendFailed { .. }
                 | Self::Closed { .. }

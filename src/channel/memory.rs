@@ -31,7 +31,7 @@ pub const TYPE: ComponentType<super::ChannelBuilder> = ComponentType {
 
 const CAPACITY: usize = 100;
 const KEEP_ALIVE_SECONDS: u64 = 3;
-const BUFFER_PERCENTAGE: i64 = 20;
+const BUFFER_PERCENTAGE: i32 = 20;
 /// Flume counts bodies in slots of so many bytes.
 const SLOT_BYTES: usize = 100;
 /// "No limit" in Flume is this many slots.
@@ -46,8 +46,10 @@ pub struct MemoryConfig {
     pub transaction_capacity: usize,
     /// How long a put waits for room.
     pub keep_alive: Duration,
-    /// Slots of 100 body bytes.
+    /// How many slots of body bytes there are.
     pub byte_slots: usize,
+    /// The bytes of a slot.
+    pub slot_bytes: usize,
 }
 
 /// Flume's defaults, without a limit in bytes.
@@ -58,13 +60,21 @@ impl Default for MemoryConfig {
             transaction_capacity: CAPACITY,
             keep_alive: Duration::from_secs(KEEP_ALIVE_SECONDS),
             byte_slots: UNLIMITED_SLOTS,
+            slot_bytes: SLOT_BYTES,
         }
     }
 }
 
-/// Usable slots: less than one means no limit, as in Flume.
-fn byte_slots(byte_capacity: i64, buffer_percentage: i64) -> usize {
-    let slots = (byte_capacity as f64 * (1.0 - buffer_percentage as f64 * 0.01) / SLOT_BYTES as f64) as i64;
+/// Reads how many slots of so many bytes there may be in use: less than one means no limit, as in Flume.
+pub(super) fn byte_slots(props: &Props<'_>, slot_bytes: usize) -> usize {
+    let default = (props.globals().heap_bytes as f64 * 0.8) as i64;
+    let capacity = props.lenient("byteCapacity", default, |_| true, "a whole number of bytes, or 0 for no limit", "");
+    let percentage = props.lenient("byteCapacityBufferPercentage", BUFFER_PERCENTAGE, |_| true, "a percentage", "");
+    if !(0..100).contains(&percentage) {
+        let message = "expected a percentage from 0 to 99; with this one there is no limit in bytes";
+        props.warning("byteCapacityBufferPercentage", message);
+    }
+    let slots = (capacity as f64 * (1.0 - f64::from(percentage) * 0.01) / slot_bytes as f64) as i64;
     if slots < 1 { UNLIMITED_SLOTS } else { (slots as usize).min(UNLIMITED_SLOTS) }
 }
 
@@ -81,15 +91,7 @@ impl MemoryConfig {
         let transaction_capacity = props.lenient("transactionCapacity", default, positive, events, flume);
         let seconds = "a whole number of seconds, at least 0";
         let keep_alive = props.lenient("keep-alive", KEEP_ALIVE_SECONDS as i32, |n| *n >= 0, seconds, "");
-        let default_bytes = (props.globals().heap_bytes as f64 * 0.8) as i64;
-        let bytes = "a whole number of bytes, or 0 for no limit";
-        let byte_capacity = props.lenient("byteCapacity", default_bytes, |_| true, bytes, "");
-        let percentage =
-            props.lenient("byteCapacityBufferPercentage", BUFFER_PERCENTAGE as i32, |_| true, "a percentage", "");
-        if !(0..100).contains(&percentage) {
-            let message = "expected a percentage from 0 to 99; with this one there is no limit in bytes";
-            props.warning("byteCapacityBufferPercentage", message);
-        }
+        let byte_slots = byte_slots(props, SLOT_BYTES);
         if transaction_capacity > capacity {
             let flume = "Transaction Capacity of Memory Channel cannot be higher than the capacity.";
             let default = if props.text("transactionCapacity").is_none() { "; the default is 100" } else { "" };
@@ -100,7 +102,8 @@ impl MemoryConfig {
             capacity: capacity as usize,
             transaction_capacity: transaction_capacity as usize,
             keep_alive: Duration::from_secs(keep_alive.max(0) as u64),
-            byte_slots: byte_slots(byte_capacity, percentage.into()),
+            byte_slots,
+            slot_bytes: SLOT_BYTES,
         })
     }
 }
@@ -111,24 +114,23 @@ impl ChannelConfig for MemoryConfig {
     }
 
     fn build(self: Box<Self>, name: &str, metrics: &Metrics) -> Arc<dyn Channel> {
-        MemoryChannel::new(name, *self, metrics)
+        Arc::new(MemoryChannel::new(name, *self, metrics))
     }
 
     fn apply(&self, running: &dyn Channel) -> bool {
-        running.as_any().downcast_ref::<Handle>().is_some_and(|channel| channel.0.resize(self))
+        running.as_any().downcast_ref::<MemoryChannel>().is_some_and(|channel| channel.resize(self))
     }
 }
 
-/// The memory channel's entry point.
-pub struct MemoryChannel;
+/// A memory channel.
+pub struct MemoryChannel(Arc<Shared>);
 
 impl MemoryChannel {
     /// A channel that is empty.
-    #[expect(clippy::new_ret_no_self, reason = "a channel is only ever used as a shared trait object")]
-    pub fn new(name: &str, config: MemoryConfig, metrics: &Metrics) -> Arc<dyn Channel> {
+    pub fn new(name: &str, config: MemoryConfig, metrics: &Metrics) -> Self {
         let counters = metrics.register(Arc::new(ChannelCounters::new(name)));
         counters.capacity.set(config.capacity as u64);
-        Arc::new(Handle(Arc::new(Shared {
+        Self(Arc::new(Shared {
             name: name.to_owned(),
             counters,
             events: Room::new(config.capacity),
@@ -136,16 +138,25 @@ impl MemoryChannel {
             limits: Mutex::new(config.clone()),
             transaction_capacity: AtomicUsize::new(config.transaction_capacity),
             byte_slots: AtomicUsize::new(config.byte_slots),
+            slot_bytes: config.slot_bytes,
             keep_alive_ms: AtomicU64::new(config.keep_alive.as_millis() as u64),
             stopped: AtomicBool::new(false),
             queue: Mutex::default(),
             filled: Notify::new(),
             emptied: Notify::new(),
-        })))
+        }))
+    }
+
+    /// Takes over another configuration; `false` when it counts bytes in other slots.
+    pub(super) fn resize(&self, new: &MemoryConfig) -> bool {
+        self.0.slot_bytes == new.slot_bytes && self.0.resize(new)
+    }
+
+    /// How many body bytes would fit at this moment.
+    pub(super) fn free_bytes(&self) -> usize {
+        self.0.slots.free() * self.0.slot_bytes
     }
 }
-
-struct Handle(Arc<Shared>);
 
 struct Shared {
     name: String,
@@ -157,6 +168,7 @@ struct Shared {
     limits: Mutex<MemoryConfig>,
     transaction_capacity: AtomicUsize,
     byte_slots: AtomicUsize,
+    slot_bytes: usize,
     keep_alive_ms: AtomicU64,
     stopped: AtomicBool,
     queue: Mutex<Queue>,
@@ -173,11 +185,11 @@ struct Queue {
     taken: usize,
 }
 
-fn slots_of(batch: &Batch) -> usize {
-    batch.body_lengths().map(|len| len.div_ceil(SLOT_BYTES).max(1)).sum()
-}
-
 impl Shared {
+    fn slots_of(&self, batch: &Batch) -> usize {
+        batch.body_lengths().map(|len| len.div_ceil(self.slot_bytes).max(1)).sum()
+    }
+
     fn queue(&self) -> MutexGuard<'_, Queue> {
         self.queue.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -191,7 +203,7 @@ impl Shared {
         if batch.len() > capacity {
             return Err(ChannelError::TransactionTooLarge { capacity });
         }
-        let slots = slots_of(batch);
+        let slots = self.slots_of(batch);
         if slots > self.byte_slots.load(Ordering::Relaxed) {
             return Err(self.bytes_full(true));
         }
@@ -200,7 +212,7 @@ impl Shared {
 
     fn bytes_full(&self, never: bool) -> ChannelError {
         let slots = self.byte_slots.load(Ordering::Relaxed);
-        ChannelError::BytesFull { capacity: (slots * SLOT_BYTES) as f64, never }
+        ChannelError::BytesFull { capacity: (slots * self.slot_bytes) as f64, never }
     }
 
     fn stopped(&self) -> ChannelError {
@@ -252,7 +264,7 @@ impl Shared {
 }
 
 #[async_trait]
-impl Channel for Handle {
+impl Channel for MemoryChannel {
     fn name(&self) -> &str {
         &self.0.name
     }
@@ -269,8 +281,8 @@ impl Channel for Handle {
         self.0.events.free()
     }
 
-    fn is_durable(&self) -> bool {
-        false
+    fn in_memory(&self) -> u64 {
+        self.0.counters.size.get()
     }
 
     fn as_any(&self) -> &dyn Any {
@@ -393,7 +405,7 @@ impl TakeTransaction for Taken {
     }
 
     fn commit(&mut self) {
-        let (events, slots) = (self.batch.len(), slots_of(&self.batch));
+        let (events, slots) = (self.batch.len(), self.channel.slots_of(&self.batch));
         self.channel.counters.take_success.add(events as u64);
         self.channel.counters.size.sub(events as u64);
         let empty = {
@@ -425,9 +437,20 @@ mod tests {
     use super::*;
     use crate::event::Event;
 
+    fn sized(capacity: usize, transaction_capacity: usize) -> MemoryConfig {
+        let byte_slots = 100;
+        MemoryConfig {
+            capacity,
+            transaction_capacity,
+            keep_alive: Duration::ZERO,
+            byte_slots,
+            ..MemoryConfig::default()
+        }
+    }
+
     fn channel(capacity: usize, transaction_capacity: usize, slots: usize) -> Arc<dyn Channel> {
-        let config = MemoryConfig { capacity, transaction_capacity, keep_alive: Duration::ZERO, byte_slots: slots };
-        MemoryChannel::new("c1", config, &Metrics::default())
+        let config = MemoryConfig { byte_slots: slots, ..sized(capacity, transaction_capacity) };
+        Arc::new(MemoryChannel::new("c1", config, &Metrics::default()))
     }
 
     fn batch(bodies: &[&'static str]) -> Batch {
@@ -545,8 +568,7 @@ mod tests {
     async fn a_new_configuration_keeps_the_events() {
         let channel = channel(2, 2, 100);
         put(&*channel, &["a", "b"]).expect("room");
-        let larger = MemoryConfig { capacity: 4, transaction_capacity: 4, keep_alive: Duration::ZERO, byte_slots: 100 };
-        assert!(larger.apply(&*channel));
+        assert!(sized(4, 4).apply(&*channel));
         put(&*channel, &["c", "d"]).expect("room");
         assert_eq!(put(&*channel, &["e"]), Err(ChannelError::Full));
         assert_eq!(*take(&*channel, 4).await.batch(), batch(&["a", "b", "c", "d"]));
@@ -556,13 +578,7 @@ mod tests {
     async fn a_channel_in_use_shrinks_as_its_events_leave() {
         let channel = channel(4, 4, 100);
         put(&*channel, &["a", "b", "c", "d"]).expect("room");
-        let sized = |capacity| MemoryConfig {
-            capacity,
-            transaction_capacity: capacity,
-            keep_alive: Duration::ZERO,
-            byte_slots: 100,
-        };
-        assert!(sized(2).apply(&*channel));
+        assert!(sized(2, 2).apply(&*channel));
         assert_eq!(channel.counters().capacity.get(), 2);
         take(&*channel, 2).await.commit();
         assert_eq!(put(&*channel, &["e"]), Err(ChannelError::Full), "two events fill it");
@@ -570,8 +586,8 @@ mod tests {
         put(&*channel, &["e", "f"]).expect("room for two");
         assert_eq!(put(&*channel, &["g"]), Err(ChannelError::Full));
         // Larger again before all that was to go has come back.
-        assert!(sized(1).apply(&*channel));
-        assert!(sized(3).apply(&*channel));
+        assert!(sized(1, 1).apply(&*channel));
+        assert!(sized(3, 3).apply(&*channel));
         put(&*channel, &["g"]).expect("room for a third");
         assert_eq!(put(&*channel, &["h"]), Err(ChannelError::Full));
     }

@@ -8,11 +8,14 @@
 //! - [`Channel::take`] waits for at least one event and returns at once with what is there. The [`Take`] holds the
 //!   events until it is committed; dropped, it rolls back and they return to the head in their order.
 
+#[cfg(test)]
+mod contract;
 mod error;
 pub mod file;
 mod kafka;
 pub mod memory;
 mod room;
+pub mod spillable;
 
 use std::sync::Arc;
 
@@ -26,7 +29,7 @@ use crate::event::Batch;
 use crate::metrics::{ChannelCounters, Metrics};
 
 /// All channel types that the agent has.
-pub const TYPES: &[ComponentType<ChannelBuilder>] = &[memory::TYPE, file::TYPE, kafka::TYPE];
+pub const TYPES: &[ComponentType<ChannelBuilder>] = &[memory::TYPE, file::TYPE, spillable::TYPE, kafka::TYPE];
 
 /// Reads a channel's configuration; `None` when it has errors, which the properties have noted.
 pub type ChannelBuilder = fn(&mut Props<'_>) -> Option<Box<dyn ChannelConfig>>;
@@ -35,6 +38,10 @@ pub type ChannelBuilder = fn(&mut Props<'_>) -> Option<Box<dyn ChannelConfig>>;
 pub trait ChannelConfig: Send {
     /// The most events that one transaction may hold, when the type has such a limit.
     fn transaction_capacity(&self) -> Option<usize>;
+    /// Where it keeps its events, when that is on disk.
+    fn directories(&self) -> Option<&file::Directories> {
+        None
+    }
     /// Makes the channel.
     fn build(self: Box<Self>, name: &str, metrics: &Metrics) -> Arc<dyn Channel>;
     /// Gives this configuration to a channel that runs and keeps its events; `false` when the channel is of
@@ -66,8 +73,8 @@ pub trait Channel: Send + Sync {
     /// How many events would fit at this moment; a hint, as others put and take.
     fn room(&self) -> usize;
 
-    /// Whether its events outlive the process.
-    fn is_durable(&self) -> bool;
+    /// How many of its events are in memory only, and end with the process.
+    fn in_memory(&self) -> u64;
 
     /// For access to the concrete type when a configuration is applied.
     fn as_any(&self) -> &dyn std::any::Any;
@@ -75,11 +82,19 @@ pub trait Channel: Send + Sync {
     /// Opens it.
     async fn start(&self) -> Result<(), ChannelError>;
 
+    /// Brings what is in memory only to the disk behind it, if there is one, when nobody puts or takes any more.
+    async fn save(&self) {}
+
     /// Closes it; nothing is put or taken afterwards.
     async fn stop(&self);
 
     /// Reserves room for a batch without waiting.
     fn try_reserve(&self, batch: &Batch) -> Result<Put, ChannelError>;
+
+    /// As [`try_reserve`](Self::try_reserve), for those who will not wait afterwards either.
+    fn reserve_at_once(&self, batch: &Batch) -> Result<Put, ChannelError> {
+        self.try_reserve(batch)
+    }
 
     /// Reserves room for a batch and waits for it.
     async fn reserve(&self, batch: &Batch, patience: Patience) -> Result<Put, ChannelError>;
@@ -87,7 +102,8 @@ pub trait Channel: Send + Sync {
     /// Waits for at least one event and takes what is there, at most `max` and the transaction capacity.
     async fn take(&self, max: usize) -> Result<Take, ChannelError>;
 
-    /// Waits until the channel holds nothing, neither queued nor taken.
+    /// Waits until the channel holds nothing, neither queued nor taken; one that is memory in front of a disk, nothing in
+    /// memory.
     async fn drained(&self);
 }
 
@@ -186,6 +202,11 @@ impl Take {
         self.transaction.batch()
     }
 
+    /// Whether the first phase does anything.
+    pub fn needs_prepare(&self) -> bool {
+        self.transaction.needs_prepare()
+    }
+
     /// The events' numbers, in a channel where an event keeps its number through every crash.
     pub fn numbers(&self) -> Option<Numbers> {
         self.transaction.numbers()
@@ -194,7 +215,7 @@ impl Take {
     /// First phase: makes the take as durable as the channel promises. An error, or an `await` that is cut off,
     /// leaves the take open, and dropping it delivers again.
     pub async fn prepare(&mut self) -> Result<(), ChannelError> {
-        if self.transaction.needs_prepare() { self.transaction.prepare().await } else { Ok(()) }
+        if self.needs_prepare() { self.transaction.prepare().await } else { Ok(()) }
     }
 
     /// Second phase: removes the events for good.

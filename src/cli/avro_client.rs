@@ -3,17 +3,17 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::{self, File};
-use std::io::{self, IsTerminal as _, Read};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use clap::Args;
-use indicatif::{HumanBytes, HumanCount, ProgressBar, ProgressDrawTarget, ProgressStyle};
+use indicatif::{HumanBytes, HumanCount, ProgressBar};
 use thiserror::Error;
 
-use super::{JavaArgs, fail};
+use super::{JavaArgs, fail, progress};
 use crate::config::{Finding, Globals, Props, Severity, parse};
 use crate::event::{Batch, Headers};
 use crate::metrics::SinkCounters;
@@ -25,6 +25,7 @@ const BATCH_SIZE: i32 = 5;
 /// Flume's client library's own, for those who configure it by a file.
 const FILE_BATCH_SIZE: i32 = 100;
 const READ_BYTES: usize = 64 << 10;
+const MAX_LINE_BYTES: usize = 16 << 20;
 const COMPLETED: &str = ".COMPLETED";
 
 /// Options of `avro-client`.
@@ -65,6 +66,8 @@ enum ClientError {
     Config,
     #[error("{path}")]
     File { path: PathBuf, source: io::Error },
+    #[error("{0} has a line of more than {MAX_LINE_BYTES} bytes")]
+    Line(PathBuf),
     // The error has its causes in its text.
     #[error("Unable to open connection to Flume. Exception follows. {0}")]
     Connect(SendError),
@@ -140,7 +143,7 @@ fn client_config(args: &AvroClientArgs, globals: &Globals) -> Result<ClientConfi
         }
     }
     let props = Props::new("rpcProps", &entries, None, globals);
-    let mut config = ClientConfig::from_props(&props, first, batch_size).compressed(&props);
+    let mut config = ClientConfig::from_props(&props, first, batch_size).for_avro(&props);
     if let Some(batch_size) = args.batch_size {
         config.batch_size = batch_size as usize;
     }
@@ -246,7 +249,12 @@ impl Sender {
             if read == 0 && !pending.is_empty() {
                 pending.push(b'\n');
             }
-            let whole = splitter.whole(&pending);
+            // Only what is new can hold the end of a line.
+            let whole = match splitter.whole(&pending[before..]) {
+                0 if pending.len() > MAX_LINE_BYTES => return Err(ClientError::Line(path.to_owned())),
+                0 => 0,
+                whole => before + whole,
+            };
             let rest = pending.split_off(whole);
             self.send_text(&mut splitter, pending).await?;
             self.totals.progress(read as u64);
@@ -286,18 +294,10 @@ struct Totals {
 }
 
 impl Totals {
-    /// A bar when the size is known, on a terminal and for more than a moment's work.
+    /// Nothing yet, of so many bytes when that is known.
     fn new(size: Option<u64>, file: Option<&Path>) -> Self {
-        let target =
-            if io::stderr().is_terminal() { ProgressDrawTarget::stderr() } else { ProgressDrawTarget::hidden() };
-        let bar = ProgressBar::with_draw_target(size, target);
-        let template = match size {
-            Some(_) => "{prefix} {wide_bar} {bytes}/{total_bytes} {msg} {eta}",
-            None => "{prefix} {spinner} {bytes} {msg}",
-        };
-        // The templates are right, and the default serves as well.
-        bar.set_style(ProgressStyle::with_template(template).unwrap_or_else(|_| ProgressStyle::default_bar()));
-        bar.set_prefix(file.and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned());
+        let name = file.and_then(Path::file_name).unwrap_or_default().to_string_lossy().into_owned();
+        let bar = progress::bar(size, name);
         Self { start: Instant::now(), events: 0, bytes: 0, bar }
     }
 

@@ -7,7 +7,7 @@ use clap::{Args, ValueEnum};
 use serde_json::{Value, json};
 
 use super::{ConfigArgs, JavaArgs, fail, read_texts, say};
-use crate::agent::{ResolvedAgent, resolve};
+use crate::agent::{ResolvedAgent, ResolvedGroup, resolve};
 use crate::config::{Configuration, Finding, Globals, Location, Severity, load, nearest};
 
 /// Options of `check`.
@@ -126,8 +126,9 @@ fn text(agent: &ResolvedAgent) -> String {
     let rows = || {
         let sources = agent.sources.iter().map(|s| ("source", &s.plan, format!("-> {}", s.channels.join(" "))));
         let channels = agent.channels.iter().map(|c| ("channel", &c.plan, String::new()));
-        let sinks = agent.sinks.iter().map(|s| ("sink", &s.plan, format!("<- {}", s.channel)));
-        sources.chain(channels).chain(sinks)
+        let sinks = agent.all_sinks().map(|s| ("sink", &s.plan, format!("<- {}", s.channel)));
+        let groups = agent.groups.iter().map(|g| ("group", &g.plan, format!("of {}", sink_names(g).join(" "))));
+        sources.chain(channels).chain(sinks).chain(groups)
     };
     let width = rows().map(|(_, plan, _)| plan.name.chars().count()).max().unwrap_or(0);
     let types = rows().map(|(_, plan, _)| plan.type_name.chars().count()).max().unwrap_or(0);
@@ -138,12 +139,17 @@ fn text(agent: &ResolvedAgent) -> String {
     text
 }
 
+fn sink_names(group: &ResolvedGroup) -> Vec<&str> {
+    group.sinks.iter().map(|sink| sink.plan.name.as_str()).collect()
+}
+
 fn graph(agent: &ResolvedAgent) -> Value {
     json!({
         "name": agent.name,
         "sources": agent.sources.iter().map(|s| json!({ "name": s.plan.name, "type": s.plan.type_name, "class": s.class, "channels": s.channels })).collect::<Vec<_>>(),
         "channels": agent.channels.iter().map(|c| json!({ "name": c.plan.name, "type": c.plan.type_name, "class": c.class })).collect::<Vec<_>>(),
-        "sinks": agent.sinks.iter().map(|s| json!({ "name": s.plan.name, "type": s.plan.type_name, "class": s.class, "channel": s.channel })).collect::<Vec<_>>(),
+        "sinks": agent.all_sinks().map(|s| json!({ "name": s.plan.name, "type": s.plan.type_name, "class": s.class, "channel": s.channel })).collect::<Vec<_>>(),
+        "sinkgroups": agent.groups.iter().map(|g| json!({ "name": g.plan.name, "type": g.plan.type_name, "class": g.class, "sinks": sink_names(g) })).collect::<Vec<_>>(),
     })
 }
 
@@ -162,7 +168,7 @@ fn dot(agents: &[ResolvedAgent]) -> String {
         for channel in &agent.channels {
             node("channel", &channel.plan.name, &channel.plan.type_name, "cylinder");
         }
-        for sink in &agent.sinks {
+        for sink in agent.all_sinks() {
             node("sink", &sink.plan.name, &sink.plan.type_name, "box");
         }
         for source in &agent.sources {
@@ -170,8 +176,13 @@ fn dot(agents: &[ResolvedAgent]) -> String {
                 writeln!(text, "    {} -> {};", id("source", &source.plan.name), id("channel", channel)).ok();
             }
         }
-        for sink in &agent.sinks {
+        for sink in agent.all_sinks() {
             writeln!(text, "    {} -> {};", id("channel", &sink.channel), id("sink", &sink.plan.name)).ok();
+        }
+        for (place, group) in agent.groups.iter().enumerate() {
+            let label = quoted(&format!("{}\n{}", group.plan.name, group.plan.type_name));
+            let sinks: Vec<String> = sink_names(group).into_iter().map(|name| id("sink", name)).collect();
+            writeln!(text, "    subgraph cluster_{number}_{place} {{ label={label}; {}; }}", sinks.join("; ")).ok();
         }
         text.push_str("  }\n");
     }

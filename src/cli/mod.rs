@@ -2,8 +2,11 @@
 
 mod agent;
 mod avro_client;
+mod channel;
 mod check;
 mod java_args;
+mod progress;
+mod test;
 mod usage;
 mod version;
 
@@ -34,6 +37,10 @@ enum Command {
     AvroClient(avro_client::AvroClientArgs),
     /// Check a configuration: print what is wrong with it, and what would run
     Check(check::CheckArgs),
+    /// Run cases: what the channels get of given events, without starting anything
+    Test(test::TestArgs),
+    /// Look into the files of a file channel: what waits, what is damaged; export and repair
+    Channel(channel::ChannelArgs),
     /// Print the version
     Version,
     /// Print how flume-rs is used
@@ -135,6 +142,8 @@ pub fn main(args: impl IntoIterator<Item = OsString>) -> ExitCode {
         Command::Agent(args) => agent::run(args, java),
         Command::AvroClient(args) => avro_client::run(&args, java),
         Command::Check(args) => check::run(&args, java),
+        Command::Test(args) => test::run(&args, &java),
+        Command::Channel(args) => channel::run(&args, &java),
         Command::Version => version::run(),
         Command::Help => usage::print(),
         Command::Completions { shell } => {

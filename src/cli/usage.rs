@@ -2,7 +2,8 @@
 
 use std::process::ExitCode;
 
-const COMMANDS: [&str; 7] = ["agent", "avro-client", "node", "check", "version", "completions", "man"];
+const COMMANDS: [&str; 9] =
+    ["agent", "avro-client", "node", "check", "channel", "test", "version", "completions", "man"];
 /// Flume's commands that this version does not have.
 const MISSING: [&str; 1] = ["tool"];
 
@@ -14,6 +15,8 @@ commands:
   agent                     run a Flume agent
   avro-client               send lines of text to an avro source
   check                     check a configuration and show what would run
+  channel <command>         look into the files of a file channel, or repair them
+  test <file>...            run the cases of a file: what the channels get of given events
   version                   show version info
   man                       print the manual page
   completions <shell>       print a completion script (bash, zsh, fish, elvish, powershell)
@@ -49,6 +52,22 @@ avro-client options:
   --headerFile,-R <file>    a properties file with headers for every event
   --batch-size <n>          events in a request (5, or what --rpcProps says)
   --help,-h                 display help text
+
+channel commands:
+  status DIR...             what waits, how old it is, who uses the channel, the free space
+  check DIR...              read every record, list what is damaged (exit status 1 if anything is)
+  export DIR...             write the undelivered events to an avro container or as JSON lines
+  repair DIR...             print what a damaged channel needs; with --yes, do it
+
+channel options:
+  DIR...                    the data directories, all of them, or a directory that they are in
+  --checkpoint-dir <dir>    the checkpoint's directory, where it is not beside them
+  --conf-file,-f <file> --name,-n <agent> --channel <channel>
+                            in place of DIR: the channel of a configuration
+  --format <format>         status and check: text or json; export: avro or json
+  --output,-o <file>        export: where to, instead of standard output
+  --all                     export: delivered events that are still there, too
+  --yes                     repair: do it
 
 properties:
   -Dflume.root.logger=INFO,console     level, and console, LOGFILE or DAILY

@@ -80,6 +80,7 @@ pub struct Props<'a> {
     origin: Option<&'a Origin>,
     globals: &'a Globals,
     known: RefCell<BTreeSet<String>>,
+    old_names: BTreeMap<&'static str, &'static str>,
     families: RefCell<BTreeSet<String>>,
     findings: RefCell<Vec<Finding>>,
     failed: RefCell<bool>,
@@ -99,6 +100,7 @@ impl<'a> Props<'a> {
             origin,
             globals,
             known: RefCell::default(),
+            old_names: BTreeMap::new(),
             families: RefCell::default(),
             findings: RefCell::default(),
             failed: RefCell::new(false),
@@ -115,10 +117,23 @@ impl<'a> Props<'a> {
         self.globals
     }
 
+    /// Lets a key have another name too, which counts where the key itself is not there.
+    pub fn renamed(&mut self, key: &'static str, old: &'static str) {
+        self.known.borrow_mut().insert(old.to_owned());
+        if !self.entries.contains_key(key) && self.entries.contains_key(old) {
+            self.old_names.insert(key, old);
+        }
+    }
+
+    /// The name that a key has here.
+    fn name_of<'b>(&self, key: &'b str) -> &'b str {
+        self.old_names.get(key).copied().unwrap_or(key)
+    }
+
     /// The text of a key.
     pub fn text(&self, key: &str) -> Option<&'a str> {
         self.known.borrow_mut().insert(key.to_owned());
-        self.entries.get(key).map(|property| property.value.as_str())
+        self.entries.get(self.name_of(key)).map(|property| property.value.as_str())
     }
 
     /// All keys below `family.`, without it.
@@ -199,7 +214,7 @@ impl<'a> Props<'a> {
 
     /// As [`error`](Self::error), with the nearest of the values that would be right.
     pub fn error_nearest(&self, key: &str, expected: &str, candidates: &[&str]) {
-        let value = self.entries.get(key).map_or("", |property| &property.value);
+        let value = self.entries.get(self.name_of(key)).map_or("", |property| &property.value);
         let finding = self.at(key, Finding::error(format!("expected {expected}")));
         self.note_failure(finding.nearest(value, candidates.iter().copied()));
     }
@@ -211,6 +226,7 @@ impl<'a> Props<'a> {
     }
 
     fn at(&self, key: &str, finding: Finding) -> Finding {
+        let key = self.name_of(key);
         let full = format!("{}.{key}", self.prefix);
         match self.entries.get(key) {
             Some(property) => finding.at(full, &property.value, &property.origin),

@@ -5,6 +5,9 @@ use smol_str::SmolStr;
 
 use super::{Event, Headers};
 
+/// Bodies that are written anew are gathered in buffers of about this size.
+const REWRITTEN_BYTES: usize = 1 << 20;
+
 /// Names a buffer of a batch.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct BufferId(u32);
@@ -15,6 +18,9 @@ pub struct HeadersId(u32);
 
 /// For events without headers.
 pub const NO_HEADERS: HeadersId = HeadersId(u32::MAX);
+
+/// Fewer bytes are not worth an allocation.
+const WORTH_SHRINKING: usize = 1 << 10;
 
 static EMPTY: Headers = Headers::new();
 
@@ -195,6 +201,15 @@ impl Batch {
         gathered
     }
 
+    /// Copies all bodies into one buffer of just their size, if they are little of what their buffers hold: what waits in a
+    /// channel is counted by its bodies, and must not take much more memory than that.
+    pub fn shrink(&mut self) {
+        let held: usize = self.buffers.iter().map(Bytes::len).sum();
+        if held > WORTH_SHRINKING && self.body_bytes < held / 4 {
+            self.repack();
+        }
+    }
+
     /// Copies all bodies into one buffer of just their size. Worth it when the events use little of theirs.
     pub fn repack(&mut self) {
         let mut packed = Vec::with_capacity(self.body_bytes);
@@ -236,6 +251,85 @@ impl Batch {
         }
         self.body_bytes += other.body_bytes;
         // Splitting and joining over and over must not pile up buffers that no event uses.
+        self.tidy();
+    }
+
+    /// The events that `wanted` says yes to, in their order: their places are copied, their bytes shared.
+    #[must_use]
+    pub fn filter(&self, mut wanted: impl FnMut(EventRef<'_>) -> bool) -> Self {
+        let wanted = |span: &Span| wanted(EventRef { batch: self, span: *span });
+        let spans: Vec<Span> = self.live().iter().copied().filter(wanted).collect();
+        self.gather(&spans)
+    }
+
+    /// Drops the events that `keep` says no to.
+    pub fn retain(&mut self, mut keep: impl FnMut(EventRef<'_>) -> bool) {
+        let mut spans = std::mem::take(&mut self.spans);
+        spans.drain(..std::mem::take(&mut self.head));
+        let before = spans.len();
+        spans.retain(|span| keep(EventRef { batch: self, span: *span }));
+        self.spans = spans;
+        if self.len() < before {
+            self.body_bytes = self.body_lengths().sum();
+            self.tidy();
+        }
+    }
+
+    /// Gives events headers of their own: those that `headers` says, and the present ones where it says nothing. Events
+    /// one after the other that get the same ones share them.
+    pub fn replace_headers(&mut self, mut headers: impl FnMut(EventRef<'_>) -> Option<Headers>) {
+        let mut spans = std::mem::take(&mut self.spans);
+        for span in &mut spans[self.head..] {
+            let Some(new) = headers(EventRef { batch: self, span: *span }) else { continue };
+            span.headers = match self.headers.last() {
+                Some(last) if *last == new => HeadersId(self.headers.len() as u32 - 1),
+                _ => self.push_headers(new),
+            };
+        }
+        self.spans = spans;
+        self.tidy();
+    }
+
+    /// Gives events new bodies: what `body` appends to its buffer, where it says yes, and the present ones where it says no.
+    ///
+    /// # Panics
+    /// When a body gets 4 GiB or more.
+    pub fn replace_bodies(&mut self, mut body: impl FnMut(EventRef<'_>, &mut Vec<u8>) -> bool) {
+        let mut spans = std::mem::take(&mut self.spans);
+        let mut written = Vec::new();
+        let mut unplaced: Vec<usize> = Vec::new();
+        for at in self.head..spans.len() {
+            let start = written.len();
+            if !body(EventRef { batch: self, span: spans[at] }, &mut written) {
+                written.truncate(start);
+                continue;
+            }
+            let len = written.len() - start;
+            self.body_bytes = self.body_bytes - spans[at].len as usize + len;
+            spans[at] = Span { start: start as u32, len: u32::try_from(len).expect("a body under 4 GiB"), ..spans[at] };
+            unplaced.push(at);
+            if written.len() >= REWRITTEN_BYTES {
+                self.place(&mut spans, &mut unplaced, &mut written);
+            }
+        }
+        self.place(&mut spans, &mut unplaced, &mut written);
+        self.spans = spans;
+        self.tidy();
+    }
+
+    /// Makes a buffer of the bodies written, which these spans lie in.
+    fn place(&mut self, spans: &mut [Span], unplaced: &mut Vec<usize>, written: &mut Vec<u8>) {
+        if unplaced.is_empty() {
+            return;
+        }
+        let BufferId(buffer) = self.push_buffer(std::mem::take(written).into());
+        for at in unplaced.drain(..) {
+            spans[at].buffer = buffer;
+        }
+    }
+
+    /// Lets go of buffers and headers that no event uses, once they can be the larger part.
+    fn tidy(&mut self) {
         if self.buffers.len() > self.len() || self.headers.len() > self.len() {
             *self = self.gather(self.live());
         }
@@ -377,6 +471,44 @@ mod tests {
         assert!(batch.iter().all(|e| e.headers().get("host") == Some("h1")));
     }
 
+    #[test]
+    fn what_no_event_uses_is_let_go() {
+        let mut batch: Batch = (0..10).map(|i| Event::new(format!("{i}")).with("n", &i.to_string())).collect();
+        batch.advance(1);
+        batch.retain(|event| event.body() == b"3" || event.body() == b"7");
+        assert_eq!(bodies(&batch), [b"3", b"7"]);
+        assert_eq!((batch.buffers.len(), batch.headers.len(), batch.body_bytes()), (2, 2, 2));
+        batch.retain(|_| false);
+        assert_eq!((batch.is_empty(), batch.buffers.len(), batch.body_bytes()), (true, 0, 0));
+    }
+
+    #[test]
+    fn neighbours_with_the_same_new_headers_share_them() {
+        let mut batch: Batch = ["a1", "a2", "b1", "-"].into_iter().map(Event::new).collect();
+        batch.replace_headers(|event| {
+            let level = str::from_utf8(&event.body()[..1]).expect("text");
+            (level != "-").then(|| Headers::from_iter([("level", level)]))
+        });
+        assert_eq!(
+            batch.iter().map(|event| event.headers().get("level")).collect::<Vec<_>>(),
+            [Some("a"), Some("a"), Some("b"), None]
+        );
+        assert_eq!(batch.headers.len(), 2);
+    }
+
+    #[test]
+    fn new_bodies_of_any_size_beside_old_ones() {
+        let mut batch = Batch::from_iter([Event::new("gone"), Event::new("x"), Event::new("kept"), Event::new("y")]);
+        batch.advance(1);
+        batch.replace_bodies(|event, out| {
+            out.resize(out.len() + REWRITTEN_BYTES, event.body()[0]);
+            event.body() != b"kept"
+        });
+        assert_eq!(batch.body_lengths().collect::<Vec<_>>(), [REWRITTEN_BYTES, 4, REWRITTEN_BYTES]);
+        assert_eq!((batch.get(0).body()[9], batch.get(1).body(), batch.get(2).body()[9]), (b'x', &b"kept"[..], b'y'));
+        assert_eq!(batch.body_bytes(), 4 + 2 * REWRITTEN_BYTES);
+    }
+
     fn events() -> impl Strategy<Value = Vec<Event>> {
         let header = ("[a-c]", "[x-z]{0,30}");
         let event = (prop::collection::vec(header, 0..3), prop::collection::vec(any::<u8>(), 0..20));
@@ -408,7 +540,45 @@ mod tests {
         assert_eq!(batch.buffers[0].len(), 6);
     }
 
+    #[test]
+    fn events_that_are_little_of_their_buffer_let_it_go() {
+        for (body, kept) in [(1..6, 5), (0..10_000, 20_000)] {
+            let mut batch = Batch::new();
+            let buffer = batch.push_buffer(vec![b'x'; 20_000].into());
+            batch.push_span(buffer, body.start, body.end, NO_HEADERS);
+            let whole = batch.clone();
+            batch.shrink();
+            assert_eq!(batch, whole);
+            assert_eq!(batch.buffers[0].len(), kept);
+        }
+    }
+
     proptest! {
+        #[test]
+        fn filters_keep_the_order_and_what_is_not_touched(events in events(), cut in 0usize..4) {
+            let mut batch: Batch = events.iter().cloned().collect();
+            batch.advance(cut);
+            let even = |body: &[u8]| body.len().is_multiple_of(2);
+            let expected: Batch = events.iter().skip(cut).filter(|event| even(&event.body)).cloned().collect();
+            prop_assert_eq!(&batch.filter(|event| even(event.body())), &expected);
+            batch.retain(|event| even(event.body()));
+            prop_assert_eq!(&batch, &expected);
+            prop_assert_eq!(batch.body_bytes(), batch.body_lengths().sum::<usize>());
+            batch.replace_bodies(|event, out| {
+                out.extend(event.body().iter().rev());
+                event.body().len() > 4
+            });
+            batch.replace_headers(|event| Some(event.headers().clone()));
+            let turned = expected.iter().map(|event| {
+                let mut event = event.to_event();
+                if event.body.len() > 4 {
+                    event.body = event.body.iter().rev().copied().collect();
+                }
+                event
+            });
+            prop_assert_eq!(batch, turned.collect::<Batch>());
+        }
+
         #[test]
         fn split_and_append_keep_every_event_in_order(events in events(), cuts in prop::collection::vec(0usize..8, 0..6)) {
             let whole: Batch = events.iter().cloned().collect();

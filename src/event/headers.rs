@@ -58,6 +58,11 @@ impl Headers {
         self.0.len() != before
     }
 
+    /// Removes the headers whose names `keep` says no to.
+    pub fn retain(&mut self, mut keep: impl FnMut(&str) -> bool) {
+        self.0.retain(|(key, _)| keep(key));
+    }
+
     /// Keys and values in the order in which they were set.
     pub fn iter(&self) -> impl ExactSizeIterator<Item = (&str, &str)> {
         self.0.iter().map(|(k, v)| (k.as_str(), v.as_str()))

@@ -3,14 +3,14 @@
 use std::collections::BTreeSet;
 use std::fs::{self, OpenOptions};
 use std::io::{self, IoSlice};
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, MetadataExt};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use rustix::fs::FlockOperation;
 use rustix::io::Errno;
 
-use super::{File, FileSystem, Lock};
+use super::{File, FileId, FileSystem, Lock};
 
 /// The most pieces that the system takes in one write.
 const MAX_PIECES: usize = 1024;
@@ -38,7 +38,8 @@ impl FileSystem for Disk {
     }
 
     fn create_directory(&self, path: &Path) -> io::Result<()> {
-        if path.is_dir() {
+        // An empty path is the directory that we are in.
+        if path.as_os_str().is_empty() || path.is_dir() {
             return Ok(());
         }
         match path.parent() {
@@ -81,6 +82,10 @@ impl FileSystem for Disk {
         let space = rustix::fs::statvfs(path)?;
         Ok(space.f_bavail.saturating_mul(space.f_frsize))
     }
+
+    fn id(&self, path: &Path) -> io::Result<FileId> {
+        fs::metadata(path).map(|metadata| FileId(metadata.dev(), metadata.ino()))
+    }
 }
 
 impl File for fs::File {
@@ -122,6 +127,10 @@ impl File for fs::File {
 
     fn set_len(&self, len: u64) -> io::Result<()> {
         Self::set_len(self, len)
+    }
+
+    fn id(&self) -> io::Result<FileId> {
+        self.metadata().map(|metadata| FileId(metadata.dev(), metadata.ino()))
     }
 
     fn len(&self) -> io::Result<u64> {

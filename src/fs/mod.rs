@@ -4,6 +4,7 @@
 //! what was not synced, or fails at a chosen call. All calls block; none belongs on a thread of the runtime.
 
 mod disk;
+mod read_only;
 #[cfg(test)]
 pub mod simulated;
 
@@ -12,6 +13,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 pub use disk::Disk;
+pub use read_only::ReadOnly;
 
 /// What durable code needs of a file system.
 pub trait FileSystem: Send + Sync {
@@ -22,7 +24,7 @@ pub trait FileSystem: Send + Sync {
     /// Opens a file that exists to read and write.
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>>;
 
-    /// Gives a file another name, in place of a file that has it.
+    /// Gives a file another name, which may be in another directory, in place of a file that has it.
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()>;
 
     /// Removes a file.
@@ -34,7 +36,7 @@ pub trait FileSystem: Send + Sync {
     /// Makes the names in a directory durable.
     fn sync_directory(&self, path: &Path) -> io::Result<()>;
 
-    /// The names of the files in a directory, in no order.
+    /// The names of the files and directories in a directory, in no order.
     fn list(&self, path: &Path) -> io::Result<Vec<String>>;
 
     /// Locks a file, which is made if need be, against this process and all others until the lock is dropped; `None`
@@ -43,7 +45,14 @@ pub trait FileSystem: Send + Sync {
 
     /// The bytes that can still be written below a directory.
     fn free_space(&self, path: &Path) -> io::Result<u64>;
+
+    /// Which file has a name.
+    fn id(&self, path: &Path) -> io::Result<FileId>;
 }
+
+/// What a file is, whatever its names are: its device and its number there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileId(u64, u64);
 
 /// An open file.
 pub trait File: Send + Sync {
@@ -58,6 +67,9 @@ pub trait File: Send + Sync {
 
     /// Cuts the file, or makes it longer with zeros.
     fn set_len(&self, len: u64) -> io::Result<()>;
+
+    /// Which file it is.
+    fn id(&self) -> io::Result<FileId>;
 
     /// The length in bytes.
     fn len(&self) -> io::Result<u64>;
@@ -95,5 +107,6 @@ pub fn replace(fs: &dyn FileSystem, path: &Path, content: &[u8]) -> io::Result<(
     file.write_at(&[IoSlice::new(content)], 0)?;
     file.sync()?;
     fs.rename(beside, path)?;
-    fs.sync_directory(path.parent().unwrap_or(Path::new(".")))
+    let directory = path.parent().filter(|parent| !parent.as_os_str().is_empty());
+    fs.sync_directory(directory.unwrap_or(Path::new(".")))
 }

@@ -11,7 +11,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::Duration;
 
-use super::{File, FileSystem, Lock};
+use super::{File, FileId, FileSystem, Lock};
 
 const SECTOR: usize = 512;
 
@@ -28,6 +28,7 @@ struct World {
     calls: u64,
     failing: std::ops::Range<u64>,
     slowness: Duration,
+    broken: Option<PathBuf>,
 }
 
 #[derive(Clone, Default)]
@@ -42,6 +43,8 @@ enum Change {
     Link(String, usize),
     Unlink(String),
     Rename(String, String),
+    /// Into another directory, where it is linked first: no crash takes both names away.
+    MoveTo(PathBuf, String, usize),
 }
 
 #[derive(Clone, Default)]
@@ -119,6 +122,9 @@ impl Change {
                     names.insert(to.clone(), inode);
                 }
             }
+            Self::MoveTo(_, name, _) => {
+                names.remove(name);
+            }
         }
     }
 }
@@ -129,6 +135,13 @@ impl World {
         let number = self.calls;
         self.calls += 1;
         if self.failing.contains(&number) { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
+    }
+
+    /// The same for a call that names a path.
+    fn call_at(&mut self, path: &Path) -> io::Result<()> {
+        self.call()?;
+        let broken = self.broken.as_ref().is_some_and(|broken| path.starts_with(broken));
+        if broken { Err(io::Error::from_raw_os_error(5)) } else { Ok(()) }
     }
 
     fn directory(&mut self, path: &Path) -> io::Result<(&mut Directory, String)> {
@@ -163,6 +176,7 @@ impl Default for Simulated {
             calls: 0,
             failing: 0..0,
             slowness: Duration::ZERO,
+            broken: None,
         })))
     }
 }
@@ -185,12 +199,24 @@ impl Simulated {
             (inode.durable, inode.live) = (content.clone(), content);
         }
         let mut directories = world.directories.clone();
-        for directory in directories.values_mut() {
-            for change in directory.unsynced.drain(..) {
-                if random.coin() {
-                    change.apply(&mut directory.durable);
+        let mut moves = Vec::new();
+        for (path, directory) in &mut directories {
+            for change in directory.unsynced.drain(..).filter(|_| random.coin()) {
+                match change {
+                    Change::MoveTo(..) => moves.push((path.clone(), change)),
+                    change => change.apply(&mut directory.durable),
                 }
             }
+        }
+        for (from, change) in moves {
+            if let Change::MoveTo(to, _, inode) = &change
+                && directories[to].durable.values().any(|found| found == inode)
+                && let Some(directory) = directories.get_mut(&from)
+            {
+                change.apply(&mut directory.durable);
+            }
+        }
+        for directory in directories.values_mut() {
             directory.live = directory.durable.clone();
         }
         let capacity = world.capacity;
@@ -203,6 +229,7 @@ impl Simulated {
             calls: 0,
             failing: 0..0,
             slowness: Duration::ZERO,
+            broken: None,
         })))
     }
 
@@ -239,6 +266,16 @@ impl Simulated {
         self.world().slowness = sync;
     }
 
+    /// Removes a directory with all that is in it, behind everybody's back.
+    pub fn remove_directory(&self, path: &Path) {
+        self.world().directories.remove(path);
+    }
+
+    /// Makes all calls fail that name something in a directory, or none.
+    pub fn fail_in(&self, directory: Option<&Path>) {
+        self.world().broken = directory.map(Path::to_owned);
+    }
+
     /// Sets the size of the disk.
     pub fn set_capacity(&self, bytes: u64) {
         self.world().capacity = bytes;
@@ -267,7 +304,7 @@ impl Simulated {
 impl FileSystem for Simulated {
     fn create(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let mut world = self.world();
-        world.call()?;
+        world.call_at(path)?;
         world.inodes.push(Inode::default());
         let inode = world.inodes.len() - 1;
         world.change(path, |name| Change::Link(name, inode))?;
@@ -276,7 +313,7 @@ impl FileSystem for Simulated {
 
     fn open(&self, path: &Path) -> io::Result<Arc<dyn File>> {
         let mut world = self.world();
-        world.call()?;
+        world.call_at(path)?;
         let (directory, name) = world.directory(path)?;
         let inode = *directory.live.get(&name).ok_or(io::ErrorKind::NotFound)?;
         Ok(Arc::new(Open { fs: self.clone(), inode }))
@@ -284,27 +321,34 @@ impl FileSystem for Simulated {
 
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
         let mut world = self.world();
-        world.call()?;
-        let to = to.file_name().and_then(|name| name.to_str()).expect("a file's name").to_owned();
-        world.change(from, |from| Change::Rename(from, to))
+        world.call_at(from)?;
+        if from.parent() == to.parent() {
+            let to = to.file_name().and_then(|name| name.to_str()).expect("a file's name").to_owned();
+            return world.change(from, |from| Change::Rename(from, to));
+        }
+        let (directory, name) = world.directory(from)?;
+        let inode = *directory.live.get(&name).ok_or(io::ErrorKind::NotFound)?;
+        world.change(to, |name| Change::Link(name, inode))?;
+        let target = to.parent().expect("a file in a directory").to_owned();
+        world.change(from, |name| Change::MoveTo(target, name, inode))
     }
 
     fn remove(&self, path: &Path) -> io::Result<()> {
         let mut world = self.world();
-        world.call()?;
+        world.call_at(path)?;
         world.change(path, Change::Unlink)
     }
 
     fn create_directory(&self, path: &Path) -> io::Result<()> {
         let mut world = self.world();
-        world.call()?;
+        world.call_at(path)?;
         world.directories.entry(path.to_owned()).or_default();
         Ok(())
     }
 
     fn sync_directory(&self, path: &Path) -> io::Result<()> {
         let mut world = self.world();
-        world.call()?;
+        world.call_at(path)?;
         let directory = world.directories.get_mut(path).ok_or(io::ErrorKind::NotFound)?;
         directory.durable = directory.live.clone();
         directory.unsynced.clear();
@@ -313,24 +357,34 @@ impl FileSystem for Simulated {
 
     fn list(&self, path: &Path) -> io::Result<Vec<String>> {
         let mut world = self.world();
-        world.call()?;
+        world.call_at(path)?;
         let directory = world.directories.get(path).ok_or(io::ErrorKind::NotFound)?;
-        Ok(directory.live.keys().cloned().collect())
+        let below = world.directories.keys().filter(|below| below.parent() == Some(path));
+        let below = below.filter_map(|below| below.file_name()?.to_str());
+        Ok(directory.live.keys().map(String::as_str).chain(below).map(str::to_owned).collect())
     }
 
     fn lock(&self, path: &Path) -> io::Result<Option<Lock>> {
         let mut world = self.world();
-        world.call()?;
+        world.call_at(path)?;
         if !world.locks.insert(path.to_owned()) {
             return Ok(None);
         }
         Ok(Some(Lock { _held: Box::new(Held { fs: self.clone(), path: path.to_owned() }) }))
     }
 
-    fn free_space(&self, _path: &Path) -> io::Result<u64> {
+    fn free_space(&self, path: &Path) -> io::Result<u64> {
         let mut world = self.world();
-        world.call()?;
+        world.call_at(path)?;
+        world.directories.get(path).ok_or(io::ErrorKind::NotFound)?;
         Ok(world.capacity.saturating_sub(world.used()))
+    }
+
+    fn id(&self, path: &Path) -> io::Result<FileId> {
+        let mut world = self.world();
+        world.call_at(path)?;
+        let (directory, name) = world.directory(path)?;
+        Ok(FileId(0, *directory.live.get(&name).ok_or(io::ErrorKind::NotFound)? as u64))
     }
 }
 
@@ -405,6 +459,11 @@ impl File for Open {
         edit.apply(&mut inode.live);
         inode.unsynced.push(edit);
         Ok(())
+    }
+
+    fn id(&self) -> io::Result<FileId> {
+        self.fs.world().call()?;
+        Ok(FileId(0, self.inode as u64))
     }
 
     fn len(&self) -> io::Result<u64> {

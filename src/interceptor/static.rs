@@ -4,7 +4,7 @@
 
 use smol_str::SmolStr;
 
-use super::{Interceptor, InterceptorBuilder};
+use super::{Edit, Interceptor, InterceptorBuilder};
 use crate::config::{ComponentType, Props};
 use crate::event::Batch;
 
@@ -12,7 +12,7 @@ use crate::event::Batch;
 pub const TYPE: ComponentType<InterceptorBuilder> = ComponentType {
     aliases: &["static"],
     class: "org.apache.flume.interceptor.StaticInterceptor$Builder",
-    build: |props, prefix| Some(Box::new(Static::from_props(props, prefix))),
+    build: |props, prefix| Some(Interceptor::Edits(Box::new(Static::from_props(props, prefix)))),
 };
 
 struct Static {
@@ -31,8 +31,8 @@ impl Static {
     }
 }
 
-impl Interceptor for Static {
-    fn intercept(&self, batch: &mut Batch) {
+impl Edit for Static {
+    fn edit(&self, batch: &mut Batch) {
         batch.set_header(&self.key, &self.value, self.preserve_existing);
     }
 }
@@ -46,9 +46,9 @@ mod tests {
     fn keeps_what_is_there_unless_told_otherwise() {
         let mut batch = Batch::from_iter([Event::new("a"), Event::new("b").with("k", "old")]);
         let fixed = |preserve_existing| Static { key: "k".into(), value: "new".into(), preserve_existing };
-        fixed(true).intercept(&mut batch);
+        fixed(true).edit(&mut batch);
         assert_eq!(batch.iter().map(|e| e.headers().get("k")).collect::<Vec<_>>(), [Some("new"), Some("old")]);
-        fixed(false).intercept(&mut batch);
+        fixed(false).edit(&mut batch);
         assert!(batch.iter().all(|e| e.headers().get("k") == Some("new")));
     }
 }

@@ -6,7 +6,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use smol_str::{SmolStr, ToSmolStr as _};
 
-use super::{Interceptor, InterceptorBuilder};
+use super::{Edit, Interceptor, InterceptorBuilder};
 use crate::config::{ComponentType, Props};
 use crate::event::Batch;
 
@@ -14,7 +14,7 @@ use crate::event::Batch;
 pub const TYPE: ComponentType<InterceptorBuilder> = ComponentType {
     aliases: &["timestamp"],
     class: "org.apache.flume.interceptor.TimestampInterceptor$Builder",
-    build: |props, prefix| Some(Box::new(Timestamp::from_props(props, prefix))),
+    build: |props, prefix| Some(Interceptor::Edits(Box::new(Timestamp::from_props(props, prefix)))),
 };
 
 struct Timestamp {
@@ -31,8 +31,8 @@ impl Timestamp {
     }
 }
 
-impl Interceptor for Timestamp {
-    fn intercept(&self, batch: &mut Batch) {
+impl Edit for Timestamp {
+    fn edit(&self, batch: &mut Batch) {
         let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
         batch.set_header(&self.header, &now.to_smolstr(), self.preserve_existing);
     }
@@ -47,7 +47,7 @@ mod tests {
     fn sets_the_present_time() {
         let timestamp = Timestamp { header: "timestamp".into(), preserve_existing: true };
         let mut batch = Batch::from_iter([Event::new("a"), Event::new("b").with("timestamp", "1")]);
-        timestamp.intercept(&mut batch);
+        timestamp.edit(&mut batch);
         let time: i64 = batch.get(0).headers().get("timestamp").expect("a header").parse().expect("a number");
         assert!(time > 1_700_000_000_000);
         assert_eq!(batch.get(1).headers().get("timestamp"), Some("1"));

@@ -1,6 +1,7 @@
 //! The log, as users of Flume know it: `-Dflume.root.logger=LEVEL,APPENDER`, the console's and the file's line
 //! layouts, and JSON lines for machines.
 
+mod excerpt;
 mod layout;
 mod limit;
 
@@ -17,6 +18,7 @@ use tracing_subscriber::filter::LevelFilter;
 use tracing_subscriber::fmt::MakeWriter;
 use tracing_subscriber::layer::SubscriberExt as _;
 
+pub use self::excerpt::Excerpt;
 pub use self::limit::{Limited, Suppressed};
 
 use self::layout::{Layout, Line};

@@ -160,7 +160,7 @@ group! {
     SourceCounters, "SOURCE", "source", {
         /// Events that came to an end: accepted or refused.
         event_received: "EventReceivedCount", "src.events.received";
-        /// Events committed to every required channel.
+        /// Events committed to every required channel, or dropped on the way there.
         event_accepted: "EventAcceptedCount", "src.events.accepted";
         /// Single-event requests that came in.
         append_received: "AppendReceivedCount", "src.append.received";
@@ -180,6 +180,8 @@ group! {
         generic_processing_fail: "GenericProcessingFail", "src.generic.processing.fail";
         /// Events refused for whatever reason; Flume has no such counter.
         event_refused: "EventRefusedCount", "src.events.refused";
+        /// Accepted events that an interceptor or the selector let go nowhere; Flume has no such counter.
+        event_dropped: "EventDroppedCount", "src.events.dropped";
     }
 }
 

@@ -2,7 +2,7 @@
 //!
 //! Every component has a group of counters with Flume's names. All changes that belong to one movement of events
 //! are made in one [`Ledger`] entry, and a scrape reads between entries, so that at every scrape what the sources
-//! accepted is what the sinks delivered plus what the channels hold.
+//! accepted is what they dropped, the sinks delivered and the channels hold.
 
 mod counters;
 mod http;

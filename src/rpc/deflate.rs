@@ -81,15 +81,13 @@ impl<S: AsyncRead + Unpin> AsyncRead for Deflated<S> {
             }
             if !this.starved {
                 let (before_in, before_out) = (this.inflate.total_in(), this.inflate.total_out());
-                let status = this
-                    .inflate
-                    .decompress(&this.received, buf.initialize_unfilled(), FlushDecompress::None)
-                    .map_err(|error| {
-                        let text = format!(
-                            "the compressed stream is broken: {error}; is compression-type the same at both ends?"
-                        );
-                        io::Error::new(io::ErrorKind::InvalidData, text)
-                    })?;
+                // What is given to the inflater is zeroed first, so that more of it would cost more than it brings.
+                let room = buf.initialize_unfilled_to(buf.remaining().min(PIECE_BYTES));
+                let status = this.inflate.decompress(&this.received, room, FlushDecompress::None).map_err(|error| {
+                    let text =
+                        format!("the compressed stream is broken: {error}; is compression-type the same at both ends?");
+                    io::Error::new(io::ErrorKind::InvalidData, text)
+                })?;
                 this.received.advance((this.inflate.total_in() - before_in) as usize);
                 this.ended = status == Status::StreamEnd;
                 let inflated = (this.inflate.total_out() - before_out) as usize;

@@ -7,8 +7,8 @@
 //! first host, `default_failover` the next one when one fails, `default_loadbalance` each in turn), `host-selector`
 //! (`round_robin`, `random`), `backoff` and `maxBackoff` (30000 ms: how long a host that fails is left alone), `max-attempts`,
 //! `batch-size` (100), `connect-timeout` and `request-timeout` (20000 ms), the keys of [TLS](crate::tls), and for Avro
-//! `compression-type` and `compression-level` (6); `maxIoWorkers` has no effect, as in Flume since 1.10. Not Flume's:
-//! `compression-outside-tls` (true; false is what Flume up to 1.9 understands when both are on), and `max-in-flight` (1):
+//! `compression-type` and `compression-level` (6); `maxIoWorkers` has no effect, as in Flume since 1.10. Not Flume's, and
+//! for Avro: `compression-outside-tls` (true; false is what Flume up to 1.9 understands when both are on), and `max-in-flight` (1):
 //! so many requests are sent before the first of them is answered, which pays over long distances. A failure repeats all
 //! of them, and the avro source of Flume since 1.10 may store them in another order.
 
@@ -23,6 +23,7 @@ use tracing::{debug, warn};
 use super::transport::{DEFAULT_LEVEL, Endpoint, Stream};
 use crate::config::Props;
 use crate::event::Batch;
+use crate::logging::Excerpt;
 use crate::metrics::SinkCounters;
 use crate::net::LAST_ANSWERS;
 use crate::tls;
@@ -121,7 +122,7 @@ impl ClientConfig {
             max_backoff: backoff.then(|| Duration::from_millis(max_backoff as u64)),
             request_timeout,
             batch_size: batch_size as usize,
-            in_flight: props.positive("max-in-flight", 1, "requests"),
+            in_flight: 1,
         }
     }
 
@@ -130,9 +131,10 @@ impl ClientConfig {
         self.batch_size.saturating_mul(self.in_flight)
     }
 
-    /// Reads the keys of compression.
+    /// Reads the keys that only Avro has: those of compression, and how many requests may be on their way.
     #[must_use]
-    pub fn compressed(mut self, props: &Props<'_>) -> Self {
+    pub fn for_avro(mut self, props: &Props<'_>) -> Self {
+        self.in_flight = props.positive("max-in-flight", 1, "requests");
         let level = "a level from 0 (not compressed) to 9 (best)";
         let level = props.lenient("compression-level", DEFAULT_LEVEL as i32, |n| (0..=9).contains(n), level, "");
         let level = deflate(props).then_some(level as u32);
@@ -193,12 +195,15 @@ fn hosts(props: &Props<'_>, first: Option<(String, u16)>) -> Vec<(String, u16)> 
             None => props.error(&format!("hosts.{name}"), "host:port", "Invalid Hosts"),
         }
     }
+    if names.trim().is_empty() {
+        props.error("hosts", "the names of hosts, separated by blanks", "Hosts must be configured");
+    }
     hosts
 }
 
 /// Why a batch was not delivered: what the last of the hosts that were tried had to say.
 #[derive(Debug, Error)]
-#[error("{client} {{ host: {host}, port: {port} }}: {what}: {source}")]
+#[error("{client} {{ host: {host}, port: {port} }}: {what}: {}", Excerpt(.source))]
 pub struct SendError {
     client: &'static str,
     host: String,
@@ -241,7 +246,7 @@ impl EventClient {
             return Ok(());
         }
         let first = self.current;
-        self.verify_connection(first).await.map(drop).map_err(|error| self.error(first, "RPC connection error", error))
+        self.verify_connection(first).await.map_err(|error| self.error(first, "RPC connection error", error))
     }
 
     /// Delivers a batch to one of the hosts.
@@ -253,25 +258,36 @@ impl EventClient {
             cut = self.cut(batch.clone());
             &cut
         };
-        let mut outcome = Ok(());
-        for host in self.candidates() {
-            outcome =
-                self.send_to(host, requests).await.map_err(|error| self.error(host, "Failed to send batch", error));
-            match &outcome {
-                Ok(()) => {
-                    self.hosts[host].failures = 0;
-                    break;
-                }
-                Err(error) => {
-                    self.disconnect(host).await;
-                    self.rest(host);
-                    if self.hosts.len() > 1 {
-                        warn!("{error}");
+        let mut attempts = 0;
+        let mut candidates = self.candidates().into_iter();
+        // The configuration has at least one host.
+        let mut host = candidates.next().unwrap_or_default();
+        loop {
+            let (sent, failure) = match self.verify_connection(host).await {
+                Err(error) => (false, error),
+                Ok(()) => match self.send_to(host, requests).await {
+                    Err(error) => (true, error),
+                    Ok(()) => {
+                        self.hosts[host].failures = 0;
+                        return Ok(());
                     }
-                }
+                },
+            };
+            let error = self.error(host, "Failed to send batch", failure);
+            self.disconnect(host).await;
+            self.rest(host);
+            if self.config.order == Order::Failover {
+                self.current = (host + 1) % self.hosts.len();
             }
+            if self.hosts.len() > 1 {
+                warn!("{error}");
+            }
+            attempts += usize::from(sent);
+            host = match candidates.next() {
+                Some(next) if attempts < self.config.attempts || self.config.order != Order::Failover => next,
+                _ => return Err(error),
+            };
         }
-        outcome
     }
 
     /// The hosts to try, in their order.
@@ -280,9 +296,8 @@ impl EventClient {
         let from = |start: usize| (0..count).map(move |step| (start + step) % count);
         let mut candidates: Vec<usize> = match self.config.order {
             Order::First => return vec![0],
-            Order::Failover => {
-                return (0..self.config.attempts).map(|step| (self.current + step) % count).collect();
-            }
+            // Hosts that cannot be reached take no attempt, as the batch has not been sent to them.
+            Order::Failover => return from(self.current).cycle().take(count + self.config.attempts - 1).collect(),
             Order::RoundRobin => from(self.current).collect(),
             Order::Random => {
                 // Without a random number it is the next one's turn.
@@ -312,7 +327,7 @@ impl EventClient {
     async fn send_to(&mut self, host: usize, requests: &[Batch]) -> Result<(), Cause> {
         let limit = self.config.request_timeout;
         let in_flight = self.config.in_flight;
-        let connection = self.verify_connection(host).await?;
+        let Some(connection) = &mut self.hosts[host].connection else { return Err("there is no connection".into()) };
         for requests in requests.chunks(in_flight) {
             let answered = timeout(limit, connection.append(requests)).await;
             answered.map_err(|_| format!("RPC request timed out after {} ms", limit.as_millis()))??;
@@ -324,22 +339,19 @@ impl EventClient {
     }
 
     /// Makes sure that there is a connection to a host.
-    async fn verify_connection(&mut self, number: usize) -> Result<&mut Box<dyn EventConnection>, Cause> {
+    async fn verify_connection(&mut self, number: usize) -> Result<(), Cause> {
         let host = &mut self.hosts[number];
         if host.connection.as_mut().is_some_and(|connection| !connection.is_usable()) {
             debug!("{}:{} has closed the connection", host.endpoint.host, host.endpoint.port);
             self.disconnect(number).await;
         }
         let host = &mut self.hosts[number];
-        let connection = match host.connection.take() {
-            Some(connection) => connection,
-            None => {
-                let stream = host.endpoint.connect().await.inspect_err(|_| self.counters.connection_failed.add(1))?;
-                self.counters.connection_created.add(1);
-                self.protocol.open(stream)
-            }
-        };
-        Ok(host.connection.insert(connection))
+        if host.connection.is_none() {
+            let stream = host.endpoint.connect().await.inspect_err(|_| self.counters.connection_failed.add(1))?;
+            self.counters.connection_created.add(1);
+            host.connection = Some(self.protocol.open(stream));
+        }
+        Ok(())
     }
 
     async fn disconnect(&mut self, host: usize) {

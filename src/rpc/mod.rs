@@ -5,6 +5,8 @@
 pub mod avro;
 pub mod deflate;
 pub mod event_client;
+pub mod memory;
+pub mod server;
 pub mod spark;
 pub mod thrift;
 pub mod transport;

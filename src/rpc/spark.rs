@@ -10,7 +10,7 @@ use thiserror::Error;
 
 use super::avro::client::{CallError, Requestor};
 use super::avro::datum::{DatumError, Reader, put_bytes, put_long};
-use super::avro::events::{EventReader, put_array};
+use super::avro::events::{EventReader, MAX_EVENTS, put_array};
 use super::avro::protocol::SPARK_FLUME;
 use super::transport::Endpoint;
 use crate::event::Batch;
@@ -37,7 +37,7 @@ impl EventBatch {
         let mut reader = Reader::new(message);
         let error = reader.string()?.into_owned();
         let sequence = reader.string()?.into_owned();
-        let mut events = EventReader::new(message);
+        let mut events = EventReader::new(message, MAX_EVENTS);
         events.read_array(&mut reader)?;
         reader.finish()?;
         Ok(Self { error, sequence, events: events.finish() })

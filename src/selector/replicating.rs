@@ -46,7 +46,7 @@ impl Selector for Replicating {
             required.extend(others.iter().map(|channel| (*channel, batch.clone())));
             required.push((*last, batch));
         }
-        Routes { required, optional }
+        Routes { required, optional, unrouted: 0 }
     }
 
     fn requires(&self, channel: usize) -> bool {

@@ -66,6 +66,11 @@ fn codec(name: &str) -> Option<Codec> {
     })
 }
 
+/// A container as the serializer writes it without any keys.
+pub fn container() -> Box<dyn EventSerializer> {
+    AvroEvent { sync_interval: SYNC_INTERVAL_BYTES as usize, codec: Codec::Null, names_codec: false }.build()
+}
+
 impl SerializerConfig for AvroEvent {
     fn build(&self) -> Box<dyn EventSerializer> {
         Box::new(Container { config: *self, marker: [0; 16] })

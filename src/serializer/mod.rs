@@ -5,6 +5,8 @@ mod text;
 
 use std::io;
 
+pub use avro_event::container as avro_container;
+
 use crate::config::{ComponentType, Props, resolve_type};
 use crate::event::Batch;
 

@@ -17,6 +17,6 @@ pub const TYPE: ComponentType<SinkBuilder> = ComponentType {
 };
 
 fn config(props: &mut Props<'_>) -> Option<impl SinkConfig + use<>> {
-    let rpc = RpcConfig::from_props(props, Avro).compressed(props);
+    let rpc = RpcConfig::from_props(props, Avro).for_avro(props);
     props.finish(rpc)
 }

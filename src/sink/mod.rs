@@ -5,10 +5,12 @@
 
 mod avro;
 pub mod file_roll;
+mod http;
 mod kafka;
 mod logger;
 mod null;
 mod outlet;
+pub mod processor;
 mod rpc;
 mod spark;
 mod thrift;
@@ -30,7 +32,7 @@ use crate::metrics::SinkCounters;
 
 /// All sink types that the agent has.
 pub const TYPES: &[ComponentType<SinkBuilder>] =
-    &[logger::TYPE, null::TYPE, file_roll::TYPE, avro::TYPE, thrift::TYPE, spark::TYPE, kafka::TYPE];
+    &[logger::TYPE, null::TYPE, file_roll::TYPE, avro::TYPE, thrift::TYPE, http::TYPE, spark::TYPE, kafka::TYPE];
 
 /// Reads a sink's configuration; `None` when it has errors, which the properties have noted.
 pub type SinkBuilder = fn(&mut Props<'_>) -> Option<Box<dyn SinkConfig>>;
@@ -42,6 +44,10 @@ pub trait SinkConfig: Send + Sync {
     /// Whether the sink waits for a disk or the like. Such a sink gets a thread of its own, so that it holds up nobody
     /// else; it must hear the stop between batches, as it cannot be cut off within one.
     fn blocks(&self) -> bool {
+        false
+    }
+    /// Whether its events are fetched by somebody else, so that it cannot be one of a group.
+    fn is_pulled(&self) -> bool {
         false
     }
     /// Makes the sink. Called again when the sink has failed and is to start anew.
@@ -84,9 +90,9 @@ pub trait Sink: Send {
         Ok(())
     }
 
-    /// Those events of the batch just delivered that can never be delivered. Each is told only once.
-    fn refused(&mut self) -> Vec<Refused> {
-        Vec::new()
+    /// How the batch just delivered is to be taken. Asked once for each.
+    fn delivered(&mut self) -> Delivered {
+        Delivered::default()
     }
 
     /// When [`tick`](Self::tick) is due even without events, for sinks that do something by the clock.
@@ -112,6 +118,23 @@ pub struct Refused {
     pub why: String,
 }
 
+/// How a delivered batch is to be taken, where the other side has a say in it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Delivered {
+    /// Whether the next batch waits for a while.
+    pub pause: bool,
+    /// Whether its events count as delivered.
+    pub count: bool,
+    /// Those of its events that can never be delivered.
+    pub refused: Vec<Refused>,
+}
+
+impl Default for Delivered {
+    fn default() -> Self {
+        Self { pause: false, count: true, refused: Vec::new() }
+    }
+}
+
 /// A sink that hands out events when somebody asks for them.
 #[async_trait]
 pub trait PullSink: Send {
@@ -129,16 +152,28 @@ pub struct SinkError {
     what: String,
     #[source]
     source: Option<std::io::Error>,
+    pause: Option<bool>,
 }
 
 impl SinkError {
     /// An error with its cause.
     pub fn io(what: impl Into<String>, source: std::io::Error) -> Self {
-        Self { what: what.into(), source: Some(source) }
+        Self { what: what.into(), source: Some(source), pause: None }
     }
 
     /// An error without a deeper cause.
     pub fn new(what: impl Into<String>) -> Self {
-        Self { what: what.into(), source: None }
+        Self { what: what.into(), source: None, pause: None }
+    }
+
+    /// No failure of the sink: it has told that the batch goes back to the channel, and whether it waits there for a
+    /// while.
+    pub fn rolled_back(what: impl Into<String>, pause: bool) -> Self {
+        Self { what: what.into(), source: None, pause: Some(pause) }
+    }
+
+    /// Whether a batch that [was rolled back](Self::rolled_back) waits; `None` for a failure.
+    pub fn pause(&self) -> Option<bool> {
+        self.pause
     }
 }

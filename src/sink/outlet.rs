@@ -5,7 +5,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use tracing::{error, warn};
 
-use super::Refused;
+use super::{Delivered, Refused};
 use crate::channel::{Channel, ChannelError, Patience, Put, Take};
 use crate::event::Batch;
 use crate::logging::Limited;
@@ -41,6 +41,11 @@ impl Outlet {
         Self { dead_letters, ..self }
     }
 
+    /// Whether both lead to the same channel.
+    pub fn shares_channel(&self, other: &Self) -> bool {
+        Arc::ptr_eq(&self.channel, &other.channel)
+    }
+
     /// What the sink counts.
     pub fn counters(&self) -> &Arc<SinkCounters> {
         &self.counters
@@ -61,27 +66,31 @@ impl Outlet {
         taken
     }
 
-    /// Removes events for good, as they have been delivered. `asked` is how many would have been taken.
+    /// Removes events for good, as they have been delivered. `asked` is how many would have been taken, of which no more
+    /// than a transaction of the channel holds.
     pub async fn commit(&self, take: Take, asked: usize) -> Result<(), ChannelError> {
-        self.commit_but(take, asked, &[]).await
+        self.commit_as(take, asked, &Delivered::default()).await
     }
 
-    /// The same where some events were refused, for which this finds a place.
-    pub async fn commit_but(&self, mut take: Take, asked: usize, refused: &[Refused]) -> Result<(), ChannelError> {
-        let letters = self.post(take.batch(), refused).await;
+    /// The same where the sink has more to say; this finds a place for what it refused.
+    pub async fn commit_as(&self, mut take: Take, asked: usize, how: &Delivered) -> Result<(), ChannelError> {
+        let letters = self.post(take.batch(), &how.refused).await;
         take.prepare().await.inspect_err(|_| self.counters.channel_read_fail.add(1))?;
-        let events = take.batch().len();
+        let (events, refused) = (take.batch().len(), how.refused.len());
         let _entry = self.ledger.entry();
-        take.commit();
-        self.counters.drain_success.add((events - refused.len()) as u64);
+        // First, so that they are never in neither channel.
         match letters {
             Some((put, letters)) => {
                 self.counters.dead_letters.add(letters.len() as u64);
                 put.commit(letters);
             }
-            None => self.counters.event_refused.add(refused.len() as u64),
+            None => self.counters.event_refused.add(refused as u64),
         }
-        match events == asked {
+        take.commit();
+        if how.count {
+            self.counters.drain_success.add((events - refused) as u64);
+        }
+        match events >= asked.min(self.channel.transaction_capacity()) {
             true => self.counters.batch_complete.add(1),
             false => self.counters.batch_underflow.add(1),
         }
@@ -147,7 +156,7 @@ mod tests {
     use crate::metrics::Metrics;
 
     fn channel(name: &str) -> Arc<dyn Channel> {
-        MemoryChannel::new(name, MemoryConfig::default(), &Metrics::default())
+        Arc::new(MemoryChannel::new(name, MemoryConfig::default(), &Metrics::default()))
     }
 
     async fn filled(bodies: &[&'static str]) -> Arc<dyn Channel> {
@@ -157,8 +166,9 @@ mod tests {
         channel
     }
 
-    fn refused() -> [Refused; 1] {
-        [Refused { index: 1, why: "too large".to_owned() }]
+    fn refused() -> Delivered {
+        let refused = vec![Refused { index: 1, why: "too large".to_owned() }];
+        Delivered { refused, ..Delivered::default() }
     }
 
     #[tokio::test]
@@ -168,7 +178,7 @@ mod tests {
         let outlet = Outlet::new(Arc::clone(&source), Arc::clone(&counters), Arc::default());
         let outlet = outlet.with_dead_letters(Some(Arc::clone(&dead)));
         let take = outlet.take(10).await.expect("events");
-        outlet.commit_but(take, 10, &refused()).await.expect("a commit");
+        outlet.commit_as(take, 10, &refused()).await.expect("a commit");
         assert_eq!(
             [counters.drain_success.get(), counters.dead_letters.get(), counters.event_refused.get()],
             [2, 1, 0]
@@ -189,8 +199,23 @@ mod tests {
         let counters = Arc::new(SinkCounters::new("k1"));
         let outlet = Outlet::new(Arc::clone(&source), Arc::clone(&counters), Arc::default());
         let take = outlet.take(10).await.expect("events");
-        outlet.commit_but(take, 10, &refused()).await.expect("a commit");
+        outlet.commit_as(take, 10, &refused()).await.expect("a commit");
         assert_eq!([counters.drain_success.get(), counters.event_refused.get()], [2, 1]);
         assert_eq!(source.counters().size.get(), 0);
+    }
+
+    #[tokio::test]
+    async fn a_batch_is_complete_when_a_transaction_holds_no_more() {
+        let config = MemoryConfig { transaction_capacity: 2, ..MemoryConfig::default() };
+        let channel = Arc::new(MemoryChannel::new("c1", config, &Metrics::default()));
+        let outlet = Outlet::new(Arc::clone(&channel) as _, Arc::new(SinkCounters::new("k1")), Arc::default());
+        for (events, expected) in [(2, [1, 0]), (1, [1, 1])] {
+            let batch: Batch = (0..events).map(|n| Event::new(n.to_string())).collect();
+            channel.try_reserve(&batch).expect("room").commit(batch);
+            let take = outlet.take(10).await.expect("events");
+            outlet.commit(take, 10).await.expect("a memory channel forgets");
+            let counters = outlet.counters();
+            assert_eq!([counters.batch_complete.get(), counters.batch_underflow.get()], expected);
+        }
     }
 }

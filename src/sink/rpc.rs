@@ -46,10 +46,10 @@ impl RpcConfig {
         }
     }
 
-    /// Reads the keys of compression, for protocols that have it.
+    /// Reads the keys that only Avro has.
     #[must_use]
-    pub fn compressed(self, props: &Props<'_>) -> Self {
-        Self { client: self.client.compressed(props), ..self }
+    pub fn for_avro(self, props: &Props<'_>) -> Self {
+        Self { client: self.client.for_avro(props), ..self }
     }
 }
 

@@ -27,12 +27,13 @@ use super::{BuiltSink, Outlet, PullSink, SinkBuilder, SinkConfig, SinkError};
 use crate::channel::Take;
 use crate::config::{ComponentType, Props};
 use crate::event::Batch;
-use crate::logging::Limited;
+use crate::logging::{Excerpt, Limited};
 use crate::metrics::SinkCounters;
 use crate::net;
-use crate::rpc::avro::protocol::{Registry, SPARK_FLUME};
+use crate::rpc::avro::protocol::SPARK_FLUME;
 use crate::rpc::avro::responder::{Call, java_error};
-use crate::rpc::avro::server::{self, Limits, Service};
+use crate::rpc::avro::server::{Server, Service};
+use crate::rpc::server::Limits;
 use crate::rpc::spark::EventBatch;
 
 /// How the type is registered.
@@ -43,7 +44,7 @@ pub const TYPE: ComponentType<SinkBuilder> = ComponentType {
 };
 
 /// Requests are small.
-const LIMITS: Limits = Limits { pack_bytes: 1 << 20, silence: Duration::from_secs(60) };
+const LIMITS: Limits = Limits { request_bytes: 1 << 20, timeout: Duration::from_secs(60) };
 /// An ack has no result: the datum of null.
 const NULL: &[u8] = &[];
 /// The error that Spark's sink gives for a request of no events.
@@ -78,6 +79,10 @@ impl SparkConfig {
 impl SinkConfig for Arc<SparkConfig> {
     fn batch_size(&self) -> Option<usize> {
         None
+    }
+
+    fn is_pulled(&self) -> bool {
+        true
     }
 
     fn build(&self, name: &str, _counters: Arc<SinkCounters>) -> BuiltSink {
@@ -124,12 +129,12 @@ impl PullSink for SparkSink {
             complaints: Limited::default(),
             stop: stop.clone(),
         });
-        let registry = Arc::new(Registry::new(&SPARK_FLUME));
+        let server = Arc::new(Server::new(&SPARK_FLUME, LIMITS));
         let label = format!("Spark sink {}", self.name);
         net::serve(listener, &label, self.config.max_connections, stop, |socket, peer| {
             let client = Client { peer, counter: Arc::clone(&counter), batches: Vec::new() };
-            let registry = Arc::clone(&registry);
-            async move { client.serve(socket, registry).await }
+            let server = Arc::clone(&server);
+            async move { client.serve(socket, &server).await }
         })
         .await;
         info!("Stopping Spark Sink: {}", self.name);
@@ -194,7 +199,8 @@ impl Counter {
 
     /// Removes the events of a batch from the channel. A number that is not, or no longer, known has no effect.
     async fn ack(&self, sequence: &str) {
-        let Some(Outstanding { take, asked, .. }) = self.outstanding().remove(sequence) else {
+        let removed = self.outstanding().remove(sequence);
+        let Some(Outstanding { take, asked, .. }) = removed else {
             self.complain(&format_args!("an ack for batch {sequence}, which is not, or no longer, waiting for one"));
             return;
         };
@@ -205,8 +211,12 @@ impl Counter {
 
     /// Puts the events of a batch back.
     fn give_up(&self, sequence: &str, why: &str) {
-        if let Some(batch) = self.outstanding().remove(sequence) {
-            self.outlet.counters().event_write_fail.add(1);
+        // What follows must not hold the lock.
+        let removed = self.outstanding().remove(sequence);
+        if let Some(batch) = removed {
+            if !self.stop.is_cancelled() {
+                self.outlet.counters().event_write_fail.add(1);
+            }
             self.complain(&format_args!(
                 "the {} events of batch {sequence} go back to the channel: {why}",
                 batch.take.batch().len()
@@ -216,7 +226,7 @@ impl Counter {
 
     fn complain(&self, what: &dyn Display) {
         if let Some(others) = self.complaints.permit() {
-            warn!("Spark sink {}: {what}{others}", self.sink);
+            warn!("Spark sink {}: {}{others}", self.sink, Excerpt(what));
         }
     }
 }
@@ -232,22 +242,23 @@ struct Client {
 impl Drop for Client {
     fn drop(&mut self) {
         // The first batch goes back last, to the front of the channel.
+        let why = match self.counter.stop.is_cancelled() {
+            true => "the sink stops".to_owned(),
+            false => format!("{} is gone", self.peer),
+        };
         for sequence in self.batches.iter().rev() {
-            self.counter.give_up(sequence, &format!("{} is gone", self.peer));
+            self.counter.give_up(sequence, &why);
         }
         self.counter.outlet.counters().connection_closed.add(1);
     }
 }
 
 impl Client {
-    async fn serve(mut self, mut socket: TcpStream, registry: Arc<Registry>) {
+    async fn serve(mut self, mut socket: TcpStream, server: &Server) {
         let counter = Arc::clone(&self.counter);
         counter.outlet.counters().connection_created.add(1);
         socket.set_nodelay(true).ok();
-        if let Err(error) = server::serve(&mut socket, &mut self, registry, &LIMITS, &counter.stop).await {
-            counter.outlet.counters().connection_failed.add(1);
-            counter.complain(&format_args!("the connection from {} is closed: {error}", self.peer));
-        }
+        server.serve(&mut socket, &mut self, &counter.stop).await;
     }
 
     async fn event_batch(&mut self, wanted: i64) -> Vec<u8> {
@@ -293,5 +304,10 @@ impl Service for Client {
 
     fn complain(&self, what: &dyn Display) {
         self.counter.complain(&format_args!("{} sent a request that cannot be executed: {what}", self.peer));
+    }
+
+    fn lost(&self, why: &dyn Display) {
+        self.counter.outlet.counters().connection_failed.add(1);
+        self.counter.complain(&format_args!("the connection from {} is closed: {why}", self.peer));
     }
 }

@@ -25,7 +25,11 @@ fn config(props: &mut Props<'_>) -> Option<impl SinkConfig + use<>> {
         "binary or compact",
         "'binary' or 'compact' are the only valid Thrift protocol types to choose from. Defaulting to 'compact'.",
     );
-    let rpc = RpcConfig::from_props(props, Protocol::named(&protocol).unwrap_or(Protocol::Compact));
+    let spoken = Protocol::named(&protocol).unwrap_or(Protocol::Compact);
+    if spoken == Protocol::Binary && protocol != spoken.to_string() {
+        props.warning("protocol", "is binary; Flume knows it in small letters alone, and takes this for compact");
+    }
+    let rpc = RpcConfig::from_props(props, spoken);
     props.or("maxConnections", 1i32);
     if props.or("kerberos", false) {
         props.error("kerberos", "false, as Kerberos is not in this version", "");

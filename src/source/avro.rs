@@ -6,8 +6,8 @@
 //!
 //! Keys: `bind`, `port`, `threads` (without effect, as in Flume since 1.10), `compression-type` (none, deflate),
 //! `ipFilter`, `ipFilterRules`, the keys of [TLS](crate::tls); not Flume's: `max-connections` (20000),
-//! `max-frame-bytes` (268435456), `frame-timeout` (60 seconds: how long a client may be silent in the middle of a
-//! request).
+//! `max-frame-bytes` (67108864; all clients together have room for four of the largest requests at once), `frame-timeout`
+//! (60 seconds: how long a request may take to come in, or answers to be read, with a second more for each 64 KiB).
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -22,12 +22,15 @@ use tracing::{error, info, warn};
 use super::ip_filter::IpFilter;
 use super::{ChannelProcessor, Source, SourceBuilder, SourceConfig, SourceError};
 use crate::config::{ComponentType, Props};
+use crate::logging::Excerpt;
 use crate::net;
-use crate::rpc::avro::protocol::{AVRO_SOURCE, Registry};
+use crate::rpc::avro::events::MAX_EVENTS;
+use crate::rpc::avro::protocol::AVRO_SOURCE;
 use crate::rpc::avro::responder::{Call, java_error};
-use crate::rpc::avro::server::{self, Limits, Service};
+use crate::rpc::avro::server::{Server, Service};
 use crate::rpc::avro::status;
 use crate::rpc::event_client::deflate;
+use crate::rpc::server::Limits;
 use crate::rpc::transport::ServerLayers;
 use crate::tls;
 
@@ -39,7 +42,7 @@ pub const TYPE: ComponentType<SourceBuilder> = ComponentType {
 };
 
 const MAX_CONNECTIONS: i32 = 20_000;
-const MAX_FRAME_BYTES: i32 = 256 << 20;
+const MAX_FRAME_BYTES: i32 = 64 << 20;
 const FRAME_TIMEOUT_SECONDS: i32 = 60;
 
 /// The avro source's keys.
@@ -64,8 +67,8 @@ impl AvroConfig {
             filter: IpFilter::from_props(props),
             max_connections: props.positive("max-connections", MAX_CONNECTIONS, "connections"),
             limits: Limits {
-                pack_bytes: props.positive("max-frame-bytes", MAX_FRAME_BYTES, "bytes"),
-                silence: Duration::from_secs(props.positive("frame-timeout", FRAME_TIMEOUT_SECONDS, "seconds") as u64),
+                request_bytes: props.positive("max-frame-bytes", MAX_FRAME_BYTES, "bytes"),
+                timeout: Duration::from_secs(props.positive("frame-timeout", FRAME_TIMEOUT_SECONDS, "seconds") as u64),
             },
         };
         props.finish(config)
@@ -114,14 +117,14 @@ impl Source for AvroSource {
 
     async fn run(&mut self, out: &ChannelProcessor, stop: &CancellationToken) -> Result<(), SourceError> {
         let Some(listener) = self.listener.take() else { return Ok(()) };
-        let registry = Arc::new(Registry::new(&AVRO_SOURCE));
+        let server = Arc::new(Server::new(&AVRO_SOURCE, self.config.limits.clone()));
         let label = format!("Avro source {}", self.name);
         net::serve(listener, &label, self.config.max_connections, stop, |socket, peer| {
             let config = Arc::clone(&self.config);
-            let registry = Arc::clone(&registry);
+            let server = Arc::clone(&server);
             let connection = Connection { out: out.clone(), peer, stop: stop.clone() };
             connection.out.counters().open_connections.add(1);
-            async move { connection.serve(socket, &config, registry).await }
+            async move { connection.serve(socket, &config, &server).await }
         })
         .await;
         info!("Avro source {} stopped.", self.name);
@@ -143,30 +146,22 @@ impl Drop for Connection {
 }
 
 impl Connection {
-    async fn serve(mut self, socket: TcpStream, config: &AvroConfig, registry: Arc<Registry>) {
+    async fn serve(mut self, socket: TcpStream, config: &AvroConfig, server: &Server) {
         let here = socket.local_addr().map_or(self.peer.ip(), |address| address.ip());
-        if !config.filter.admits(self.peer, here).await {
+        let stop = self.stop.clone();
+        let Some(admitted) = stop.run_until_cancelled(config.filter.admits(self.peer, here)).await else { return };
+        if !admitted {
             if let Some(others) = self.out.may_complain() {
                 info!("Avro source {}: ipFilter refuses {}{others}", self.out.source(), self.peer);
             }
             return;
         }
-        let stop = self.stop.clone();
         let mut stream = match stop.run_until_cancelled(config.layers.accept(socket)).await {
             None => return,
             Some(Ok(stream)) => stream,
             Some(Err(error)) => return self.lost(&error),
         };
-        if let Err(error) = server::serve(&mut stream, &mut self, registry, &config.limits, &stop).await {
-            self.lost(&error);
-        }
-    }
-
-    fn lost(&self, why: &dyn Display) {
-        if let Some(others) = self.out.may_complain() {
-            warn!("Avro source {}: the connection from {} is closed: {why}{others}", self.out.source(), self.peer);
-        }
-        self.out.counters().event_read_fail.add(1);
+        server.serve(&mut stream, &mut self, &stop).await;
     }
 }
 
@@ -181,7 +176,11 @@ impl Service for Connection {
             false => (&counters.append_batch_received, &counters.append_batch_accepted),
         };
         received.add(1);
-        let batch = if single { call.event("event") } else { call.events("events") };
+        let batch = if single {
+            call.event("event")
+        } else {
+            call.events_up_to("events", self.out.largest_transaction().max(MAX_EVENTS))
+        };
         let batch = batch.map_err(|error| {
             self.complain(&error);
             java_error(error)
@@ -202,12 +201,21 @@ impl Service for Connection {
     }
 
     fn complain(&self, what: &dyn Display) {
+        let what = Excerpt(what);
         if let Some(others) = self.out.may_complain() {
             warn!(
                 "Avro source {}: {} sent a request that cannot be executed: {what}{others}",
                 self.out.source(),
                 self.peer
             );
+        }
+        self.out.counters().event_read_fail.add(1);
+    }
+
+    fn lost(&self, why: &dyn Display) {
+        let why = Excerpt(why);
+        if let Some(others) = self.out.may_complain() {
+            warn!("Avro source {}: the connection from {} is closed: {why}{others}", self.out.source(), self.peer);
         }
         self.out.counters().event_read_fail.add(1);
     }

@@ -109,13 +109,12 @@ impl SourceConfig for Arc<ExecConfig> {
         Some(self.batch_size)
     }
 
-    fn build(&self, name: &str) -> Box<dyn Source> {
-        Box::new(ExecSource { name: name.to_owned(), config: Self::clone(self), running: None })
+    fn build(&self, _name: &str) -> Box<dyn Source> {
+        Box::new(ExecSource { config: Self::clone(self), running: None })
     }
 }
 
 struct ExecSource {
-    name: String,
     config: Arc<ExecConfig>,
     running: Option<Running>,
 }
@@ -179,7 +178,9 @@ impl Running {
             if let Some(guard) = &mut self.guard {
                 guard.wait().await.ok();
             }
-            while self.group.is_some_and(lives) {
+            while let Some(group) = self.group
+                && tokio::task::spawn_blocking(move || lives(group)).await.unwrap_or(false)
+            {
                 tokio::time::sleep(GRACE_POLL).await;
             }
             status
@@ -234,25 +235,30 @@ fn exit_code(status: std::process::ExitStatus) -> i32 {
 }
 
 async fn drain_stderr(mut stderr: impl AsyncRead + Unpin, log: bool) {
+    const MAX_LINE_BYTES: usize = 8 << 10;
     let mut splitter = LineSplitter::new(Terminator::Any);
-    let mut pending = BytesMut::with_capacity(8 << 10);
+    let mut pending = BytesMut::with_capacity(MAX_LINE_BYTES);
     let mut number = 0u64;
-    while let Ok(1..) = stderr.read_buf(&mut pending).await {
+    loop {
+        let read = stderr.read_buf(&mut pending).await.unwrap_or(0);
         if !log {
             pending.clear();
-            continue;
         }
-        let mut whole = splitter.whole(&pending);
-        if whole == 0 && pending.len() >= (8 << 10) {
-            whole = pending.len();
-            pending.extend_from_slice(b"\n");
-            whole += 1;
-        }
+        let whole = match splitter.whole(&pending) {
+            0 if pending.len() >= MAX_LINE_BYTES || read == 0 && !pending.is_empty() => {
+                pending.extend_from_slice(b"\n");
+                pending.len()
+            }
+            whole => whole,
+        };
         let lines = pending.split_to(whole);
         splitter.split(&lines, |start, end| {
             number += 1;
             info!("StderrLogger[{number}] = '{}'", String::from_utf8_lossy(&lines[start..end]));
         });
+        if read == 0 {
+            break;
+        }
     }
     if log {
         info!("StderrLogger exiting");
@@ -283,7 +289,7 @@ impl Source for ExecSource {
                     SourceError::io("could not run the command again", error)
                 })?,
             };
-            let mut reader = Reader::new(&self.name, &config);
+            let mut reader = Reader::new(out, &config);
             let mut pipeline = Pipeline::new(out, stop);
             let outcome = reader.pump(&mut running.stdout, &mut pipeline, stop).await;
             pipeline.finish().await;
@@ -309,14 +315,14 @@ impl Source for ExecSource {
 
 /// Turns a command's output into batches.
 struct Reader<'a> {
-    source: &'a str,
+    source: &'a ChannelProcessor,
     config: &'a ExecConfig,
     splitter: LineSplitter,
     buffer: ReadBuffer,
 }
 
 impl<'a> Reader<'a> {
-    fn new(source: &'a str, config: &'a ExecConfig) -> Self {
+    fn new(source: &'a ChannelProcessor, config: &'a ExecConfig) -> Self {
         let splitter = LineSplitter::new(Terminator::Any);
         Self { source, config, splitter, buffer: ReadBuffer::new(MAX_READ_BYTES) }
     }
@@ -354,8 +360,10 @@ impl<'a> Reader<'a> {
             if whole > 0 {
                 self.deliver(out, whole).await;
             } else if pending.len() >= self.config.max_line_bytes {
-                let limit = self.config.max_line_bytes;
-                warn!("Source {}: a line of more than {limit} bytes is cut into several events", self.source);
+                if let Some(others) = self.source.may_complain() {
+                    let (source, limit) = (self.source.source(), self.config.max_line_bytes);
+                    warn!("Source {source}: a line of more than {limit} bytes is cut into several events{others}");
+                }
                 self.deliver_unended(out).await;
             }
         }

@@ -7,6 +7,7 @@
 use std::net::{IpAddr, SocketAddr};
 
 use crate::config::Props;
+use crate::net;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Subject {
@@ -77,14 +78,19 @@ impl IpFilter {
 
     /// Whether a client may connect. Looks its name up when a rule asks for it.
     pub async fn admits(&self, client: SocketAddr, here: IpAddr) -> bool {
+        // What comes by IPv4 to a socket of both is meant by its own address.
+        let (client, here) = (client.ip().to_canonical(), here.to_canonical());
         let mut name = None;
         for rule in &self.0 {
             let matches = match &rule.subject {
-                Subject::Local => client.ip().is_loopback() || client.ip() == here,
-                Subject::Ip(pattern) => matches(pattern.as_bytes(), client.ip().to_string().as_bytes()),
+                Subject::Local => client.is_loopback() || client == here,
+                Subject::Ip(pattern) => {
+                    let spelt = |text: String| matches(pattern.as_bytes(), text.as_bytes());
+                    spelt(client.to_string()) || spelt(net::java_address(client))
+                }
                 Subject::Name(pattern) => {
                     if name.is_none() {
-                        name = Some(name_of(client.ip()).await);
+                        name = Some(net::host_name(client).await);
                     }
                     matches(pattern.as_bytes(), name.as_deref().unwrap_or_default().as_bytes())
                 }
@@ -95,12 +101,6 @@ impl IpFilter {
         }
         true
     }
-}
-
-/// The host's name, or its address where it has none, as in Java.
-async fn name_of(address: IpAddr) -> String {
-    let found = tokio::task::spawn_blocking(move || dns_lookup::lookup_addr(&address)).await;
-    found.ok().and_then(Result::ok).unwrap_or_else(|| address.to_string())
 }
 
 /// Whether a pattern with `*` and `?` matches a whole text.
@@ -153,6 +153,17 @@ mod tests {
         assert!(admits("allow:name:localhost,deny:ip:*", "10.0.0.9").await);
         assert!(!admits("allow:name:localhost,deny:ip:*", "10.0.0.8").await);
         assert!(!admits("deny:name:*", "127.0.0.1").await);
+    }
+
+    #[tokio::test]
+    async fn addresses_are_matched_however_they_are_spelt() {
+        assert!(!admits("deny:ip:127.*,allow:ip:*", "::ffff:127.0.0.1").await);
+        assert!(!admits("deny:name:localhost", "::ffff:127.0.0.1").await);
+        assert!(!admits("deny:name:localhost", "::ffff:10.0.0.9").await);
+        for pattern in ["::1", "0:0:0:0:0:0:0:1", "0:*"] {
+            assert!(!admits(&format!("deny:ip:{pattern}"), "::1").await, "{pattern}");
+        }
+        assert!(!admits("deny:ip:2001:db8:0:*", "2001:db8::7").await);
     }
 
     #[test]

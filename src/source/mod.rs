@@ -4,15 +4,23 @@
 //! returns when the batch is committed or says why not. Only then does the source acknowledge its client.
 
 pub mod avro;
+mod datagrams;
 pub mod exec;
+pub mod http;
 mod ip_filter;
 mod kafka;
 mod lines;
 pub mod netcat;
+mod netcat_udp;
+mod pieces;
 mod processor;
 mod seq;
+mod spooldir;
 mod stress;
+pub mod syslog;
+mod taildir;
 mod thrift;
+mod watch;
 
 use async_trait::async_trait;
 use thiserror::Error;
@@ -24,8 +32,22 @@ pub use processor::{ChannelProcessor, Each, Pipeline};
 use crate::config::{ComponentType, Props};
 
 /// All source types that the agent has.
-pub const TYPES: &[ComponentType<SourceBuilder>] =
-    &[avro::TYPE, thrift::TYPE, netcat::TYPE, exec::TYPE, kafka::TYPE, seq::TYPE, stress::TYPE];
+pub const TYPES: &[ComponentType<SourceBuilder>] = &[
+    avro::TYPE,
+    thrift::TYPE,
+    syslog::TCP_TYPE,
+    syslog::MULTIPORT_TYPE,
+    syslog::UDP_TYPE,
+    http::TYPE,
+    netcat::TYPE,
+    netcat_udp::TYPE,
+    exec::TYPE,
+    spooldir::TYPE,
+    taildir::TYPE,
+    kafka::TYPE,
+    seq::TYPE,
+    stress::TYPE,
+];
 
 /// Reads a source's configuration; `None` when it has errors, which the properties have noted.
 pub type SourceBuilder = fn(&mut Props<'_>) -> Option<Box<dyn SourceConfig>>;

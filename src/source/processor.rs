@@ -3,7 +3,10 @@
 mod pipeline;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
@@ -15,6 +18,9 @@ use crate::interceptor::Chain;
 use crate::logging::{Limited, Suppressed};
 use crate::metrics::{Ledger, SourceCounters};
 use crate::selector::{Routes, Selector};
+
+/// How long the disk of an optional channel may keep a source waiting.
+const OPTIONAL_WAIT: Duration = Duration::from_secs(1);
 
 /// Why a put failed, and the number of the channel that refused.
 struct Refusal {
@@ -37,6 +43,7 @@ struct Begun {
     required: Vec<(usize, Batch)>,
     puts: Vec<Put>,
     optional: Vec<(usize, Batch)>,
+    unrouted: usize,
 }
 
 impl Begun {
@@ -54,23 +61,46 @@ impl Begun {
 }
 
 /// Events that are transactions of their own, on their way into the channels. Both steps call `outcome` for each run of
-/// events in order: how many, and why they were refused if they were.
+/// events in order: how many, and why they were refused if they were. Events that an interceptor has dropped are accepted.
 pub struct Each<'a> {
     out: &'a ChannelProcessor,
     batch: Batch,
+    /// The places among all events of those that are left; empty when none has been dropped.
+    places: Vec<u32>,
+    /// How many of all there are, and how many have an outcome.
+    events: usize,
+    settled: usize,
 }
 
 impl Each<'_> {
+    /// Takes events off that have had their outcome, and gives how many dropped ones stood before the next one.
+    fn advance(&mut self, events: usize) -> usize {
+        self.batch.advance(events);
+        self.settled += events;
+        let left = self.batch.len();
+        let next = match self.places.len().checked_sub(left) {
+            Some(at) if left > 0 => self.places[at] as usize,
+            _ => self.events - left,
+        };
+        let dropped = next - self.settled;
+        self.settled = next;
+        self.out.accept_dropped(dropped);
+        dropped
+    }
+
     /// Delivers what fits, as many events at once as do, without waiting. Returns whether that was all.
     pub async fn ready(&mut self, mut outcome: impl FnMut(usize, Option<&ChannelError>)) -> bool {
+        match self.advance(0) {
+            0 => {}
+            dropped => outcome(dropped, None),
+        }
         let mut size = self.out.likely_to_fit();
         while !self.batch.is_empty() {
             let part = self.batch.front(size);
             size = part.len();
             match self.out.put(part, Wait::No).await {
                 Ok(()) => {
-                    outcome(size, None);
-                    self.batch.advance(size);
+                    outcome(size + self.advance(size), None);
                     size = self.out.likely_to_fit();
                 }
                 Err(_) if size > 1 => size /= 2,
@@ -85,15 +115,21 @@ impl Each<'_> {
     pub async fn one(&mut self, stop: &CancellationToken, mut outcome: impl FnMut(usize, Option<&ChannelError>)) {
         let part = self.batch.front(1);
         match self.out.put(part, Wait::Until(Patience::KeepAlive, stop)).await {
-            Ok(()) => {
-                outcome(1, None);
-                self.batch.advance(1);
-            }
+            Ok(()) => outcome(1 + self.advance(1), None),
             Err(Refusal { error, channel }) => {
-                let refused = if stop.is_cancelled() { self.batch.len() } else { 1 };
-                self.out.refuse_by_channel(refused, channel);
-                outcome(refused, Some(&error));
-                self.batch.advance(refused);
+                if stop.is_cancelled() {
+                    // What would have been dropped stands among the others, and goes with them.
+                    let refused = self.events - std::mem::replace(&mut self.settled, self.events);
+                    self.batch = Batch::new();
+                    self.out.refuse_by_channel(refused, channel);
+                    return outcome(refused, Some(&error));
+                }
+                self.out.refuse_by_channel(1, channel);
+                outcome(1, Some(&error));
+                match self.advance(1) {
+                    0 => {}
+                    dropped => outcome(dropped, None),
+                }
             }
         }
     }
@@ -114,6 +150,8 @@ struct Shared {
     ledger: Arc<Ledger>,
     /// For what the source's clients or a full channel can cause at any rate.
     complaints: Limited,
+    /// Events of patient sources that found no room before the stop.
+    left: AtomicU64,
 }
 
 impl ChannelProcessor {
@@ -127,8 +165,8 @@ impl ChannelProcessor {
         ledger: Arc<Ledger>,
     ) -> Self {
         let source = source.into();
-        let complaints = Limited::default();
-        Self { shared: Arc::new(Shared { source, chain, selector, channels, counters, ledger, complaints }) }
+        let (complaints, left) = (Limited::default(), AtomicU64::new(0));
+        Self { shared: Arc::new(Shared { source, chain, selector, channels, counters, ledger, complaints, left }) }
     }
 
     /// The source's name, for messages.
@@ -146,22 +184,54 @@ impl ChannelProcessor {
         &self.shared.counters
     }
 
+    /// The most events that any of the channels takes at once.
+    pub fn largest_transaction(&self) -> usize {
+        self.shared.channels.iter().map(|channel| channel.transaction_capacity()).max().unwrap_or(0)
+    }
+
+    /// The most events that all channels take at once.
+    pub fn transaction_capacity(&self) -> usize {
+        let capacities = self.shared.channels.iter().map(|channel| channel.transaction_capacity());
+        capacities.min().unwrap_or(1).max(1)
+    }
+
     /// Delivers a batch as one transaction, with one wait for room. An error is the first refusing channel's reason.
     pub async fn deliver(&self, mut batch: Batch, stop: &CancellationToken) -> Result<(), ChannelError> {
-        self.shared.chain.intercept(&mut batch);
         let events = batch.len();
-        let attempt = self.put(batch, Wait::Until(Patience::KeepAlive, stop)).await;
-        attempt.map_err(|Refusal { error, channel }| {
-            self.refuse_by_channel(events, channel);
-            error
-        })
+        self.shared.chain.intercept(&mut batch);
+        let dropped = events - batch.len();
+        if !batch.is_empty() {
+            let attempt = self.put(batch, Wait::Until(Patience::KeepAlive, stop)).await;
+            attempt.map_err(|Refusal { error, channel }| {
+                self.refuse_by_channel(events, channel);
+                error
+            })?;
+        }
+        self.accept_dropped(dropped);
+        Ok(())
     }
 
     /// Delivers a batch and waits for room as long as it takes, for sources that answer to nobody. What can never
-    /// fit, or finds no room before the stop, is refused, counted and logged. Returns whether all was delivered.
+    /// fit, or finds no room before the stop, is refused and counted, and logged at once or at the end. Returns whether all
+    /// was delivered.
     pub async fn deliver_patiently(&self, mut batch: Batch, stop: &CancellationToken) -> bool {
-        self.shared.chain.intercept(&mut batch);
+        self.intercept(&mut batch);
         self.deliver_intercepted(batch, stop).await
+    }
+
+    /// Says how much found no room before the stop.
+    pub fn say_what_is_left(&self) {
+        let events = self.shared.left.swap(0, Ordering::Relaxed);
+        if events > 0 {
+            error!("Source {}: {events} events could not be delivered before the stop", self.shared.source);
+        }
+    }
+
+    /// Sends a batch through the interceptors for good: what they drop is accepted.
+    fn intercept(&self, batch: &mut Batch) {
+        let events = batch.len();
+        self.shared.chain.intercept(batch);
+        self.accept_dropped(events - batch.len());
     }
 
     async fn deliver_intercepted(&self, mut batch: Batch, stop: &CancellationToken) -> bool {
@@ -178,7 +248,9 @@ impl ChannelProcessor {
                 }
                 Err(Refusal { error, .. }) if error.is_transient() && !stop.is_cancelled() => {
                     self.counters().channel_write_fail.add(1);
-                    warn!("Source {}: {error}; waiting, nothing is lost", self.shared.source);
+                    if let Some(others) = self.may_complain() {
+                        warn!("Source {}: {error}; waiting, nothing is lost{others}", self.shared.source);
+                    }
                     patience = Patience::Endless;
                 }
                 // Too large for the channel as a whole: its parts may fit.
@@ -186,7 +258,12 @@ impl ChannelProcessor {
                 Err(Refusal { error, channel }) => {
                     all = false;
                     self.refuse_by_channel(size, channel);
-                    error!("Source {}: {size} events could not be delivered: {error}", self.shared.source);
+                    if stop.is_cancelled() {
+                        self.shared.left.fetch_add(size as u64, Ordering::Relaxed);
+                    } else if let Some(others) = self.may_complain() {
+                        let source = &self.shared.source;
+                        error!("Source {source}: {size} events could not be delivered: {error}{others}");
+                    }
                     batch.advance(size);
                     size = batch.len();
                 }
@@ -197,8 +274,9 @@ impl ChannelProcessor {
 
     /// Begins to deliver events that are transactions of their own.
     pub fn deliver_each(&self, mut batch: Batch) -> Each<'_> {
-        self.shared.chain.intercept(&mut batch);
-        Each { out: self, batch }
+        let events = batch.len();
+        let places = self.shared.chain.intercept_noting(&mut batch);
+        Each { out: self, batch, places, events, settled: 0 }
     }
 
     /// A size to try: what every channel takes at once and has room for, but at least one event.
@@ -208,6 +286,16 @@ impl ChannelProcessor {
         let room = required.map(|(_, channel)| channel.room().min(channel.transaction_capacity())).min();
         let any = || channels.iter().map(|channel| channel.transaction_capacity()).min();
         room.or_else(any).unwrap_or(1).max(1)
+    }
+
+    /// Counts events that are accepted and go nowhere.
+    fn accept_dropped(&self, events: usize) {
+        if events > 0 {
+            let _entry = self.shared.ledger.entry();
+            self.shared.counters.event_received.add(events as u64);
+            self.shared.counters.event_accepted.add(events as u64);
+            self.shared.counters.event_dropped.add(events as u64);
+        }
     }
 
     /// Counts events that the source itself refuses.
@@ -234,39 +322,52 @@ impl ChannelProcessor {
     async fn begin(&self, batch: Batch, wait: Wait<'_>) -> Result<Begun, Refusal> {
         let Shared { selector, channels, .. } = &*self.shared;
         let events = batch.len();
-        let Routes { mut required, optional } = selector.select(batch);
+        let Routes { mut required, optional, unrouted } = selector.select(batch);
         // In one order everywhere, so that two sources never wait for each other's room.
         required.sort_by(|(a, _), (b, _)| channels[*a].name().cmp(channels[*b].name()));
         let puts = self.reserve_all(&required, wait).await?;
-        Ok(Begun { events, required, puts, optional })
+        Ok(Begun { events, required, puts, optional, unrouted })
     }
 
     /// Makes a batch visible in all channels.
     async fn commit(&self, begun: Begun) {
         let Shared { channels, counters, ledger, .. } = &*self.shared;
-        let Begun { events, required, puts, optional } = begun;
+        let Begun { events, required, puts, optional, unrouted } = begun;
         {
             let _entry = ledger.entry();
             counters.event_received.add(events as u64);
             counters.event_accepted.add(events as u64);
+            counters.event_dropped.add(unrouted as u64);
             for (put, (channel, part)) in puts.into_iter().zip(required) {
                 channels[channel].counters().put_attempt.add(part.len() as u64);
                 put.commit(part);
             }
+        }
+        if unrouted > 0
+            && let Some(others) = self.may_complain()
+        {
+            let source = self.source();
+            warn!("Source {source}: {unrouted} events are dropped: the selector has no channel for them{others}");
         }
         for (channel, part) in optional {
             self.put_optional(&*channels[channel], part).await;
         }
     }
 
-    /// Puts what fits into a channel that may fail, without waiting.
+    /// Puts what fits into a channel that may fail, without waiting for room, nor long for a disk.
     async fn put_optional(&self, channel: &dyn Channel, mut batch: Batch) {
         channel.counters().put_attempt.add(batch.len() as u64);
         while !batch.is_empty() {
             let fits = channel.room().min(channel.transaction_capacity()).max(1);
             let part = batch.split_to(fits);
-            let outcome = match channel.try_reserve(&part) {
-                Ok(mut put) => put.prepare(&part).await.map(|()| put),
+            let outcome = match channel.reserve_at_once(&part) {
+                Ok(mut put) => match timeout(OPTIONAL_WAIT, put.prepare(&part)).await {
+                    Ok(prepared) => prepared.map(|()| put),
+                    Err(_) => {
+                        let cause = format!("not written within {OPTIONAL_WAIT:?}");
+                        Err(ChannelError::PutFailed { channel: channel.name().to_owned(), cause })
+                    }
+                },
                 Err(error) => Err(error),
             };
             match outcome {
@@ -325,18 +426,20 @@ impl ChannelProcessor {
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use async_trait::async_trait;
 
     use super::*;
     use crate::channel::memory::{MemoryChannel, MemoryConfig};
-    use crate::event::Event;
-    use crate::metrics::Metrics;
+    use crate::channel::{PutTransaction, Take};
+    use crate::event::{Event, EventRef};
+    use crate::interceptor::{Filter, Interceptor};
+    use crate::metrics::{ChannelCounters, Metrics};
 
     struct ToAll;
 
     impl Selector for ToAll {
         fn select(&self, batch: Batch) -> Routes {
-            Routes { required: vec![(0, batch.clone()), (1, batch)], optional: Vec::new() }
+            Routes { required: vec![(0, batch.clone()), (1, batch)], ..Routes::default() }
         }
 
         fn requires(&self, _channel: usize) -> bool {
@@ -348,7 +451,7 @@ mod tests {
 
     impl Selector for ToFirst {
         fn select(&self, batch: Batch) -> Routes {
-            Routes { required: vec![(0, batch)], optional: Vec::new() }
+            Routes { required: vec![(0, batch)], ..Routes::default() }
         }
 
         fn requires(&self, channel: usize) -> bool {
@@ -363,7 +466,7 @@ mod tests {
             keep_alive: Duration::from_millis(20),
             ..MemoryConfig::default()
         };
-        MemoryChannel::new(name, config, &Metrics::default())
+        Arc::new(MemoryChannel::new(name, config, &Metrics::default()))
     }
 
     fn processor(selector: impl Selector + 'static, channels: &[&Arc<dyn Channel>]) -> ChannelProcessor {
@@ -374,6 +477,96 @@ mod tests {
 
     fn batch(events: usize) -> Batch {
         (0..events).map(|n| Event::new(n.to_string())).collect()
+    }
+
+    struct SecondIsOptional;
+
+    impl Selector for SecondIsOptional {
+        fn select(&self, batch: Batch) -> Routes {
+            Routes { required: vec![(0, batch.clone())], optional: vec![(1, batch)], ..Routes::default() }
+        }
+
+        fn requires(&self, channel: usize) -> bool {
+            channel == 0
+        }
+    }
+
+    /// A channel whose disk does not answer.
+    struct Stuck(Arc<ChannelCounters>);
+
+    #[async_trait]
+    impl Channel for Stuck {
+        fn name(&self) -> &str {
+            "stuck"
+        }
+
+        fn counters(&self) -> &Arc<ChannelCounters> {
+            &self.0
+        }
+
+        fn transaction_capacity(&self) -> usize {
+            100
+        }
+
+        fn room(&self) -> usize {
+            100
+        }
+
+        fn in_memory(&self) -> u64 {
+            0
+        }
+
+        fn as_any(&self) -> &dyn std::any::Any {
+            self
+        }
+
+        async fn start(&self) -> Result<(), ChannelError> {
+            Ok(())
+        }
+
+        async fn stop(&self) {}
+
+        fn try_reserve(&self, _batch: &Batch) -> Result<Put, ChannelError> {
+            Ok(Put::new(Endless))
+        }
+
+        async fn reserve(&self, batch: &Batch, _patience: Patience) -> Result<Put, ChannelError> {
+            self.try_reserve(batch)
+        }
+
+        async fn take(&self, _max: usize) -> Result<Take, ChannelError> {
+            std::future::pending().await
+        }
+
+        async fn drained(&self) {}
+    }
+
+    struct Endless;
+
+    #[async_trait]
+    impl PutTransaction for Endless {
+        fn needs_prepare(&self) -> bool {
+            true
+        }
+
+        async fn prepare(&mut self, _batch: &Batch) -> Result<(), ChannelError> {
+            std::future::pending().await
+        }
+
+        fn commit(self: Box<Self>, _batch: Batch) {
+            unreachable!("it is never written");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_optional_channel_whose_disk_does_not_answer_holds_nobody_up_for_long() {
+        let first = channel("c1", 10);
+        let stuck: Arc<dyn Channel> = Arc::new(Stuck(Arc::new(ChannelCounters::new("stuck"))));
+        let out = processor(SecondIsOptional, &[&first, &stuck]);
+        let stop = CancellationToken::new();
+        let delivered = timeout(Duration::from_secs(30), out.deliver(batch(2), &stop)).await;
+        delivered.expect("it does not wait for ever").expect("it is in the required channel");
+        assert_eq!(first.counters().size.get(), 2);
     }
 
     #[tokio::test]
@@ -431,10 +624,50 @@ mod tests {
         assert_eq!(out.counters().event_refused.get(), 2);
     }
 
+    /// Keeps the events whose numbers are even.
+    struct Even;
+
+    impl Filter for Even {
+        fn keeps(&self, event: EventRef<'_>) -> bool {
+            event.body().last().is_some_and(|digit| digit % 2 == 0)
+        }
+    }
+
+    #[tokio::test]
+    async fn dropped_events_are_accepted_in_their_places() {
+        let only = channel("c1", 3);
+        let counters = Arc::new(SourceCounters::new("r1"));
+        let chain = Chain::new(vec![Interceptor::Filters(Box::new(Even))]);
+        let channels = vec![Arc::clone(&only)];
+        let out = ChannelProcessor::new("r1", chain, Box::new(ToFirst), channels, counters, Arc::default());
+        let stop = CancellationToken::new();
+        let mut outcomes = Vec::new();
+        let mut each = out.deliver_each((1..=10).map(|n| Event::new(n.to_string())).collect());
+        while !each.ready(|events, refused| outcomes.extend(vec![refused.is_none(); events])).await {
+            each.one(&stop, |events, refused| outcomes.extend(vec![refused.is_none(); events])).await;
+        }
+        // There is room for 2, 4 and 6; the odd ones are dropped.
+        assert_eq!(outcomes, [true, true, true, true, true, true, true, false, true, false]);
+        out.deliver(Batch::from_iter([Event::new("1"), Event::new("3")]), &stop)
+            .await
+            .expect("nothing is to be stored");
+        let counters = out.counters();
+        assert_eq!([counters.event_received.get(), counters.event_accepted.get()], [12, 10]);
+        assert_eq!([counters.event_refused.get(), counters.event_dropped.get()], [2, 7]);
+        assert_eq!(only.counters().size.get(), 3);
+        stop.cancel();
+        outcomes.clear();
+        let mut each = out.deliver_each(batch(6));
+        assert!(!each.ready(|events, refused| outcomes.extend(vec![refused.is_none(); events])).await);
+        each.one(&stop, |events, refused| outcomes.extend(vec![refused.is_none(); events])).await;
+        assert!(each.ready(|events, refused| outcomes.extend(vec![refused.is_none(); events])).await);
+        assert_eq!(outcomes, [false; 6], "after the stop all that is left is refused");
+    }
+
     #[tokio::test]
     async fn patience_ends_with_the_stop_and_with_what_can_never_fit() {
         let config = MemoryConfig { byte_slots: 2, ..MemoryConfig::default() };
-        let small = MemoryChannel::new("c1", config, &Metrics::default());
+        let small: Arc<dyn Channel> = Arc::new(MemoryChannel::new("c1", config, &Metrics::default()));
         let out = processor(ToFirst, &[&small]);
         let stop = CancellationToken::new();
         let mut events = batch(1);
@@ -445,5 +678,24 @@ mod tests {
         assert!(out.deliver_patiently(batch(1), &stop).await);
         stop.cancel();
         assert!(!out.deliver_patiently(batch(1), &stop).await, "no room, and no time to wait for it");
+    }
+
+    #[tokio::test]
+    async fn a_pipeline_knows_what_the_stop_has_cut_off() {
+        let config = MemoryConfig { byte_slots: 3, ..MemoryConfig::default() };
+        let small: Arc<dyn Channel> = Arc::new(MemoryChannel::new("c1", config, &Metrics::default()));
+        let out = processor(ToFirst, &[&small]);
+        let stop = CancellationToken::new();
+        let mut pipeline = Pipeline::new(&out, &stop);
+        let never_fits = Batch::from_iter([Event::new(vec![b'x'; 1000])]);
+        for batch in [batch(2), never_fits] {
+            pipeline.deliver(batch).await;
+        }
+        stop.cancel();
+        for batch in [batch(2), batch(1)] {
+            pipeline.deliver(batch).await;
+        }
+        pipeline.finish().await;
+        assert_eq!((pipeline.settled(), small.counters().size.get()), (2, 3));
     }
 }

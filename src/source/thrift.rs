@@ -5,19 +5,21 @@
 //! not allowed (a missing field, an unknown method) is answered with an exception and the
 //! connection goes on; bytes that are no message end it.
 //!
-//! Keys: `bind`, `port`, `protocol` (compact, or binary), those of [TLS](crate::tls). `threads` has nothing to do, as no
+//! Keys: `bind`, `port`, `protocol` (compact, or binary; clients of the other one are understood all the same), those of [TLS](crate::tls). `threads` has nothing to do, as no
 //! connection has a thread;
 //! `kerberos = true` is refused. Not Flume's: `max-connections` (20000; more clients wait in the kernel's queue),
-//! `max-frame-bytes` (16384000, libthrift's limit).
+//! `max-frame-bytes` (16384000, libthrift's limit; all clients together have room for four of the largest requests at
+//! once), `frame-timeout` (60 seconds: how long a request may take to come in, or answers to be read, with a second more
+//! for each 64 KiB).
 
-use std::io;
+use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::Arc;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use bytes::{Bytes, BytesMut};
 use thiserror::Error;
-use tokio::io::AsyncWriteExt as _;
 use tokio::net::{TcpListener, TcpStream};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -25,7 +27,10 @@ use tracing::{info, warn};
 use super::{ChannelProcessor, Source, SourceBuilder, SourceConfig, SourceError};
 use crate::config::{ComponentType, Props};
 use crate::event::Batch;
-use crate::net::{self, Stream};
+use crate::logging::Excerpt;
+use crate::net;
+use crate::rpc::memory::Memory;
+use crate::rpc::server::{self, ConnectionError, Limits, Service};
 use crate::rpc::thrift::{
     DecodeError, Exception, ExceptionKind, FrameError, FrameReader, MAX_FRAME_BYTES, Message, Method, Protocol, Reply,
     Status,
@@ -41,15 +46,14 @@ pub const TYPE: ComponentType<SourceBuilder> = ComponentType {
 };
 
 const MAX_CONNECTIONS: i32 = 20_000;
-/// Answers of pipelined requests are sent together, up to so many bytes.
-const MAX_ANSWER_BYTES: usize = 16 << 10;
+const FRAME_TIMEOUT_SECONDS: i32 = 60;
 
 struct ThriftConfig {
     bind: String,
     port: u16,
     protocol: Protocol,
     max_connections: usize,
-    max_frame_bytes: usize,
+    limits: Limits,
     layers: ServerLayers,
 }
 
@@ -75,7 +79,10 @@ impl ThriftConfig {
             bind: props.required("bind", "a host name or address to listen on", bind_missing),
             protocol: protocol.unwrap_or(Protocol::Compact),
             max_connections: props.positive("max-connections", MAX_CONNECTIONS, "connections"),
-            max_frame_bytes: props.positive("max-frame-bytes", MAX_FRAME_BYTES as i32, "bytes"),
+            limits: Limits {
+                request_bytes: props.positive("max-frame-bytes", MAX_FRAME_BYTES as i32, "bytes"),
+                timeout: Duration::from_secs(props.positive("frame-timeout", FRAME_TIMEOUT_SECONDS, "seconds") as u64),
+            },
             layers: ServerLayers { tls: tls::acceptor(props), deflate: false },
         })
     }
@@ -115,36 +122,31 @@ impl Source for ThriftSource {
         let Some(listener) = self.listener.take() else { return Ok(()) };
         info!("Started Thrift source.");
         let label = format!("Source {}", self.name);
+        let memory = Arc::new(Memory::for_requests(self.config.limits.request_bytes));
         net::serve(listener, &label, self.config.max_connections, stop, |stream, peer| {
-            let connection = Connection::new(peer, Arc::clone(&self.config), out.clone());
-            let stop = stop.clone();
-            async move { connection.serve(stream, &stop).await }
+            let connection = Connection::new(peer, Arc::clone(&self.config), out.clone(), stop.clone());
+            let memory = Arc::clone(&memory);
+            async move { connection.serve(stream, &memory).await }
         })
         .await;
         Ok(())
     }
 }
 
-/// Why a connection cannot go on.
+/// Why what came is of no use.
 #[derive(Debug, Error)]
+#[error(transparent)]
 enum Fault {
-    #[error(transparent)]
     Frame(#[from] FrameError),
-    #[error(transparent)]
     Message(#[from] DecodeError),
-    #[error(transparent)]
-    Io(#[from] io::Error),
-    #[error("{0}")]
-    Handshake(io::Error),
 }
 
+/// One client.
 struct Connection {
     peer: SocketAddr,
     config: Arc<ThriftConfig>,
     out: ChannelProcessor,
-    frames: FrameReader,
-    /// Those that have not been sent.
-    answers: BytesMut,
+    stop: CancellationToken,
 }
 
 impl Drop for Connection {
@@ -154,159 +156,34 @@ impl Drop for Connection {
 }
 
 impl Connection {
-    fn new(peer: SocketAddr, config: Arc<ThriftConfig>, out: ChannelProcessor) -> Self {
+    fn new(peer: SocketAddr, config: Arc<ThriftConfig>, out: ChannelProcessor, stop: CancellationToken) -> Self {
         out.counters().open_connections.add(1);
-        let frames = FrameReader::new(config.max_frame_bytes);
-        Self { peer, config, out, frames, answers: BytesMut::new() }
+        Self { peer, config, out, stop }
     }
 
-    async fn serve(mut self, stream: TcpStream, stop: &CancellationToken) {
-        let config = Arc::clone(&self.config);
-        match stop.run_until_cancelled(config.layers.accept(stream)).await {
-            Some(Ok(stream)) => self.talk(stream, stop).await,
-            Some(Err(error)) => self.disconnect(&Fault::Handshake(error)),
-            None => {}
-        }
-    }
-
-    async fn talk(&mut self, mut stream: impl Stream, stop: &CancellationToken) {
-        let outcome = self.converse(&mut stream, stop).await;
-        if let Err(fault) = &outcome {
-            self.disconnect(fault);
-        }
-        // Requests whose events are in the channel get their answers even now.
-        let goodbye = async {
-            send(&mut stream, &mut self.answers).await?;
-            match outcome {
-                Ok(()) => stream.shutdown().await,
-                Err(_) => net::close_gently(&mut stream).await,
-            }
+    async fn serve(mut self, socket: TcpStream, memory: &Memory) {
+        let (config, stop) = (Arc::clone(&self.config), self.stop.clone());
+        let mut stream = match stop.run_until_cancelled(config.layers.accept(socket)).await {
+            None => return,
+            Some(Ok(stream)) => stream,
+            Some(Err(error)) => return self.disconnect(&error),
         };
-        // A client that is gone already is none to say goodbye to.
-        tokio::time::timeout(net::LAST_ANSWERS, goodbye).await.ok();
+        let frames = FrameReader::new(config.limits.request_bytes);
+        server::serve(&mut stream, frames, &mut self, &config.limits, memory, &stop).await;
     }
 
     /// Notes that a connection ends because of its client.
-    fn disconnect(&self, fault: &Fault) {
+    fn disconnect(&self, why: &dyn Display) {
+        let why = Excerpt(why);
         self.out.counters().event_read_fail.add(1);
-        let Some(others) = self.out.may_complain() else { return };
-        let (source, peer) = (self.out.source(), self.peer);
-        match fault {
-            Fault::Io(error) | Fault::Frame(FrameError::Io(error)) => {
-                warn!("Source {source}: lost the connection from {peer}: {error}{others}");
-            }
-            fault => warn!("Source {source}: client {peer} is disconnected: {fault}{others}"),
+        if let Some(others) = self.out.may_complain() {
+            warn!("Source {}: client {} is disconnected: {why}{others}", self.out.source(), self.peer);
         }
-    }
-
-    async fn converse(&mut self, stream: &mut impl Stream, stop: &CancellationToken) -> Result<(), Fault> {
-        loop {
-            let frame = match self.frames.ready()? {
-                Some(frame) if self.answers.len() < MAX_ANSWER_BYTES => frame,
-                ready => {
-                    // Nothing is waited for with answers in hand.
-                    let next = async {
-                        send(stream, &mut self.answers).await?;
-                        match ready {
-                            Some(frame) => Ok(Some(frame)),
-                            None => self.frames.next(stream).await,
-                        }
-                    };
-                    match stop.run_until_cancelled(next).await {
-                        Some(frame) => match frame? {
-                            Some(frame) => frame,
-                            None => return Ok(()),
-                        },
-                        None => return Ok(()),
-                    }
-                }
-            };
-            if stop.is_cancelled() {
-                return Ok(());
-            }
-            self.request(stream, frame, stop).await?;
-            tokio::task::consume_budget().await;
-        }
-    }
-
-    /// Does what a frame asks for. The answer is put to those that are to be sent.
-    async fn request(&mut self, stream: &mut impl Stream, frame: Bytes, stop: &CancellationToken) -> Result<(), Fault> {
-        let frame_bytes = frame.len();
-        let message = Message::read(self.config.protocol, frame)?;
-        let Some(method) = Method::named(&message.name) else {
-            let what = format!("Invalid method name: '{}'", message.name);
-            self.complain(&what);
-            self.except(&message, ExceptionKind::UnknownMethod, what);
-            return Ok(());
-        };
-        let mut batch = match message.events(method) {
-            Ok(batch) => batch,
-            Err(error) => {
-                self.except(&message, ExceptionKind::ProtocolError, error.to_string());
-                if !error.is_well_formed() {
-                    return Err(error.into());
-                }
-                self.complain(&error.to_string());
-                return Ok(());
-            }
-        };
-        // Events that are little of what came must not keep all of it.
-        if batch.body_bytes() < frame_bytes / 4 {
-            batch.repack();
-        }
-        let status = self.deliver(stream, method, batch, stop).await;
-        self.answer(&message, &Reply::Status(status));
-        Ok(())
-    }
-
-    async fn deliver(
-        &mut self,
-        stream: &mut impl Stream,
-        method: Method,
-        batch: Batch,
-        stop: &CancellationToken,
-    ) -> Status {
-        let Self { out, answers, peer, .. } = self;
-        let counters = out.counters();
-        let (received, accepted) = match method {
-            Method::Append => (&counters.append_received, &counters.append_accepted),
-            Method::AppendBatch => (&counters.append_batch_received, &counters.append_batch_accepted),
-        };
-        received.add(1);
-        if !batch.is_empty() {
-            let delivery = out.deliver(batch, stop);
-            tokio::pin!(delivery);
-            let outcome = tokio::select! {
-                biased;
-                outcome = &mut delivery => outcome,
-                // Whoever has been answered hears so before this request waits for room. Whether the client can still
-                // be reached shows again when the next answers are sent.
-                _sent = send(stream, answers) => delivery.await,
-            };
-            if let Err(error) = outcome {
-                if let Some(others) = out.may_complain() {
-                    let source = out.source();
-                    warn!(
-                        "Thrift source {source} could not append events to the channel. Client {peer}: {error}{others}"
-                    );
-                }
-                return Status::Failed;
-            }
-        }
-        accepted.add(1);
-        Status::Ok
-    }
-
-    fn answer(&mut self, to: &Message, reply: &Reply) {
-        self.config.protocol.write_reply(&mut self.answers, &to.name, to.sequence, reply);
-    }
-
-    fn except(&mut self, to: &Message, kind: ExceptionKind, message: String) {
-        self.answer(to, &Reply::Exception(Exception { kind, message }));
     }
 
     /// Notes that a request cannot be done.
-    fn complain(&self, what: &str) {
+    fn complain(&self, what: &dyn Display) {
+        let what = Excerpt(what);
         self.out.counters().event_read_fail.add(1);
         if let Some(others) = self.out.may_complain() {
             warn!("Source {}: a request of {} is refused: {what}{others}", self.out.source(), self.peer);
@@ -314,8 +191,82 @@ impl Connection {
     }
 }
 
-/// Sends what is there. Cut off, the rest is still there.
-async fn send(stream: &mut impl Stream, answers: &mut BytesMut) -> io::Result<()> {
-    stream.write_all_buf(answers).await?;
-    stream.flush().await
+/// A request that can be executed.
+struct Call {
+    message: Message,
+    method: Method,
+    batch: Batch,
+}
+
+impl Service for Connection {
+    const ENDS_WITH_INPUT: bool = false;
+    type Framing = FrameReader;
+    type Call = Call;
+    type Reply = Status;
+    type Fault = Fault;
+
+    fn open(&mut self, frame: Bytes, out: &mut BytesMut) -> Result<Option<Call>, Fault> {
+        // In Flume `protocol = Binary` means compact, so that clients of either may come with the same configuration.
+        let protocol = Protocol::spoken(&frame).unwrap_or(self.config.protocol);
+        let message = Message::read(protocol, frame)?;
+        let Some(method) = Method::named(&message.name) else {
+            let what = format!("Invalid method name: '{}'", message.name);
+            self.complain(&what);
+            except(&message, ExceptionKind::UnknownMethod, what, out);
+            return Ok(None);
+        };
+        match message.events(method) {
+            Ok(batch) => Ok(Some(Call { message, method, batch })),
+            Err(error) => {
+                except(&message, ExceptionKind::ProtocolError, error.to_string(), out);
+                if !error.is_well_formed() {
+                    return Err(error.into());
+                }
+                self.complain(&error);
+                Ok(None)
+            }
+        }
+    }
+
+    async fn execute(&mut self, call: &mut Call) -> Status {
+        let Self { out, peer, stop, .. } = self;
+        let counters = out.counters();
+        let (received, accepted) = match call.method {
+            Method::Append => (&counters.append_received, &counters.append_accepted),
+            Method::AppendBatch => (&counters.append_batch_received, &counters.append_batch_accepted),
+        };
+        received.add(1);
+        let batch = std::mem::take(&mut call.batch);
+        if !batch.is_empty()
+            && let Err(error) = out.deliver(batch, stop).await
+        {
+            if let Some(others) = out.may_complain() {
+                let source = out.source();
+                warn!("Thrift source {source} could not append events to the channel. Client {peer}: {error}{others}");
+            }
+            return Status::Failed;
+        }
+        accepted.add(1);
+        Status::Ok
+    }
+
+    fn answer(&mut self, call: &Call, status: Status, out: &mut BytesMut) {
+        reply(&call.message, &Reply::Status(status), out);
+    }
+
+    fn lost(&mut self, why: ConnectionError<Fault>) {
+        let ConnectionError::Io(error) = why else { return self.disconnect(&why) };
+        self.out.counters().event_read_fail.add(1);
+        if let Some(others) = self.out.may_complain() {
+            warn!("Source {}: lost the connection from {}: {error}{others}", self.out.source(), self.peer);
+        }
+    }
+}
+
+fn reply(to: &Message, reply: &Reply, out: &mut BytesMut) {
+    to.protocol.write_reply(out, &to.name, to.sequence, reply);
+}
+
+fn except(to: &Message, kind: ExceptionKind, message: String, out: &mut BytesMut) {
+    reply(to, &Reply::Exception(Exception { kind, message }), out);
 }

@@ -11,7 +11,8 @@ const KEY_TAG: u32 = 1;
 const TRUSTED_TAG: u32 = 2;
 /// What Java puts between the password and the content when it makes the digest.
 const WHITENER: &[u8] = b"Mighty Aphrodite";
-const DIGEST_LENGTH: usize = 20;
+/// Bytes of the digest at the end of a store.
+pub const DIGEST_LENGTH: usize = 20;
 /// 1.3.6.1.4.1.42.2.17.1.1, Sun's protection of keys.
 const KEY_PROTECTION: &[u8] = &[0x2B, 6, 1, 4, 1, 0x2A, 2, 0x11, 1, 1];
 
@@ -41,13 +42,15 @@ pub fn read<'a>(data: &'a [u8], password: Option<&str>) -> Result<Vec<Entry<'a>>
     let damaged = || StoreError::Damaged("it is not a whole JKS file".to_owned());
     let (body, digest) = data.split_last_chunk::<DIGEST_LENGTH>().ok_or_else(damaged)?;
     let entries = Reader(body).entries().ok_or_else(damaged)?;
-    if let Some(password) = password {
-        let expected = Sha1::new().chain_update(utf16(password)).chain_update(WHITENER).chain_update(body).finalize();
-        if expected[..] != digest[..] {
-            return Err(StoreError::WrongPassword);
-        }
+    if password.is_some_and(|password| self::digest(password, body) != *digest) {
+        return Err(StoreError::WrongPassword);
     }
     Ok(entries)
+}
+
+/// What stands at the end of a store with this password.
+pub fn digest(password: &str, body: &[u8]) -> [u8; DIGEST_LENGTH] {
+    Sha1::new().chain_update(utf16(password)).chain_update(WHITENER).chain_update(body).finalize().into()
 }
 
 /// Opens a key, which gives PKCS#8, when the password is its own.
@@ -77,7 +80,8 @@ fn utf16(password: &str) -> Vec<u8> {
     password.encode_utf16().flat_map(u16::to_be_bytes).collect()
 }
 
-struct Reader<'a>(&'a [u8]);
+/// Reads what Java writes, from the front.
+pub struct Reader<'a>(pub &'a [u8]);
 
 impl<'a> Reader<'a> {
     fn entries(mut self) -> Option<Vec<Entry<'a>>> {
@@ -95,13 +99,11 @@ impl<'a> Reader<'a> {
 
     fn entry(&mut self, version: u32) -> Option<Entry<'a>> {
         let tag = self.u32()?;
-        let length = self.u16()?;
-        let alias = String::from_utf8_lossy(self.bytes(length)?).into_owned();
+        let alias = self.text()?;
         let _created: [u8; 8] = self.array()?;
         let content = match tag {
             KEY_TAG => {
-                let length = self.length()?;
-                let sealed = self.bytes(length)?;
+                let sealed = self.sized()?;
                 let chain = (0..self.u32()?).map(|_| self.certificate(version)).collect::<Option<_>>()?;
                 Content::Key { sealed, chain }
             }
@@ -111,37 +113,48 @@ impl<'a> Reader<'a> {
         Some(Entry { alias, content })
     }
 
-    fn certificate(&mut self, version: u32) -> Option<&'a [u8]> {
+    /// A certificate of a store of this version.
+    pub fn certificate(&mut self, version: u32) -> Option<&'a [u8]> {
         if version == 2 {
             // The certificate's type; there is none but X.509.
-            let length = self.u16()?;
-            self.bytes(length)?;
+            self.text()?;
         }
-        let length = self.length()?;
+        self.sized()
+    }
+
+    /// A text behind its length, two bytes.
+    pub fn text(&mut self) -> Option<String> {
+        let length = self.u16()?;
+        self.bytes(length).map(|text| String::from_utf8_lossy(text).into_owned())
+    }
+
+    /// Bytes behind their number, four bytes.
+    pub fn sized(&mut self) -> Option<&'a [u8]> {
+        let length = self.u32()?.try_into().ok()?;
         self.bytes(length)
     }
 
-    fn bytes(&mut self, length: usize) -> Option<&'a [u8]> {
+    /// So many bytes.
+    pub fn bytes(&mut self, length: usize) -> Option<&'a [u8]> {
         let (bytes, rest) = self.0.split_at_checked(length)?;
         self.0 = rest;
         Some(bytes)
     }
 
-    fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
+    /// As many bytes as the array has.
+    pub fn array<const N: usize>(&mut self) -> Option<[u8; N]> {
         let (bytes, rest) = self.0.split_first_chunk()?;
         self.0 = rest;
         Some(*bytes)
     }
 
-    fn u16(&mut self) -> Option<usize> {
+    /// A number of two bytes.
+    pub fn u16(&mut self) -> Option<usize> {
         self.array().map(u16::from_be_bytes).map(usize::from)
     }
 
-    fn u32(&mut self) -> Option<u32> {
+    /// A number of four bytes.
+    pub fn u32(&mut self) -> Option<u32> {
         self.array().map(u32::from_be_bytes)
-    }
-
-    fn length(&mut self) -> Option<usize> {
-        self.u32()?.try_into().ok()
     }
 }

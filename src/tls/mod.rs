@@ -19,7 +19,7 @@
 //! Lists are separated by spaces or commas, and what is excluded is excluded. Stores are JKS, PKCS12 or PEM; a PEM
 //! keystore holds the certificates and the unencrypted key, and needs no password. Of several keys in a store, a client
 //! gets the first that it can use. Clients present no certificate, and do not compare the server's name with its
-//! certificate.
+//! certificate, but for [`https`].
 
 use std::fmt::Display;
 use std::sync::Arc;
@@ -29,9 +29,9 @@ use rustls::server::{ClientHello, ResolvesServerCert};
 use rustls::sign::CertifiedKey;
 use rustls::{ClientConfig, RootCertStore, ServerConfig};
 
-mod der;
+pub(crate) mod der;
 mod handshake;
-mod jks;
+pub(crate) mod jks;
 mod key;
 mod policy;
 mod store;
@@ -133,13 +133,30 @@ pub fn connector(props: &Props<'_>) -> Option<Connector> {
     };
     let (policy, trust) = (policy?, trust?);
     let verifier = Verifier::new(trust, &policy.provider);
+    Some(client(policy, verifier))
+}
+
+/// The client's side of TLS for an https address, as Java has it for Flume: the server's name must be in its certificate.
+/// Keys: `truststore` and its password and type, by default the system properties; the four lists. `None` when something
+/// is wrong, which the properties have noted.
+pub fn https(props: &Props<'_>) -> Option<Connector> {
+    let policy = Policy::read(props);
+    let trust = TRUSTSTORE.setting(props).map_or_else(|| machine_cas(props), |path| truststore(props, &path));
+    props.text(TRUSTSTORE_PASSWORD.key);
+    props.text(TRUSTSTORE_TYPE.key);
+    let (policy, trust) = (policy?, trust?);
+    let verifier = Verifier::of_names(trust, &policy.provider);
+    Some(client(policy, verifier))
+}
+
+fn client(policy: Policy, verifier: Arc<Verifier>) -> Connector {
     let config = ClientConfig::builder_with_provider(policy.provider)
         .with_protocol_versions(&policy.versions)
         .expect("a policy has versions, and cipher suites for them")
         .dangerous()
         .with_custom_certificate_verifier(verifier)
         .with_no_client_auth();
-    Some(Connector::new(config))
+    Connector::new(config)
 }
 
 /// Whether TLS is wanted. Asks for the other keys as well: where it is not wanted, they are known all the same.

@@ -1,9 +1,9 @@
-//! How a client judges a server's certificate: as Java does for Flume, by the truststore alone and not by the name.
+//! How a client judges a server's certificate, as Java does for Flume: by the truststore, and by the name only for https.
 
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::verify_server_cert_signed_by_trust_anchor;
+use rustls::client::{verify_server_cert_signed_by_trust_anchor, verify_server_name};
 use rustls::crypto::{CryptoProvider, WebPkiSupportedAlgorithms, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::{CertificateDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
@@ -15,6 +15,8 @@ use super::key::PublicKey;
 #[derive(Debug)]
 pub struct Verifier {
     trust: Trust,
+    /// Whether the server's name must be in its certificate.
+    by_name: bool,
     algorithms: WebPkiSupportedAlgorithms,
 }
 
@@ -41,7 +43,12 @@ impl Trust {
 impl Verifier {
     /// A verifier that knows the provider's signature algorithms.
     pub fn new(trust: Trust, provider: &CryptoProvider) -> Arc<Self> {
-        Arc::new(Self { trust, algorithms: provider.signature_verification_algorithms })
+        Arc::new(Self { trust, by_name: false, algorithms: provider.signature_verification_algorithms })
+    }
+
+    /// One that looks at the server's name, too.
+    pub fn of_names(trust: Trust, provider: &CryptoProvider) -> Arc<Self> {
+        Arc::new(Self { trust, by_name: true, algorithms: provider.signature_verification_algorithms })
     }
 }
 
@@ -50,10 +57,13 @@ impl ServerCertVerifier for Verifier {
         &self,
         own: &CertificateDer<'_>,
         intermediates: &[CertificateDer<'_>],
-        _name: &ServerName<'_>,
+        name: &ServerName<'_>,
         _ocsp: &[u8],
         now: UnixTime,
     ) -> Result<ServerCertVerified, Error> {
+        if self.by_name {
+            verify_server_name(&ParsedCertificate::try_from(own)?, name)?;
+        }
         let roots = match &self.trust {
             Trust::All => return Ok(ServerCertVerified::assertion()),
             Trust::Listed(_, listed) if listed.contains(own) => return Ok(ServerCertVerified::assertion()),

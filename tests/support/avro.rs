@@ -1,5 +1,6 @@
 //! Both ends of an Avro RPC connection, step by step.
 
+use std::io;
 use std::net::TcpListener;
 use std::sync::Arc;
 
@@ -64,15 +65,21 @@ pub fn first_append(body: &str) -> Vec<u8> {
     request(1, &greeting(AVRO_SOURCE.hash, None), "append", &parameters)
 }
 
-fn next_pack(peer: &mut Conversation) -> Pack {
-    let mut number = || u32::from_be_bytes(peer.bytes(4).try_into().expect("four bytes"));
-    let (serial, buffers) = (number(), number());
+fn next_pack(peer: &mut Conversation) -> io::Result<Pack> {
+    let (serial, buffers) = (next_number(peer)?, next_number(peer)?);
     let mut message = Vec::new();
     for _ in 0..buffers {
-        let len = u32::from_be_bytes(peer.bytes(4).try_into().expect("four bytes"));
-        message.extend(peer.bytes(len as usize));
+        let mut buffer = vec![0; next_number(peer)? as usize];
+        peer.try_bytes(&mut buffer)?;
+        message.extend(buffer);
     }
-    Pack { serial, message: message.into() }
+    Ok(Pack { serial, message: message.into() })
+}
+
+fn next_number(peer: &mut Conversation) -> io::Result<u32> {
+    let mut bytes = [0; 4];
+    peer.try_bytes(&mut bytes)?;
+    Ok(u32::from_be_bytes(bytes))
 }
 
 /// A client of an avro source.
@@ -105,10 +112,14 @@ impl AvroClient {
 
     /// Sends a request and waits for nothing.
     pub fn send(&mut self, message: &str, parameters: &[u8]) {
+        self.try_send(message, parameters).expect("the peer reads");
+    }
+
+    fn try_send(&mut self, message: &str, parameters: &[u8]) -> io::Result<()> {
         self.sent += 1;
         // The handshake comes along with the first one.
         let greeting = std::mem::take(&mut self.greeting);
-        self.peer.send(request(self.sent, &greeting, message, parameters));
+        self.peer.try_send(request(self.sent, &greeting, message, parameters))
     }
 
     /// Sends events and waits for nothing.
@@ -118,7 +129,11 @@ impl AvroClient {
 
     /// The next answer, which is to the oldest request that has none.
     pub fn answer(&mut self) -> Answer {
-        let pack = next_pack(&mut self.peer);
+        self.try_answer().expect("the peer answers")
+    }
+
+    fn try_answer(&mut self) -> io::Result<Answer> {
+        let pack = next_pack(&mut self.peer)?;
         self.answered += 1;
         assert_eq!(pack.serial, self.answered, "answers come in order");
         let mut reader = Reader::new(&pack.message);
@@ -126,12 +141,12 @@ impl AvroClient {
             let response = HandshakeResponse::read(&mut reader).expect("a handshake");
             assert_eq!(response.matched, Match::Both);
         }
-        outcome(&pack, &mut reader)
+        Ok(outcome(&pack, &mut reader))
     }
 
     /// The next answer, with the handshake that it must have, and nothing where that is all.
     pub fn introduced(&mut self) -> (HandshakeResponse, Option<Answer>) {
-        let pack = next_pack(&mut self.peer);
+        let pack = next_pack(&mut self.peer).expect("the peer answers");
         self.answered = pack.serial;
         let mut reader = Reader::new(&pack.message);
         let response = HandshakeResponse::read(&mut reader).expect("a handshake");
@@ -143,6 +158,12 @@ impl AvroClient {
     pub fn append_batch(&mut self, batch: &Batch) -> Answer {
         self.send_batch(batch);
         self.answer()
+    }
+
+    /// The same with a peer that may go at any moment.
+    pub fn try_append_batch(&mut self, batch: &Batch) -> io::Result<Answer> {
+        self.try_send("appendBatch", &array(batch))?;
+        self.try_answer()
     }
 
     /// Sends one event by `append` and waits for the answer.
@@ -205,7 +226,7 @@ pub struct AvroPeer {
 impl AvroPeer {
     /// The next request, and the bodies of its events.
     pub fn request(&mut self) -> (Call, Vec<String>) {
-        let pack = next_pack(&mut self.peer);
+        let pack = next_pack(&mut self.peer).expect("the peer asks");
         let opened = self.responder.open(pack, &mut BytesMut::new()).expect("a handshake");
         let Opened::Call(call) = opened else { panic!("no call: {opened:?}") };
         let events = call.events("events").expect("events");

@@ -26,12 +26,28 @@ impl Reply {
 
 /// Asks once, on a connection of its own.
 pub fn http(port: u16, method: &str, path: &str) -> Reply {
+    ask(port, format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").as_bytes())
+}
+
+/// Posts once, on a connection of its own.
+pub fn post(port: u16, path: &str, content_type: &str, body: impl AsRef<[u8]>) -> Reply {
+    let body = body.as_ref();
+    let head = format!(
+        "POST {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\nContent-Type: {content_type}\r\n\
+         Content-Length: {}\r\n\r\n",
+        body.len()
+    );
+    ask(port, &[head.as_bytes(), body].concat())
+}
+
+fn ask(port: u16, request: &[u8]) -> Reply {
     let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the port accepts connections");
     stream.set_read_timeout(Some(DEADLINE)).expect("a timeout can be set");
-    let request = format!("{method} {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
-    stream.write_all(request.as_bytes()).expect("the server reads");
-    let mut text = String::new();
-    stream.read_to_string(&mut text).expect("the server answers and closes");
+    // A server may answer and close before it has read everything.
+    let _closed = stream.write_all(request);
+    let mut text = Vec::new();
+    let _reset = stream.read_to_end(&mut text);
+    let text = String::from_utf8_lossy(&text);
     let (head, body) = text.split_once("\r\n\r\n").expect("an answer has a head");
     let mut lines = head.lines();
     let status = lines.next().and_then(|line| line.split(' ').nth(1)).and_then(|status| status.parse().ok());

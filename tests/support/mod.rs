@@ -21,7 +21,7 @@ pub use agent::{Launch, TestAgent, counter};
 pub use avro::{Answer, AvroClient, AvroPeer, AvroServer, array, batch, first_append, greeting, request};
 pub use conversation::Conversation;
 pub use events::{Event, avro_to_files, expect_kept_events, kept_events, keys, listed, wait_for_kept_events};
-pub use http::{Reply, http};
+pub use http::{Reply, http, post};
 pub use java::{free_port, interop, java, java_peers, make_key_stores, real_flume, wait_for_port};
 pub use kafka::{Kafka, Message};
 
@@ -66,6 +66,15 @@ pub fn file_roll(directory: &Path) -> String {
         "a1.sinks = k1\na1.sinks.k1.type = file_roll\na1.sinks.k1.channel = c1\n\
          a1.sinks.k1.sink.rollInterval = 0\na1.sinks.k1.sink.directory = {}\n",
         directory.display()
+    )
+}
+
+/// A file channel `c1` in a directory that outlives the agent.
+pub fn file_channel(home: &Path) -> String {
+    let home = home.display();
+    format!(
+        "a1.channels = c1\na1.channels.c1.type = file\na1.channels.c1.checkpointDir = {home}/checkpoint\n\
+         a1.channels.c1.dataDirs = {home}/data1,{home}/data2\na1.channels.c1.minimumRequiredSpace = 1048576\n"
     )
 }
 

@@ -9,6 +9,7 @@ use crate::config::Props;
 use crate::fs::Disk;
 use crate::metrics::Metrics;
 
+use super::encryption::Keys;
 use super::{FileChannel, Tuning};
 
 const CAPACITY: i32 = 1_000_000;
@@ -56,6 +57,8 @@ pub struct FileConfig {
     pub checkpoint_on_close: bool,
     /// How many bytes of events are kept in memory.
     pub memory_bytes: usize,
+    /// What it encrypts and decrypts with.
+    pub keys: Keys,
 }
 
 impl FileConfig {
@@ -72,30 +75,27 @@ impl FileConfig {
             fsync_interval: None,
             checkpoint_on_close: true,
             memory_bytes: MEMORY_BYTES as usize,
+            keys: Keys::default(),
         }
     }
 
     /// Reads the keys.
     pub fn from_props(props: &mut Props<'_>) -> Option<Self> {
+        let capacity = events(props, "capacity", CAPACITY, "capacity");
+        let keep_alive = props.or("keep-alive", KEEP_ALIVE_SECONDS);
+        Self::of_size(props, capacity, Duration::from_secs(keep_alive.max(0) as u64))
+    }
+
+    /// Reads all keys but those of the capacity and the keep-alive, which are given.
+    pub fn of_size(props: &mut Props<'_>, capacity: usize, keep_alive: Duration) -> Option<Self> {
         let directories = directories(props);
-        let events = |key, default: i32, what: &str| {
-            let count = props.or(key, default);
-            if count > 0 {
-                return count as usize;
-            }
-            // Flume prints what was configured in place of the default.
-            let flume = format!("Invalid {what} specified, initializing channel to default capacity of {count}");
-            props.lenient(key, default, |count| *count > 0, "a whole number of events, at least 1", &flume) as usize
-        };
-        let capacity = events("capacity", CAPACITY, "capacity");
-        let transaction_capacity = events("transactionCapacity", TRANSACTION_CAPACITY, "transaction capacity");
+        let transaction_capacity = events(props, "transactionCapacity", TRANSACTION_CAPACITY, "transaction capacity");
         if transaction_capacity > capacity {
             let default = if props.text("transactionCapacity").is_none() { "; the default is 10000" } else { "" };
             let expected = format!("at most the channel's capacity, which is {capacity}{default}");
             let flume = "File Channel transaction capacity cannot be greater than the capacity of the channel.";
             props.error("transactionCapacity", &expected, flume);
         }
-        let keep_alive = props.or("keep-alive", KEEP_ALIVE_SECONDS);
         let interval = props.or("checkpointInterval", CHECKPOINT_INTERVAL_MS);
         let flume = format!("Checkpoint interval is invalid: {interval}, using default: {CHECKPOINT_INTERVAL_MS}");
         let positive = |ms: &i64| *ms > 0;
@@ -116,20 +116,31 @@ impl FileConfig {
         for ways_of_flume in ["use-log-replay-v1", "use-fast-replay", "compressBackupCheckpoint"] {
             props.or(ways_of_flume, false);
         }
-        encryption(props);
+        let keys = Keys::from_props(props);
         props.finish(Self {
             directories,
             capacity,
             transaction_capacity,
-            keep_alive: Duration::from_secs(keep_alive.max(0) as u64),
+            keep_alive,
             checkpoint_interval: Duration::from_millis(interval as u64),
             max_file_size: max_file_size as u64,
             minimum_required_space: space as u64,
             fsync_interval: (!per_transaction).then(|| Duration::from_secs(fsync_seconds.max(1) as u64)),
             checkpoint_on_close,
             memory_bytes: memory_bytes.max(0) as usize,
+            keys,
         })
     }
+}
+
+fn events(props: &Props<'_>, key: &str, default: i32, what: &str) -> usize {
+    let count = props.or(key, default);
+    if count > 0 {
+        return count as usize;
+    }
+    // Flume prints what was configured in place of the default.
+    let flume = format!("Invalid {what} specified, initializing channel to default capacity of {count}");
+    props.lenient(key, default, |count| *count > 0, "a whole number of events, at least 1", &flume) as usize
 }
 
 fn directories(props: &Props<'_>) -> Directories {
@@ -166,16 +177,13 @@ fn directories(props: &Props<'_>) -> Directories {
     Directories { checkpoint, backup: backup.filter(|_| dual), data }
 }
 
-/// Encrypted segments are not in this version: nothing must be written in the clear that was to be encrypted.
-fn encryption(props: &Props<'_>) {
-    if let Some((key, _)) = props.family("encryption").first() {
-        props.error(&format!("encryption.{key}"), "no encryption: it is not in this version", "");
-    }
-}
-
 impl ChannelConfig for FileConfig {
     fn transaction_capacity(&self) -> Option<usize> {
         Some(self.transaction_capacity)
+    }
+
+    fn directories(&self) -> Option<&Directories> {
+        Some(&self.directories)
     }
 
     fn build(self: Box<Self>, name: &str, metrics: &Metrics) -> Arc<dyn Channel> {
@@ -242,6 +250,7 @@ mod tests {
             fsync_interval: Some(Duration::from_secs(7)),
             checkpoint_on_close: false,
             memory_bytes: 0,
+            keys: Keys::default(),
         };
         assert_eq!(config, Some(expected));
     }
@@ -261,7 +270,6 @@ mod tests {
             "File Channel transaction capacity cannot be greater than the capacity of the channel."
         );
         assert_eq!(read("capacity = many").0, None);
-        assert_eq!(read("encryption.activeKey = k").0, None);
         let (config, findings) = read("capacity = 0");
         assert_eq!(config.map(|config| config.capacity), Some(1_000_000));
         assert_eq!(findings.len(), 1);

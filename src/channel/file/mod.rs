@@ -12,24 +12,35 @@
 //! On disk there are segments (`segment`) of records (`record`), and a checkpoint (`checkpoint`) that says which events are
 //! done and where the first of the others stands, so that opening (`open`) reads only what came after it.
 //!
+//! The events of a directory that Apache Flume left behind are imported when the channel opens (`takeover`). Puts are
+//! encrypted when keys are configured (`encryption`). Others may look into the files beside an agent (`image`), and mend
+//! them when nobody uses them (`repair`).
+//!
 //! When a write or a sync fails, puts are refused until it works again; what was not known to be durable is written
 //! anew, into another segment.
 
 mod checkpoint;
 mod config;
+mod encryption;
 mod identity;
+mod image;
 mod lock;
 mod open;
 mod ranges;
 mod reader;
 mod record;
+mod repair;
 mod segment;
 mod state;
+mod takeover;
 #[cfg(test)]
 mod tests;
+mod window;
 mod writer;
 
 use std::any::Any;
+use std::io;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
@@ -38,8 +49,14 @@ use std::time::Duration;
 use async_trait::async_trait;
 use tokio::sync::{Notify, Semaphore, oneshot};
 
+pub use checkpoint::FILE as CHECKPOINT_FILE;
 pub use config::{Directories, FileConfig};
+pub use image::{CheckpointState, Damage, Examination, Image, Missing, Piece, Walk};
+pub use lock::{FILE as LOCK_FILE, Holder, holder};
 pub(crate) use ranges::Ranges;
+pub use repair::{Repair, RepairError, Step};
+pub use segment::number_of as segment_number;
+pub use takeover::log as flume_log;
 
 use self::record::Draft;
 use self::state::{Held, Phase, Request, State, Waits, Written};
@@ -199,11 +216,47 @@ impl Shared {
         lost
     }
 
+    /// The data directories, the one whose turn it is with this segment first.
+    fn in_turn(&self, segment: u64) -> impl Iterator<Item = &PathBuf> {
+        let data = &self.directories.data;
+        let turn = (segment % data.len() as u64) as usize;
+        data[turn..].iter().chain(&data[..turn])
+    }
+
+    /// The data directory whose turn it is with this segment, or the next one with so many bytes of room.
+    fn roomy_directory(&self, segment: u64, required: u64) -> io::Result<&PathBuf> {
+        first_success(self.in_turn(segment).map(|directory| self.check_space(directory, required).map(|()| directory)))
+    }
+
+    /// Looks whether a data directory, which is made again when it is gone, has so many bytes of room.
+    fn check_space(&self, directory: &Path, required: u64) -> io::Result<()> {
+        let left = match self.fs.free_space(directory) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                self.fs.create_directory(directory).and_then(|()| self.fs.free_space(directory))
+            }
+            known => known,
+        };
+        let left = left.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", directory.display())))?;
+        if left < required {
+            return Err(io::Error::new(
+                io::ErrorKind::StorageFull,
+                format!("Usable space exhausted, only {left} bytes remaining, required {required} bytes"),
+            ));
+        }
+        Ok(())
+    }
+
     fn give_up(&self, written: &Written) {
         let mut state = self.state();
         state.give_up(written);
         self.wake_writer(&state, false);
     }
+}
+
+/// What works first; otherwise why the first one does not.
+fn first_success<T>(mut attempts: impl Iterator<Item = io::Result<T>>) -> io::Result<T> {
+    let first = attempts.next().unwrap_or_else(|| Err(io::ErrorKind::NotFound.into()));
+    first.or_else(|error| attempts.find_map(Result::ok).ok_or(error))
 }
 
 impl FileChannel {
@@ -234,13 +287,18 @@ impl FileChannel {
         }))
     }
 
-    /// Takes over another configuration; `false` when it is of another place.
-    fn reconfigure(&self, new: &FileConfig) -> bool {
+    /// Waits until puts work.
+    pub(super) async fn healthy(&self) -> Result<(), ChannelError> {
+        self.0.healthy().await
+    }
+
+    /// Takes over another configuration; `false` when it is of another place or has other keys.
+    pub(super) fn reconfigure(&self, new: &FileConfig) -> bool {
         let shared = &*self.0;
-        if shared.directories != new.directories {
+        let mut config = shared.config.lock().unwrap_or_else(PoisonError::into_inner);
+        if shared.directories != new.directories || config.keys != new.keys {
             return false;
         }
-        let mut config = shared.config.lock().unwrap_or_else(PoisonError::into_inner);
         shared.room.resize(config.capacity, new.capacity);
         shared.transaction_capacity.store(new.transaction_capacity.min(new.capacity), Ordering::Relaxed);
         shared.keep_alive_ms.store(new.keep_alive.as_millis() as u64, Ordering::Relaxed);
@@ -270,8 +328,8 @@ impl Channel for FileChannel {
         self.0.room.free()
     }
 
-    fn is_durable(&self) -> bool {
-        true
+    fn in_memory(&self) -> u64 {
+        0
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -10,18 +10,21 @@ use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError};
 use std::thread;
+use std::time::{Duration, Instant};
 
 use tokio::sync::oneshot;
 use tracing::{error, info, warn};
 
 use super::checkpoint::{Checkpoint, Position};
+use super::encryption::Seal;
 use super::identity;
 use super::lock::lock_all;
 use super::ranges::Ranges;
 use super::reader::{self, report_damage};
 use super::record::{Kind, decode_done};
-use super::segment::{Found, Place, START, Scanner, Segment, file_name, number_of, read_first, set_aside};
+use super::segment::{Found, Place, START, Scanner, Segment, file_name, is_unused, number_of, read_first, set_aside};
 use super::state::Phase;
+use super::takeover::{self, Imported};
 use super::writer::Writer;
 use super::{Directories, Shared};
 use crate::fs::{File, Lock};
@@ -37,7 +40,9 @@ pub fn run(shared: &Arc<Shared>, told: oneshot::Sender<Result<(), String>>) {
     };
     let mut complaint = String::new();
     let opened = loop {
-        match open(shared) {
+        let begun = Instant::now();
+        // Nobody waits for a long takeover, which the channel's users do.
+        match open(shared, &mut || tell(Ok(()))) {
             Ok(opened) => break opened,
             Err(why) => {
                 if why != complaint {
@@ -46,7 +51,8 @@ pub fn run(shared: &Arc<Shared>, told: oneshot::Sender<Result<(), String>>) {
                 }
                 note_closed(shared, &why);
                 tell(Err(why));
-                if !wait_to_retry(shared) {
+                // What took long is not begun anew at once.
+                if !wait_to_retry(shared, shared.tuning.retry.max(begun.elapsed())) {
                     return;
                 }
             }
@@ -61,7 +67,8 @@ pub fn run(shared: &Arc<Shared>, told: oneshot::Sender<Result<(), String>>) {
     drop(locks);
 }
 
-fn note_closed(shared: &Shared, why: &str) {
+/// Says why the channel is not open.
+pub(super) fn note_closed(shared: &Shared, why: &str) {
     let mut state = shared.state();
     if state.phase != Phase::Stopped {
         state.phase = Phase::Closed(why.to_owned());
@@ -69,10 +76,10 @@ fn note_closed(shared: &Shared, why: &str) {
 }
 
 /// Lets some time go by; `false` when the channel is stopped.
-fn wait_to_retry(shared: &Shared) -> bool {
+fn wait_to_retry(shared: &Shared, wait: Duration) -> bool {
     let mut state = shared.state();
     if state.phase != Phase::Stopped {
-        state = shared.to_write.wait_timeout(state, shared.tuning.retry).unwrap_or_else(PoisonError::into_inner).0;
+        state = shared.to_write.wait_timeout(state, wait).unwrap_or_else(PoisonError::into_inner).0;
     }
     state.phase != Phase::Stopped
 }
@@ -83,17 +90,21 @@ struct Opened {
     reader: thread::JoinHandle<()>,
 }
 
-fn open(shared: &Arc<Shared>) -> Result<Opened, String> {
+fn open(shared: &Arc<Shared>, announce: &mut dyn FnMut()) -> Result<Opened, String> {
     let Directories { checkpoint, backup, data } = &shared.directories;
     let all = [checkpoint].into_iter().chain(backup).chain(data).map(PathBuf::as_path);
     let locks = lock_all(&*shared.fs, &shared.name, all)?;
+    takeover::recover(shared)?;
+    let files = find_segments(shared)?;
+    let mut replay = Replay::run(shared, files)?;
+    if let Some(imported) = takeover::run(shared, replay.next_segment(), replay.next, announce)? {
+        replay.adopt(imported);
+    }
     let identity = identity::of(&*shared.fs, &data[0]);
     let identity = identity.map_err(|error| format!("its identity in {}: {error}", data[0].display()))?;
     // It is opened only once.
     shared.identity.set(identity).ok();
-    let files = find_segments(shared)?;
-    let replay = Replay::run(shared, files)?;
-    let next_segment = replay.segments.last_key_value().map_or(replay.last_segment, |(number, _)| *number) + 1;
+    let next_segment = replay.next_segment();
     let waiting = replay.done.count_missing(0, replay.next);
     let reader = {
         let shared = Arc::clone(shared);
@@ -112,7 +123,7 @@ fn open(shared: &Arc<Shared>) -> Result<Opened, String> {
 }
 
 /// All segments there are, by their numbers.
-fn find_segments(shared: &Shared) -> Result<BTreeMap<u64, PathBuf>, String> {
+pub fn find_segments(shared: &Shared) -> Result<BTreeMap<u64, PathBuf>, String> {
     let mut found: BTreeMap<u64, PathBuf> = BTreeMap::new();
     for directory in &shared.directories.data {
         // A process that was killed may have left names that are not durable yet, and others will rely on them.
@@ -120,26 +131,29 @@ fn find_segments(shared: &Shared) -> Result<BTreeMap<u64, PathBuf>, String> {
         let listed = synced.and_then(|()| shared.fs.list(directory));
         for name in listed.map_err(|error| format!("Could not list {}: {error}", directory.display()))? {
             let path = directory.join(&name);
-            // Whoever starts anew beside them would leave their events undelivered without a word.
-            if name.strip_prefix("log-").is_some_and(|id| !id.is_empty() && id.bytes().all(|b| b.is_ascii_digit())) {
-                return Err(format!(
-                    "{} was left behind by Apache Flume, and its events cannot be taken over yet: \
-                     deliver them with Flume and remove its files, or configure other directories",
-                    path.display()
-                ));
-            }
-            if let Some(number) = number_of(&name)
-                && let Some(other) = found.insert(number, path.clone())
-            {
-                return Err(format!("{} and {} have the same number", other.display(), path.display()));
-            }
+            let Some(number) = number_of(&name) else { continue };
+            let Some(other) = found.insert(number, path.clone()) else { continue };
+            found.insert(number, one_of(shared, number, other, path)?);
         }
     }
     Ok(found)
 }
 
+/// Of two segments with the same number the one that is in use: an attempt to begin it may have failed, and left a file
+/// without records.
+fn one_of(shared: &Shared, number: u64, one: PathBuf, other: PathBuf) -> Result<PathBuf, String> {
+    for (unused, used) in [(&one, &other), (&other, &one)] {
+        let failed = |error| format!("Could not remove {}: {error}", unused.display());
+        if shared.fs.open(unused).and_then(|file| is_unused(file, number)).map_err(failed)? {
+            shared.fs.remove(unused).map_err(failed)?;
+            return Ok(used.clone());
+        }
+    }
+    Err(format!("{} and {} have the same number", one.display(), other.display()))
+}
+
 /// The newest checkpoint that can be read.
-fn read_checkpoint(shared: &Shared) -> Result<Option<Checkpoint>, String> {
+pub fn read_checkpoint(shared: &Shared) -> Result<Option<Checkpoint>, String> {
     let Directories { checkpoint, backup, .. } = &shared.directories;
     for directory in [checkpoint].into_iter().chain(backup) {
         // What is removed because of it must not come back to an older one.
@@ -157,20 +171,26 @@ fn read_checkpoint(shared: &Shared) -> Result<Option<Checkpoint>, String> {
 }
 
 /// What the files say.
-struct Replay<'a> {
+pub struct Replay<'a> {
     shared: &'a Shared,
-    segments: BTreeMap<u64, Segment>,
+    /// All that are needed.
+    pub segments: BTreeMap<u64, Segment>,
     last_segment: u64,
-    done: Ranges,
-    head: Position,
+    /// What is not to be delivered (again).
+    pub done: Ranges,
+    /// Where reading begins.
+    pub head: Position,
     /// The next event's number.
-    next: u64,
+    pub next: u64,
     /// The events whose records were seen.
     seen: Ranges,
+    /// How many undelivered events have no record.
+    pub lost: u64,
 }
 
 impl<'a> Replay<'a> {
-    fn run(shared: &'a Shared, mut files: BTreeMap<u64, PathBuf>) -> Result<Self, String> {
+    /// Reads what came after the last checkpoint, or everything.
+    pub fn run(shared: &'a Shared, mut files: BTreeMap<u64, PathBuf>) -> Result<Self, String> {
         let checkpoint = read_checkpoint(shared)?;
         let known = checkpoint.is_some();
         let Checkpoint { tail, head, done, segments: listed } = checkpoint.unwrap_or_default();
@@ -183,9 +203,10 @@ impl<'a> Replay<'a> {
             head,
             next: tail.event,
             seen: Ranges::default(),
+            lost: 0,
         };
         for listed in listed {
-            let segment = |path| Segment { path, first: listed.first, end: listed.end, len: listed.len };
+            let segment = |path| Segment { path, first: listed.first, end: listed.end, len: listed.len, seal: None };
             match files.get(&listed.number) {
                 Some(path) => {
                     replay.segments.insert(listed.number, segment(path.clone()));
@@ -220,7 +241,34 @@ impl<'a> Replay<'a> {
             }
         }
         replay.fill_gaps(tail.event);
+        replay.find_seals()?;
         Ok(replay)
+    }
+
+    /// Finds out how to decrypt what is not delivered.
+    fn find_seals(&mut self) -> Result<(), String> {
+        let keys = self.shared.config().keys;
+        for (number, segment) in &mut self.segments {
+            if self.done.count_missing(segment.first, segment.end) > 0 {
+                segment.seal = Seal::find(&*self.shared.fs, *number, segment, &keys)?;
+            }
+        }
+        Ok(())
+    }
+
+    fn next_segment(&self) -> u64 {
+        self.segments.last_key_value().map_or(self.last_segment, |(number, _)| *number) + 1
+    }
+
+    /// Adds segments behind the others.
+    fn adopt(&mut self, imported: Imported) {
+        if self.segments.is_empty()
+            && let Some((number, segment)) = imported.segments.first_key_value()
+        {
+            self.head = Position { event: segment.first, segment: *number, offset: START };
+        }
+        self.segments.extend(imported.segments);
+        self.next = imported.end;
     }
 
     fn check_missing(&self, number: u64, first: u64, end: u64) -> Result<(), String> {
@@ -257,6 +305,7 @@ impl<'a> Replay<'a> {
                     self.seen.insert(header.first, header.end());
                     end = end.max(header.end());
                 }
+                Found::Record { header, .. } if header.kind == Kind::Key => {}
                 Found::Record { payload, .. } => {
                     for (from, to) in decode_done(&payload).unwrap_or_default() {
                         self.done.insert(from, to);
@@ -277,7 +326,7 @@ impl<'a> Replay<'a> {
         } else {
             self.report(&scanner, path, damage);
         }
-        let segment = Segment { path: path.to_owned(), first, end, len: whole };
+        let segment = Segment { path: path.to_owned(), first, end, len: whole, seal: None };
         self.segments.insert(number, segment);
         Ok(())
     }
@@ -302,12 +351,12 @@ impl<'a> Replay<'a> {
     fn fill_gaps(&mut self, from: u64) {
         let known: Ranges = self.done.iter().chain(self.seen.iter()).collect();
         let gaps: Vec<_> = known.missing(from, self.next).collect();
-        let missing: u64 = gaps.iter().map(|(from, to)| to - from).sum();
+        self.lost = gaps.iter().map(|(from, to)| to - from).sum();
         for (from, to) in gaps {
             self.done.insert(from, to);
         }
-        if missing > 0 {
-            error!("The records of {missing} events are missing or damaged [channel={}]", self.shared.name);
+        if self.lost > 0 {
+            error!("The records of {} events are missing or damaged [channel={}]", self.lost, self.shared.name);
         }
     }
 }

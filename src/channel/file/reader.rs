@@ -4,11 +4,11 @@ use std::io;
 use std::sync::{Arc, PoisonError};
 use std::thread;
 
-use bytes::Bytes;
 use tracing::{error, warn};
 
 use super::Shared;
 use super::checkpoint::Position;
+use super::encryption::unseal;
 use super::record::{Kind, decode_put};
 use super::segment::{Found, Place, START, Scanner, Segment, set_aside};
 use super::state::Phase;
@@ -91,8 +91,10 @@ impl Reader<'_> {
             match found {
                 Found::Record { header, payload, at } if header.kind == Kind::Put && header.end() > position.event => {
                     let place = Position { event: header.first, segment: number, offset: at };
-                    match decode_put(&header, Bytes::clone(&payload)) {
-                        Some(batch) => join(&mut runs, Run { position: place, batch, bytes: payload.len() }),
+                    let bytes = payload.len();
+                    let payload = unseal(segment.seal.as_deref(), &header, at, payload);
+                    match payload.and_then(|payload| decode_put(&header, payload)) {
+                        Some(batch) => join(&mut runs, Run { position: place, batch, bytes }),
                         None => self.report(&scanner, segment, at, at + header.len()),
                     }
                 }

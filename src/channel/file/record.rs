@@ -7,8 +7,9 @@
 //! |---|---|---|
 //! | 0 | 4 | `F1 75 6D 65` |
 //! | 4 | 1 | version, 1 |
-//! | 5 | 1 | kind: 1 a put, 2 done |
-//! | 6 | 2 | 0 |
+//! | 5 | 1 | kind: 1 a put, 2 done, 3 a key |
+//! | 6 | 1 | 1 when the payload is encrypted, else 0 |
+//! | 7 | 1 | 0 |
 //! | 8 | 4 | length of the payload |
 //! | 12 | 4 | events |
 //! | 16 | 8 | sequence number of the first event |
@@ -24,10 +25,13 @@
 //!
 //! Done says which events must not be delivered (again): they were, or their put was given up. Its payload is pairs of
 //! sequence numbers, 8 bytes each, the first of a range and the one behind its last. Its own number is 0.
+//!
+//! A key says how the puts of its segment are encrypted ([`Seal`]). The checksum of a payload is that of the encrypted one.
 
 use bytes::{Buf as _, Bytes};
 use smol_str::SmolStr;
 
+use super::encryption::Seal;
 use crate::event::{Batch, Headers, NO_HEADERS};
 
 /// Bytes of a record's header.
@@ -46,6 +50,8 @@ pub enum Kind {
     Put = 1,
     /// Events are done with.
     Done = 2,
+    /// What the segment is encrypted with.
+    Key = 3,
 }
 
 /// The header of a record.
@@ -53,6 +59,8 @@ pub enum Kind {
 pub struct Header {
     /// What it says.
     pub kind: Kind,
+    /// Whether the payload is encrypted.
+    pub encrypted: bool,
     /// Bytes behind the header.
     pub payload: usize,
     /// Events in it.
@@ -82,13 +90,14 @@ impl Header {
         let kind = match fields.get_u8() {
             1 => Kind::Put,
             2 => Kind::Done,
+            3 => Kind::Key,
             _ => return None,
         };
-        fields.get_u16_le();
+        let encrypted = fields.get_u16_le() == 1;
         let payload = fields.get_u32_le() as usize;
         let (events, first, payload_crc) = (fields.get_u32_le(), fields.get_u64_le(), fields.get_u32_le());
         let valid = version == VERSION && payload <= MAX_PAYLOAD && first.checked_add(events.into()).is_some();
-        valid.then_some(Self { kind, payload, events, first, payload_crc })
+        valid.then_some(Self { kind, encrypted, payload, events, first, payload_crc })
     }
 
     /// The whole record's length.
@@ -160,10 +169,19 @@ impl Draft {
         Self::new(bytes, Kind::Done, 0)
     }
 
+    /// A record that says nothing and takes so many bytes, to stand in the place of damage.
+    pub fn blank(len: usize) -> Self {
+        Self::new(vec![0; len.max(HEADER)], Kind::Done, 0)
+    }
+
+    /// A record of the kind key.
+    pub fn key(payload: &[u8]) -> Self {
+        Self::new([&[0; HEADER], payload].concat(), Kind::Key, 0)
+    }
+
     /// A record that was written before, to be written elsewhere.
     pub fn again(header: &Header, payload: &[u8]) -> Self {
-        let bytes = [&[0; HEADER], payload].concat();
-        Self { bytes, kind: header.kind, events: header.events, payload_crc: header.payload_crc }
+        Self::new([&[0; HEADER], payload].concat(), header.kind, header.events as usize)
     }
 
     /// The whole record's length.
@@ -176,12 +194,17 @@ impl Draft {
         self.events
     }
 
-    /// Gives it its number and place; returns the record's bytes.
-    pub fn seal(&mut self, first: u64, segment: u64, offset: u64) -> &[u8] {
+    /// Gives it its number and place and encrypts a put; returns the record's bytes.
+    pub fn seal(&mut self, first: u64, segment: u64, offset: u64, seal: Option<&Seal>) -> &[u8] {
         let payload = (self.bytes.len() - HEADER) as u32;
+        let seal = seal.filter(|_| self.kind == Kind::Put);
+        if let Some(seal) = seal {
+            seal.apply(offset, &mut self.bytes[HEADER..]);
+            self.payload_crc = crc32fast::hash(&self.bytes[HEADER..]);
+        }
         let header = &mut self.bytes[..HEADER];
         header[..4].copy_from_slice(&MAGIC);
-        header[4..8].copy_from_slice(&[VERSION, self.kind as u8, 0, 0]);
+        header[4..8].copy_from_slice(&[VERSION, self.kind as u8, u8::from(seal.is_some()), 0]);
         header[8..12].copy_from_slice(&payload.to_le_bytes());
         header[12..16].copy_from_slice(&self.events.to_le_bytes());
         header[16..24].copy_from_slice(&first.to_le_bytes());
@@ -285,7 +308,7 @@ mod tests {
     use crate::event::Event;
 
     fn sealed(batch: &Batch) -> Vec<u8> {
-        Draft::put(batch).expect("small enough").seal(7, 3, 64).to_vec()
+        Draft::put(batch).expect("small enough").seal(7, 3, 64, None).to_vec()
     }
 
     fn read(bytes: &[u8]) -> Option<Batch> {
@@ -321,16 +344,28 @@ mod tests {
         let bytes = sealed(&batch);
         let header = Header::parse(&bytes, 3, 64).expect("a header");
         let mut again = Draft::again(&header, &bytes[HEADER..]);
-        assert_eq!(read(again.seal(7, 3, 64)), Some(batch));
+        assert_eq!(read(again.seal(7, 3, 64, None)), Some(batch));
     }
 
     #[test]
     fn ranges_are_read_back() {
         let ranges = vec![(0, 5), (9, u64::MAX)];
-        let bytes = Draft::done(ranges.clone()).seal(0, 3, 64).to_vec();
+        let bytes = Draft::done(ranges.clone()).seal(0, 3, 64, None).to_vec();
         assert_eq!(Header::parse(&bytes, 3, 64).expect("a header").kind, Kind::Done);
         assert_eq!(decode_done(&bytes[HEADER..]), Some(ranges));
         assert_eq!(decode_done(&bytes[HEADER + 1..]), None);
+    }
+
+    #[test]
+    fn a_blank_record_fills_its_place_and_says_nothing() {
+        for len in HEADER..HEADER + 40 {
+            let bytes = Draft::blank(len).seal(0, 3, 64, None).to_vec();
+            assert_eq!(bytes.len(), len);
+            let header = Header::parse(&bytes, 3, 64).expect("a header");
+            assert!(header.fits(&bytes[HEADER..]));
+            let ranges = decode_done(&bytes[HEADER..]).unwrap_or_default();
+            assert!(ranges.iter().all(|(from, to)| from == to), "{len}: {ranges:?}");
+        }
     }
 
     fn batches() -> impl Strategy<Value = Batch> {
@@ -361,7 +396,7 @@ mod tests {
 
         #[test]
         fn no_payload_panics(payload in prop::collection::vec(any::<u8>(), 0..100), events in 0u32..50) {
-            let header = Header { kind: Kind::Put, payload: payload.len(), events, first: 0, payload_crc: 0 };
+            let header = Header { kind: Kind::Put, encrypted: false, payload: payload.len(), events, first: 0, payload_crc: 0 };
             decode_put(&header, payload.clone().into());
             decode_done(&payload);
         }

@@ -12,7 +12,9 @@ use std::sync::Arc;
 use bytes::Bytes;
 use memchr::memmem;
 
-use super::record::{HEADER, Header, MAGIC};
+use super::encryption::Seal;
+use super::record::{HEADER, Header, Kind, MAGIC};
+use super::window::Window;
 use crate::fs::{File, FileSystem};
 
 /// Where the records begin.
@@ -21,8 +23,8 @@ pub const START: u64 = 32;
 const PREFIX: &str = "segment-";
 const TITLE: &[u8; 8] = b"flume-rs";
 const VERSION: u32 = 1;
-/// How much is read at once.
-const READ: usize = 1 << 20;
+/// How much is copied at once.
+const COPY: usize = 1 << 20;
 
 /// The name of a segment's file.
 pub fn file_name(number: u64) -> String {
@@ -46,9 +48,19 @@ pub struct Segment {
     pub end: u64,
     /// Where its records end.
     pub len: u64,
+    /// What it is encrypted with, if it is and the channel reads it.
+    pub seal: Option<Arc<Seal>>,
 }
 
-/// The beginning of a segment.
+/// What a segment has before its first event.
+pub fn beginning(number: u64, first: u64, seal: Option<&Seal>) -> Vec<u8> {
+    let mut bytes = header(number, first).to_vec();
+    if let Some(seal) = seal {
+        bytes.extend_from_slice(seal.record().seal(0, number, START, None));
+    }
+    bytes
+}
+
 pub fn header(number: u64, first: u64) -> [u8; START as usize] {
     let mut header = [0; START as usize];
     header[..8].copy_from_slice(TITLE);
@@ -58,6 +70,17 @@ pub fn header(number: u64, first: u64) -> [u8; START as usize] {
     let crc = crc32fast::hash(&header[..28]);
     header[28..].copy_from_slice(&crc.to_le_bytes());
     header
+}
+
+/// Whether nothing was written to a segment after it was begun.
+pub fn is_unused(file: Arc<dyn File>, number: u64) -> io::Result<bool> {
+    let len = file.len()?;
+    let mut scanner = Scanner::new(file, number, START, len);
+    Ok(match scanner.next()? {
+        Some(Found::Record { header, .. }) => header.kind == Kind::Key && scanner.at() == len,
+        Some(Found::Damage { .. }) => false,
+        None => true,
+    })
 }
 
 /// The number of the first event, as a segment's beginning says; `None` when it is damaged.
@@ -91,18 +114,15 @@ pub enum Found {
 
 /// Reads a segment's records one by one, and finds the next one behind bytes that are none.
 pub struct Scanner {
-    file: Arc<dyn File>,
+    window: Window,
     number: u64,
     at: u64,
-    end: u64,
-    chunk: Bytes,
-    chunk_at: u64,
 }
 
 impl Scanner {
     /// Reads a segment from `at`, where a record begins, to `end`.
     pub fn new(file: Arc<dyn File>, number: u64, at: u64, end: u64) -> Self {
-        Self { file, number, at, end, chunk: Bytes::new(), chunk_at: at }
+        Self { window: Window::new(file, end), number, at }
     }
 
     /// Where the next record begins.
@@ -112,20 +132,20 @@ impl Scanner {
 
     /// What it reads from.
     pub fn file(&self) -> &dyn File {
-        &*self.file
+        self.window.file()
     }
 
     /// What stands next; `None` at the end.
     pub fn next(&mut self) -> io::Result<Option<Found>> {
         let at = self.at;
-        if at >= self.end {
+        if at >= self.window.end() {
             return Ok(None);
         }
         let Some(header) = self.header_at(at)? else {
             self.at = self.find(at + 1)?;
             return Ok(Some(Found::Damage { from: at, to: self.at }));
         };
-        let payload = self.window(at + HEADER as u64, header.payload)?;
+        let payload = self.window.bytes(at + HEADER as u64, header.payload)?;
         self.at = at + header.len();
         Ok(Some(match header.fits(&payload) {
             true => Found::Record { at, header, payload },
@@ -135,18 +155,15 @@ impl Scanner {
 
     /// The header at a place, if there is one whose record lies before the end.
     fn header_at(&mut self, at: u64) -> io::Result<Option<Header>> {
-        let bytes = self.window(at, HEADER)?;
+        let bytes = self.window.bytes(at, HEADER)?;
         let header = Header::parse(&bytes, self.number, at);
-        Ok(header.filter(|header| at + header.len() <= self.end))
+        Ok(header.filter(|header| at + header.len() <= self.window.end()))
     }
 
     /// Where the next record begins, or the end.
     fn find(&mut self, mut at: u64) -> io::Result<u64> {
-        while at < self.end {
-            if self.window(at, HEADER)?.is_empty() {
-                break;
-            }
-            let window = self.chunk.slice((at - self.chunk_at) as usize..);
+        while at < self.window.end() {
+            let window = self.window.from(at, HEADER)?;
             match memmem::find(&window, &MAGIC) {
                 Some(found) => {
                     at += found as u64;
@@ -160,25 +177,7 @@ impl Scanner {
                 None => break,
             }
         }
-        Ok(self.end)
-    }
-
-    /// So many bytes from a place; fewer at the end.
-    fn window(&mut self, at: u64, len: usize) -> io::Result<Bytes> {
-        let len = len.min(self.end.saturating_sub(at) as usize);
-        let inside = |chunk: &Bytes, start: u64| {
-            let from = usize::try_from(at.checked_sub(start)?).ok()?;
-            (from + len <= chunk.len()).then(|| chunk.slice(from..from + len))
-        };
-        if let Some(window) = inside(&self.chunk, self.chunk_at) {
-            return Ok(window);
-        }
-        let mut chunk = vec![0; len.max(READ.min(self.end.saturating_sub(at) as usize))];
-        let read = self.file.read_at(&mut chunk, at)?;
-        chunk.truncate(read);
-        self.chunk = chunk.into();
-        self.chunk_at = at;
-        Ok(self.chunk.slice(..len.min(read)))
+        Ok(self.window.end())
     }
 }
 
@@ -199,7 +198,7 @@ pub fn set_aside(fs: &dyn FileSystem, file: &dyn File, Place(path, from, to): Pl
     let name = path.file_name().unwrap_or_default().to_string_lossy();
     let copy = directory.join(format!("{name}.{from}-{to}"));
     let target = fs.create(&copy)?;
-    let mut buffer = vec![0; READ.min((to - from) as usize)];
+    let mut buffer = vec![0; COPY.min((to - from) as usize)];
     let mut at = from;
     while at < to {
         let piece = buffer.len().min((to - at) as usize);
@@ -230,7 +229,7 @@ mod tests {
             places.push(bytes.len() as u64);
             let batch = Batch::from_iter([Event::new(body.to_vec())]);
             let at = bytes.len() as u64;
-            bytes.extend_from_slice(Draft::put(&batch).expect("small").seal(first as u64, 3, at));
+            bytes.extend_from_slice(Draft::put(&batch).expect("small").seal(first as u64, 3, at, None));
         }
         (bytes, places)
     }

@@ -7,6 +7,7 @@ use proptest::prelude::*;
 use tokio::runtime::Runtime;
 use tokio_util::sync::CancellationToken;
 
+use super::encryption::{Keys, Seal};
 use super::*;
 use crate::channel::ChannelConfig as _;
 use crate::event::Event;
@@ -20,7 +21,7 @@ const TUNING: Tuning =
     Tuning { linger: Duration::ZERO, retry: Duration::from_millis(1), checkpoint_bytes: 700, piece_bytes: 200 };
 const SEGMENT: &str = "/data/segment-0000000001";
 
-fn config() -> FileConfig {
+pub fn config() -> FileConfig {
     let directories =
         Directories { checkpoint: "/checkpoint".into(), backup: None, data: vec!["/data".into(), "/more".into()] };
     FileConfig {
@@ -40,12 +41,12 @@ fn one_segment() -> FileConfig {
     config
 }
 
-fn channel(fs: &Simulated, config: &FileConfig) -> FileChannel {
+pub fn channel(fs: &Simulated, config: &FileConfig) -> FileChannel {
     FileChannel::new("c1", config.clone(), TUNING, Arc::new(fs.clone()), &Metrics::default())
 }
 
 /// A channel that is open, after however many attempts.
-async fn open(fs: &Simulated, config: &FileConfig) -> FileChannel {
+pub async fn open(fs: &Simulated, config: &FileConfig) -> FileChannel {
     let channel = channel(fs, config);
     if channel.start().await.is_err() {
         channel.0.healthy().await.expect("it opens in the end");
@@ -64,12 +65,12 @@ async fn put(channel: &FileChannel, batch: &Batch) -> Result<(), ChannelError> {
     Ok(())
 }
 
-fn bodies(batch: &Batch) -> Vec<String> {
+pub fn bodies(batch: &Batch) -> Vec<String> {
     batch.iter().map(|event| String::from_utf8_lossy(event.body()).into_owned()).collect()
 }
 
 /// Takes everything for good.
-async fn drain(channel: &FileChannel) -> Vec<String> {
+pub async fn drain(channel: &FileChannel) -> Vec<String> {
     let mut all = Vec::new();
     while channel.counters().size.get() > 0 {
         let within = tokio::time::timeout(Duration::from_millis(20), channel.take(3)).await;
@@ -82,7 +83,7 @@ async fn drain(channel: &FileChannel) -> Vec<String> {
     all
 }
 
-fn runtime() -> Runtime {
+pub fn runtime() -> Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().expect("a runtime")
 }
 
@@ -275,17 +276,6 @@ async fn a_directory_is_locked_while_it_is_in_use() {
 }
 
 #[tokio::test]
-async fn what_flume_left_is_not_passed_over() {
-    let fs = Simulated::default();
-    fs.create_directory(Path::new("/data")).expect("made");
-    fs.create(Path::new("/data/log-1")).expect("made");
-    let channel = channel(&fs, &config());
-    let error = channel.start().await.expect_err("Flume's files are there").to_string();
-    assert!(error.contains("/data/log-1 was left behind by Apache Flume"), "{error}");
-    channel.stop().await;
-}
-
-#[tokio::test]
 async fn a_full_disk_refuses_and_recovers() {
     let fs = Simulated::default();
     let config = FileConfig { keep_alive: Duration::from_millis(30), ..one_segment() };
@@ -341,7 +331,7 @@ async fn a_put_whose_sync_failed_is_refused_and_does_not_appear() {
     let channel = open(&fs, &one_segment()).await;
     put(&channel, &batch(&["a"])).await.expect("room");
     put(&channel, &batch(&["b"])).await.expect("room");
-    // As the free space is known by now, a put is one write and one sync.
+    // As the free space is known by now, a put is one write, one sync, and a look whether the file is there.
     let sync = fs.calls() + 1;
     fs.fail(sync..sync + 1);
     put(&channel, &batch(&["refused"])).await.expect_err("not durable");
@@ -354,6 +344,52 @@ async fn a_put_whose_sync_failed_is_refused_and_does_not_appear() {
     }
     assert_eq!(drain(&channel).await, ["a", "b", "c"]);
     channel.stop().await;
+}
+
+#[tokio::test]
+async fn what_is_removed_under_a_channel_is_written_anew() {
+    for fsync_interval in [None, Some(Duration::from_secs(3600))] {
+        let fs = Simulated::default();
+        let config = FileConfig { fsync_interval, ..one_segment() };
+        let channel = open(&fs, &config).await;
+        put(&channel, &batch(&["a"])).await.expect("room");
+        let take = channel.take(1).await.expect("an event");
+        put(&channel, &batch(&["b"])).await.expect("room");
+        take.commit();
+        fs.remove_directory(Path::new("/data"));
+        fs.remove_directory(Path::new("/checkpoint"));
+        if fsync_interval.is_none() {
+            let error = put(&channel, &batch(&["refused"])).await.expect_err("nobody would find it").to_string();
+            assert!(error.contains("/data/segment-0000000001 is gone"), "{error}");
+        }
+        put(&channel, &batch(&["c"])).await.expect("it recovers");
+        channel.stop().await;
+        for seed in 0..10 {
+            let again = open(&fs.crash(seed), &config).await;
+            let drained = drain(&again).await;
+            again.stop().await;
+            assert_eq!(drained, ["b", "c"]);
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_data_directory_that_fails_leaves_the_others() {
+    let fs = Simulated::default();
+    let channel = open(&fs, &config()).await;
+    put(&channel, &batch(&["a"])).await.expect("room");
+    let used = fs.list(Path::new("/data")).expect("there").iter().any(|name| name.starts_with("segment-"));
+    let turn = if used { "/data" } else { "/more" };
+    fs.fail_in(Some(Path::new(turn)));
+    put(&channel, &batch(&["refused"])).await.expect_err("the directory in use fails");
+    for body in ["b", "c", "d", "e", "f", "g", "h"] {
+        put(&channel, &batch(&[body])).await.expect("the other one works");
+    }
+    fs.fail_in(None);
+    channel.stop().await;
+    let again = open(&fs.crash(1), &config()).await;
+    assert_eq!(drain(&again).await, ["a", "b", "c", "d", "e", "f", "g", "h"]);
+    again.stop().await;
 }
 
 #[tokio::test]
@@ -398,12 +434,62 @@ async fn drain_when_open(channel: &FileChannel) -> Vec<String> {
     drain(channel).await
 }
 
-/// A log of four transactions, as a process that was killed leaves it, and where each record begins and ends.
-fn small_log() -> (Simulated, Vec<(usize, usize)>) {
+/// With `old` (a key of 16 bytes) and others, the first of which is written with.
+fn encrypted(keys: &[(&str, &[u8])]) -> FileConfig {
+    FileConfig { keys: Keys::of(keys), ..config() }
+}
+
+const OLD: (&str, &[u8]) = ("old", &[1; 16]);
+const NEW: (&str, &[u8]) = ("new", &[2; 32]);
+
+fn holds(fs: &Simulated, text: &str) -> bool {
+    let contents = ["/data", "/more"].into_iter().flat_map(|directory| {
+        let names = fs.list(Path::new(directory)).expect("listed");
+        let files = names.into_iter().filter(|name| name.starts_with("segment"));
+        files.map(move |name| fs.content(&Path::new(directory).join(name)))
+    });
+    contents.into_iter().any(|content| memchr::memmem::find(&content, text.as_bytes()).is_some())
+}
+
+#[tokio::test]
+async fn what_is_encrypted_needs_its_key() {
     let fs = Simulated::default();
-    let mut ends = vec![segment::START as usize];
+    let first = open(&fs, &config()).await;
+    put(&first, &batch(&["in the clear"])).await.expect("room");
+    first.stop().await;
+    let second = open(&fs, &encrypted(&[OLD])).await;
+    put(&second, &batch(&["a secret"])).await.expect("room");
+    second.stop().await;
+    assert!(holds(&fs, "in the clear") && !holds(&fs, "secret"));
+
+    // The old key is still needed, and a new one writes.
+    let third = open(&fs, &encrypted(&[NEW, OLD])).await;
+    put(&third, &batch(&["another secret"])).await.expect("room");
+    third.stop().await;
+    let expect_error = async |config: &FileConfig, expected: &str| {
+        let channel = channel(&fs, config);
+        let error = channel.start().await.expect_err("a key is missing").to_string();
+        channel.stop().await;
+        assert!(error.contains(expected), "{error}");
+    };
+    expect_error(&config(), "segment-0000000002 is encrypted with the key old, and no encryption.keyProvider").await;
+    expect_error(&encrypted(&[NEW]), "is encrypted with the key old, which the keystore does not have").await;
+    expect_error(&encrypted(&[NEW, ("old", &[3; 16])]), "is encrypted with another key old than the keystore").await;
+    let last = open(&fs, &encrypted(&[NEW, OLD])).await;
+    assert_eq!(drain(&last).await, ["in the clear", "a secret", "another secret"]);
+    last.stop().await;
+    assert!(!holds(&fs, "secret"));
+    // Nothing is left of the old key.
+    open(&fs, &encrypted(&[NEW])).await.stop().await;
+}
+
+/// A log of four transactions, as a process that was killed leaves it, and where each record begins and ends.
+fn small_log(config: &FileConfig) -> (Simulated, Vec<(usize, usize)>) {
+    let fs = Simulated::default();
+    let seal = Seal::new(&config.keys).expect("random numbers");
+    let mut ends = vec![segment::beginning(1, 0, seal.as_deref()).len()];
     let left = runtime().block_on(async {
-        let channel = open(&fs, &one_segment()).await;
+        let channel = open(&fs, config).await;
         for body in ["zero", "one", "two", "three"] {
             put(&channel, &batch(&[body])).await.expect("room");
             ends.push(fs.content(Path::new(SEGMENT)).len());
@@ -417,13 +503,21 @@ fn small_log() -> (Simulated, Vec<(usize, usize)>) {
 
 #[test]
 fn every_flipped_bit_and_every_truncation_costs_only_what_it_hits() {
-    let (fs, records) = small_log();
+    for keys in [Keys::default(), Keys::of(&[OLD])] {
+        costs_only_what_it_hits(&FileConfig { keys, ..one_segment() });
+    }
+}
+
+fn costs_only_what_it_hits(config: &FileConfig) {
+    let (fs, records) = small_log(config);
     let all = ["zero", "one", "two", "three"];
     let runtime = runtime();
     let len = records[3].1;
+    // Before each put.
+    let key = config.keys.active().map_or(0, |(alias, _)| Seal::record_len(alias) as usize);
     let check = |damaged: Simulated, intact: Vec<&str>, what: String| {
         runtime.block_on(async {
-            let channel = open(&damaged, &one_segment()).await;
+            let channel = open(&damaged, config).await;
             assert_eq!(drain(&channel).await, intact, "{what}");
             channel.stop().await;
         });
@@ -431,7 +525,7 @@ fn every_flipped_bit_and_every_truncation_costs_only_what_it_hits() {
     for bit in 0..len * 8 {
         let damaged = fs.killed();
         damaged.damage(Path::new(SEGMENT), |bytes| bytes[bit / 8] ^= 1 << (bit % 8));
-        let hit = records.iter().position(|(from, to)| (*from..*to).contains(&(bit / 8)));
+        let hit = records.iter().position(|(from, to)| (*from + key..*to).contains(&(bit / 8)));
         let intact = (0..4).filter(|record| Some(*record) != hit).map(|record| all[record]).collect();
         check(damaged, intact, format!("bit {bit}"));
     }
@@ -445,7 +539,7 @@ fn every_flipped_bit_and_every_truncation_costs_only_what_it_hits() {
 
 #[test]
 fn damage_behind_the_checkpoint_is_found_when_it_is_read() {
-    let (fs, records) = small_log();
+    let (fs, records) = small_log(&one_segment());
     runtime().block_on(read_damaged(fs, records));
 }
 
@@ -621,9 +715,10 @@ proptest! {
         memory_bytes in prop_oneof![Just(0usize), Just(400), Just(1 << 20)],
         max_file_size in prop_oneof![Just(300u64), Just(900), Just(1 << 20)],
         durable in prop::bool::weighted(0.8),
+        keys in prop_oneof![2 => Just(Keys::default()), 1 => Just(Keys::of(&[NEW]))],
     ) {
         let fsync_interval = (!durable).then_some(Duration::from_millis(1));
-        let config = FileConfig { memory_bytes, max_file_size, fsync_interval, ..config() };
+        let config = FileConfig { memory_bytes, max_file_size, fsync_interval, keys, ..config() };
         let run = async { tokio::time::timeout(Duration::from_secs(5), run_steps(steps, config)).await };
         runtime().block_on(run).expect("nothing hangs");
     }
@@ -659,15 +754,16 @@ fn every_single_call_may_fail() {
     runtime.block_on(scenario(&undisturbed, &config()));
     let calls = undisturbed.calls();
     assert!(calls > 50, "{calls} calls");
-    let short = FileConfig { keep_alive: Duration::from_millis(5), ..config() };
     for call in 0..calls {
-        for once in [true, false] {
+        for (once, keys) in [(true, Keys::default()), (false, Keys::default()), (true, Keys::of(&[OLD]))] {
+            let config = FileConfig { keys, ..config() };
+            let short = FileConfig { keep_alive: Duration::from_millis(5), ..config.clone() };
             runtime.block_on(async {
                 let fs = Simulated::default();
                 fs.fail(call..if once { call + 1 } else { u64::MAX });
                 let mut model = scenario(&fs, &short).await;
                 model.crashed();
-                let channel = open(&fs.crash(call), &config()).await;
+                let channel = open(&fs.crash(call), &config).await;
                 while channel.counters().size.get() > 0 {
                     let take = channel.take(100).await.expect("events");
                     model.taken(take.batch(), true);
@@ -686,7 +782,7 @@ async fn a_pipeline_keeps_the_order_whatever_call_fails() {
     struct OnlyOne;
     impl Selector for OnlyOne {
         fn select(&self, batch: Batch) -> Routes {
-            Routes { required: vec![(0, batch)], optional: Vec::new() }
+            Routes { required: vec![(0, batch)], ..Routes::default() }
         }
         fn requires(&self, _channel: usize) -> bool {
             true

@@ -13,12 +13,13 @@ use tracing::{error, info, warn};
 
 use super::checkpoint::{Checkpoint, Listed, Position};
 use super::config::FileConfig;
+use super::encryption::{Seal, unseal};
 use super::ranges::Ranges;
 use super::record::{Draft, Kind};
-use super::segment::{self, Found, START, Scanner, Segment};
+use super::segment::{self, Found, Scanner, Segment};
 use super::state::{Phase, Request, State, Waits, Written};
-use super::{Directories, Shared};
-use crate::fs::File;
+use super::{Directories, Shared, first_success};
+use crate::fs::{File, FileId};
 
 /// How long what is known of the free space holds.
 const SPACE_HOLDS: Duration = Duration::from_secs(1);
@@ -28,8 +29,14 @@ const MAX_UNSYNCED: u64 = 32 << 20;
 /// The segment that is being written.
 struct Active {
     number: u64,
+    /// The number of the first event that can be in it.
+    first: u64,
+    path: PathBuf,
     file: Arc<dyn File>,
-    directory: PathBuf,
+    id: FileId,
+    seal: Option<Arc<Seal>>,
+    /// Where the first group went.
+    start: u64,
     /// Where the next record goes.
     len: u64,
     /// Up to here it is durable: bytes, and the number of the event that comes next.
@@ -38,12 +45,28 @@ struct Active {
     unsynced_since: Instant,
 }
 
+impl Active {
+    /// Nothing of it is durable any more.
+    fn forget(&mut self) {
+        self.synced = (self.start, self.first);
+    }
+}
+
 /// A segment whose end is not known to be durable, and is written anew.
 struct Abandoned {
     number: u64,
     file: Arc<dyn File>,
+    seal: Option<Arc<Seal>>,
     synced: (u64, u64),
     len: u64,
+}
+
+fn is_gone(segment: &Path, error: &io::Error) -> io::Error {
+    io::Error::new(error.kind(), format!("{} is gone: {error}", segment.display()))
+}
+
+fn directory_of(segment: &Path) -> &Path {
+    segment.parent().unwrap_or(Path::new("."))
 }
 
 struct Space {
@@ -124,10 +147,12 @@ impl Writer {
                 self.checkpoint();
             }
         }
+        self.sync();
+        if self.is_ailing() {
+            self.recover();
+        }
         if self.config.checkpoint_on_close {
             self.checkpoint();
-        } else {
-            self.sync();
         }
     }
 
@@ -225,9 +250,12 @@ impl Writer {
         let puts = requests.front().map_or(0, |request| request.draft.len());
         self.ensure_space(puts)?;
         let mut done_draft = done.as_ref().map(|done| Draft::done(done.iter()));
-        let done_len = done_draft.as_ref().map_or(0, Draft::len);
+        let seal = self.config.keys.active().map_or(0, |(alias, _)| Seal::record_len(alias));
+        let lead = seal + done_draft.as_ref().map_or(0, Draft::len);
         let mut active = match self.active.take() {
-            Some(active) if active.len == START || active.len + done_len + puts <= self.config.max_file_size => active,
+            Some(active) if active.len == active.start || active.len + lead + puts <= self.config.max_file_size => {
+                active
+            }
             full => {
                 self.active = full;
                 self.seal()?;
@@ -235,7 +263,7 @@ impl Writer {
             }
         };
         // Chosen before anything is written.
-        let mut len = active.len + done_len;
+        let mut len = active.len + lead;
         let mut group: Vec<Request> = Vec::with_capacity(requests.len());
         while let Some(request) = requests.front()
             && (group.is_empty() || len + request.draft.len() <= self.config.max_file_size)
@@ -246,25 +274,29 @@ impl Writer {
         let mut places = Vec::with_capacity(group.len());
         let (mut offset, mut event) = (active.len, self.next_event);
         {
-            let mut pieces = Vec::with_capacity(group.len() + 1);
-            if let Some(draft) = &mut done_draft {
-                pieces.push(IoSlice::new(draft.seal(0, active.number, offset)));
-                offset += done_len;
+            let mut pieces = Vec::with_capacity(group.len() + 2);
+            let seal = active.seal.as_deref();
+            let mut seal_draft = seal.map(Seal::record);
+            for draft in seal_draft.iter_mut().chain(&mut done_draft) {
+                let len = draft.len();
+                pieces.push(IoSlice::new(draft.seal(0, active.number, offset, None)));
+                offset += len;
             }
             for Request { draft, .. } in &mut group {
                 let position = Position { event, segment: active.number, offset };
                 offset += draft.len();
                 event += u64::from(draft.events());
                 places.push(Written { position, end: event, bytes: draft.len() as usize });
-                pieces.push(IoSlice::new(draft.seal(position.event, active.number, position.offset)));
+                pieces.push(IoSlice::new(draft.seal(position.event, active.number, position.offset, seal)));
             }
             if let Err(error) = active.file.write_at(&pieces, active.len) {
                 drop(pieces);
                 let cut = active.file.set_len(active.len);
                 // None of the numbers was given out, so they are free unless a record of them may be left behind.
                 match cut {
-                    Ok(()) => self.active = Some(active),
-                    Err(_) => {
+                    // What is encrypted is not written twice to one place: the two would tell what they are.
+                    Ok(()) if active.seal.is_none() => self.active = Some(active),
+                    _ => {
                         self.spoil(event);
                         self.abandon(active, offset);
                     }
@@ -281,13 +313,13 @@ impl Writer {
         if let Some(space) = &mut self.space {
             space.left = space.left.saturating_sub(bytes);
         }
-        if !group.is_empty() && self.config.fsync_interval.is_none() {
-            if let Err(error) = active.file.sync() {
-                self.spoil(event);
-                self.abandon(active, offset);
-                return Err(Failure { error, group });
-            }
-            active.synced = (offset, event);
+        if !group.is_empty()
+            && self.config.fsync_interval.is_none()
+            && let Err(error) = self.make_durable(&mut active, event)
+        {
+            self.spoil(event);
+            self.abandon(active, offset);
+            return Err(Failure { error, group });
         }
         *done = None;
         self.next_event = event;
@@ -330,12 +362,21 @@ impl Writer {
     }
 
     fn abandon(&mut self, active: Active, len: u64) {
-        let Active { number, file, synced, .. } = active;
+        let Active { number, file, seal, synced, .. } = active;
         warn!(
             "The end of segment {number} is not known to be durable and is written anew [channel={}]",
             self.shared.name
         );
-        self.abandoned = Some(Abandoned { number, file, synced, len });
+        self.abandoned = Some(Abandoned { number, file, seal, synced, len });
+    }
+
+    /// Gives the segment up, as nobody knows whether it is still there.
+    fn leave(&mut self) {
+        if let Some(mut active) = self.active.take() {
+            active.forget();
+            let len = active.len;
+            self.abandon(active, len);
+        }
     }
 
     /// Looks whether there is room on the disk; otherwise tries another data directory.
@@ -347,54 +388,68 @@ impl Writer {
         if known {
             return Ok(());
         }
-        let left = self.shared.fs.free_space(&active.directory)?;
+        let left = match self.shared.fs.free_space(directory_of(&active.path)) {
+            Ok(left) => left,
+            Err(error) => {
+                let gone = is_gone(&active.path, &error);
+                self.leave();
+                return Err(gone);
+            }
+        };
         self.space = Some(Space { asked: Instant::now(), left });
         if left >= required {
             return Ok(());
         }
-        self.roomy_directory(bytes)?;
+        self.find_space(bytes)?;
         self.seal()
     }
 
-    /// The data directory whose turn it is, or the next one with room.
-    fn roomy_directory(&self, bytes: u64) -> io::Result<PathBuf> {
-        let data = &self.shared.directories.data;
-        let turn = (self.next_segment % data.len() as u64) as usize;
-        if bytes == 0 {
-            return Ok(data[turn].clone());
-        }
-        let required = self.config.minimum_required_space + bytes;
-        let mut most = 0;
-        for directory in data[turn..].iter().chain(&data[..turn]) {
-            let left = self.shared.fs.free_space(directory)?;
-            if left >= required {
-                return Ok(directory.clone());
-            }
-            most = most.max(left);
-        }
-        Err(io::Error::new(
-            io::ErrorKind::StorageFull,
-            format!("Usable space exhausted, only {most} bytes remaining, required {required} bytes"),
-        ))
+    /// Looks whether any data directory has room.
+    fn find_space(&self, bytes: u64) -> io::Result<()> {
+        self.shared.roomy_directory(self.next_segment, self.required(bytes)).map(drop)
     }
 
-    /// Begins a segment. One of the same number is there only when an earlier attempt failed.
+    /// What must be free so that so many bytes can be written.
+    fn required(&self, bytes: u64) -> u64 {
+        if bytes == 0 { 0 } else { self.config.minimum_required_space + bytes }
+    }
+
+    /// Begins a segment in the data directory whose turn it is, or the next one where that works.
     fn create(&mut self, first: u64, bytes: u64) -> io::Result<Active> {
-        let directory = self.roomy_directory(bytes)?;
-        let number = self.next_segment;
-        let path = directory.join(segment::file_name(number));
-        let file = self.shared.fs.create(&path)?;
-        let begun = file.write_at(&[IoSlice::new(&segment::header(number, first))], 0).and_then(|()| file.sync());
-        if let Err(error) = begun.and_then(|()| self.shared.fs.sync_directory(&directory)) {
-            self.shared.fs.remove(&path).ok();
-            return Err(error);
-        }
+        let shared = Arc::clone(&self.shared);
+        let required = self.required(bytes);
+        let active = first_success(shared.in_turn(self.next_segment).map(|directory| {
+            shared.check_space(directory, required)?;
+            self.create_in(directory, first)
+        }))?;
         self.next_segment += 1;
         self.space = None;
-        let listed = Segment { path, first, end: first, len: START };
-        self.shared.state().segments.insert(number, listed);
-        let synced = (START, first);
-        Ok(Active { number, file, directory, len: START, synced, unsynced_since: Instant::now() })
+        let (path, seal) = (active.path.clone(), active.seal.clone());
+        let listed = Segment { path, first, end: first, len: active.start, seal };
+        shared.state().segments.insert(active.number, listed);
+        Ok(active)
+    }
+
+    /// Makes the file of a segment. One of the same number is there only when an earlier attempt failed.
+    fn create_in(&self, directory: &Path, first: u64) -> io::Result<Active> {
+        let number = self.next_segment;
+        let path = directory.join(segment::file_name(number));
+        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
+        let file = self.shared.fs.create(&path).map_err(named)?;
+        let seal = Seal::new(&self.config.keys)?;
+        let beginning = segment::beginning(number, first, seal.as_deref());
+        let begun = file.write_at(&[IoSlice::new(&beginning)], 0).and_then(|()| file.sync());
+        match begun.and_then(|()| self.shared.fs.sync_directory(directory)).and_then(|()| file.id()) {
+            Ok(id) => {
+                let start = beginning.len() as u64;
+                let (len, synced, unsynced_since) = (start, (start, first), Instant::now());
+                Ok(Active { number, first, path, file, id, seal, start, len, synced, unsynced_since })
+            }
+            Err(error) => {
+                self.shared.fs.remove(&path).ok();
+                Err(named(error))
+            }
+        }
     }
 
     /// Ends the segment; the next group begins another.
@@ -406,20 +461,32 @@ impl Writer {
 
     /// Makes all that was written durable; gives the segment up when that fails.
     fn sync_active(&mut self) -> io::Result<()> {
-        let Some(active) = self.active.as_mut().filter(|active| active.len > active.synced.0) else { return Ok(()) };
-        match active.file.sync() {
-            Ok(()) => {
-                active.synced = (active.len, self.next_event);
-                Ok(())
-            }
-            Err(error) => {
-                if let Some(active) = self.active.take() {
-                    let len = active.len;
-                    self.abandon(active, len);
-                }
-                Err(error)
+        let Some(mut active) = self.active.take_if(|active| active.len > active.synced.0) else { return Ok(()) };
+        let outcome = self.make_durable(&mut active, self.next_event);
+        match outcome {
+            Ok(()) => self.active = Some(active),
+            Err(_) => {
+                let len = active.len;
+                self.abandon(active, len);
             }
         }
+        outcome
+    }
+
+    /// Makes a segment durable, with all before the event `next`, under the name by which it will be looked for.
+    fn make_durable(&self, active: &mut Active, next: u64) -> io::Result<()> {
+        active.file.sync()?;
+        let named = self.shared.fs.id(&active.path);
+        if named.as_ref().is_ok_and(|id| *id == active.id) {
+            active.synced = (active.len, next);
+            return Ok(());
+        }
+        // Somebody has removed it, or the directory: nothing of it would be found again.
+        active.forget();
+        Err(match named {
+            Ok(_) => io::Error::other(format!("another file is in the place of {}", active.path.display())),
+            Err(error) => is_gone(&active.path, &error),
+        })
     }
 
     fn sync(&mut self) {
@@ -432,7 +499,8 @@ impl Writer {
     fn recover(&mut self) {
         let recovered = match &self.abandoned {
             Some(_) => self.write_anew(),
-            None => self.roomy_directory(1).map(drop),
+            None if self.active.is_some() => self.find_space(1),
+            None => self.create(self.next_event, 1).map(|active| self.active = Some(active)),
         };
         match recovered {
             Ok(()) => {
@@ -449,22 +517,13 @@ impl Writer {
 
     /// Writes what an abandoned segment may not hold into a new one, and then forgets that end.
     fn write_anew(&mut self) -> io::Result<()> {
-        let Some(Abandoned { number, file, synced, len }) = &self.abandoned else { return Ok(()) };
-        let mut drafts: Vec<(u64, Draft)> = Vec::new();
-        let mut scanner = Scanner::new(Arc::clone(file), *number, synced.0, *len);
-        while let Some(found) = scanner.next()? {
-            if let Found::Record { header, payload, .. } = found
-                && header.kind == Kind::Put
-                && self.shared.state().done.count_missing(header.first, header.end()) > 0
-            {
-                drafts.push((header.first, Draft::again(&header, &payload)));
-            }
-        }
+        let Some(Abandoned { number, file, seal, synced, len }) = &self.abandoned else { return Ok(()) };
+        let seal = seal.clone();
         let (number, (synced_len, synced_event)) = (*number, *synced);
-        let bytes = drafts.iter().map(|(_, draft)| draft.len()).sum();
-        let mut active = self.create(synced_event, bytes)?;
+        let lost = Scanner::new(Arc::clone(file), number, synced_len, *len);
+        let mut active = self.create(synced_event, len - synced_len)?;
         let unlogged = std::mem::take(&mut self.shared.state().unlogged);
-        let outcome = self.fill(&mut active, drafts, &unlogged);
+        let outcome = self.fill(&mut active, lost, seal.as_deref(), &unlogged);
         {
             let mut state = self.shared.state();
             if outcome.is_ok() {
@@ -489,16 +548,28 @@ impl Writer {
         Ok(())
     }
 
-    fn fill(&self, active: &mut Active, drafts: Vec<(u64, Draft)>, done: &Ranges) -> io::Result<()> {
-        let done = Draft::done(done.iter());
-        for (first, mut draft) in [(0, done)].into_iter().chain(drafts) {
-            let record = draft.seal(first, active.number, active.len);
+    /// Writes what is done, and of another segment the records that are still needed.
+    fn fill(&self, active: &mut Active, mut lost: Scanner, seal: Option<&Seal>, done: &Ranges) -> io::Result<()> {
+        let mut write = |first, mut draft: Draft| {
+            let record = draft.seal(first, active.number, active.len, active.seal.as_deref());
             active.file.write_at(&[IoSlice::new(record)], active.len)?;
             active.len += draft.len();
+            io::Result::Ok(())
+        };
+        write(0, Draft::done(done.iter()))?;
+        while let Some(found) = lost.next()? {
+            let Found::Record { header, payload, at } = found else { continue };
+            let waits = || self.shared.state().done.count_missing(header.first, header.end()) > 0;
+            let is_needed = match header.kind {
+                Kind::Put => waits(),
+                Kind::Done => true,
+                Kind::Key => false,
+            };
+            if is_needed && let Some(payload) = unseal(seal, &header, at, payload) {
+                write(header.first, Draft::again(&header, &payload))?;
+            }
         }
-        active.file.sync()?;
-        active.synced = (active.len, self.next_event);
-        Ok(())
+        self.make_durable(active, self.next_event)
     }
 
     /// Notes what the channel is now, and removes the segments that are not needed any more.
@@ -548,7 +619,14 @@ impl Writer {
     fn write_checkpoint(&self, checkpoint: &Checkpoint) -> Result<(), (&Path, io::Error)> {
         let Directories { checkpoint: directory, backup, .. } = &self.shared.directories;
         for directory in [directory].into_iter().chain(backup) {
-            checkpoint.write(&*self.shared.fs, directory).map_err(|error| (directory.as_path(), error))?;
+            let fs = &*self.shared.fs;
+            let written = match checkpoint.write(fs, directory) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {
+                    fs.create_directory(directory).and_then(|()| checkpoint.write(fs, directory))
+                }
+                written => written,
+            };
+            written.map_err(|error| (directory.as_path(), error))?;
         }
         Ok(())
     }

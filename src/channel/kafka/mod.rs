@@ -353,8 +353,8 @@ impl Channel for Handle {
         TRANSACTION_CAPACITY
     }
 
-    fn is_durable(&self) -> bool {
-        true
+    fn in_memory(&self) -> u64 {
+        0
     }
 
     fn as_any(&self) -> &dyn Any {

@@ -26,6 +26,14 @@ pub enum DatumError {
     /// Bytes behind the last field.
     #[error("{0} bytes are left over")]
     LeftOver(usize),
+    /// More events or headers than a request may have.
+    #[error("it has more than {most} {what}")]
+    TooMany {
+        /// What there are too many of.
+        what: &'static str,
+        /// So many may be.
+        most: usize,
+    },
     /// The writer's value has no counterpart in the reader's schema.
     #[error("a value has another type than the schema asks for")]
     Type,

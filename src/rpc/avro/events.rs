@@ -7,20 +7,28 @@ use smol_str::SmolStr;
 use super::datum::{DatumError, Reader, put_bytes, put_long};
 use crate::event::{Batch, BufferId, EventRef, Headers, HeadersId, NO_HEADERS};
 
-/// Builds a batch from the events of one message.
+/// So many events a message may have even where no channel takes as many at once.
+pub const MAX_EVENTS: usize = 1 << 20;
+/// So many headers all events of a message may have together, where those of neighbours that are the same count once.
+const MAX_HEADERS: usize = 1 << 20;
+
+/// Builds a batch from the events of one message. An event and a header take more memory than their fewest bytes in the
+/// message, so that both are limited.
 pub struct EventReader {
     batch: Batch,
     message: BufferId,
+    max_events: usize,
+    headers: usize,
     /// The last event's headers as they were written. Those of the next are mostly the same.
     last: (std::ops::Range<usize>, HeadersId),
 }
 
 impl EventReader {
-    /// For the events of a message.
-    pub fn new(message: &Bytes) -> Self {
+    /// For the events of a message, of which there may be so many.
+    pub fn new(message: &Bytes, max_events: usize) -> Self {
         let mut batch = Batch::new();
         let message = batch.push_buffer(message.clone());
-        Self { batch, message, last: (0..0, NO_HEADERS) }
+        Self { batch, message, max_events, headers: 0, last: (0..0, NO_HEADERS) }
     }
 
     /// Adds an event from the places of its parts.
@@ -34,10 +42,15 @@ impl EventReader {
             [0] => NO_HEADERS,
             written if written == reader.slice(self.last.0.clone()) => self.last.1,
             written => {
-                self.last = (headers, self.batch.push_headers(read_headers(written)?));
+                let read = read_headers(written, MAX_HEADERS - self.headers)?;
+                self.headers += read.len();
+                self.last = (headers, self.batch.push_headers(read));
                 self.last.1
             }
         };
+        if self.batch.len() == self.max_events {
+            return Err(DatumError::TooMany { what: "events", most: self.max_events });
+        }
         self.batch.push_span(self.message, body.start, body.end, headers);
         Ok(())
     }
@@ -66,12 +79,13 @@ impl EventReader {
     }
 
     /// The events.
-    pub fn finish(self) -> Batch {
+    pub fn finish(mut self) -> Batch {
+        self.batch.shrink();
         self.batch
     }
 }
 
-fn read_headers(written: &[u8]) -> Result<Headers, DatumError> {
+fn read_headers(written: &[u8], max: usize) -> Result<Headers, DatumError> {
     let mut reader = Reader::new(written);
     let mut pairs: Vec<(SmolStr, SmolStr)> = Vec::new();
     loop {
@@ -79,6 +93,9 @@ fn read_headers(written: &[u8]) -> Result<Headers, DatumError> {
             0 => return Ok(pairs.into_iter().collect()),
             count => {
                 for _ in 0..count {
+                    if pairs.len() == max {
+                        return Err(DatumError::TooMany { what: "headers", most: MAX_HEADERS });
+                    }
                     let key = reader.string()?.into();
                     pairs.push((key, reader.string()?.into()));
                 }
@@ -91,7 +108,7 @@ fn read_headers(written: &[u8]) -> Result<Headers, DatumError> {
 pub fn read_event(bytes: &[u8]) -> Result<(Headers, std::ops::Range<usize>), DatumError> {
     let mut reader = Reader::new(bytes);
     reader.skip_text_map()?;
-    let headers = read_headers(reader.slice(0..reader.position()))?;
+    let headers = read_headers(reader.slice(0..reader.position()), MAX_HEADERS)?;
     let body = reader.bytes()?;
     reader.finish()?;
     Ok((headers, body))
@@ -170,7 +187,7 @@ mod tests {
     fn read(message: &[u8]) -> Result<Batch, DatumError> {
         let message = Bytes::copy_from_slice(message);
         let mut reader = Reader::new(&message);
-        let mut events = EventReader::new(&message);
+        let mut events = EventReader::new(&message, MAX_EVENTS);
         events.read_array(&mut reader)?;
         reader.finish()?;
         Ok(events.finish())
@@ -234,6 +251,42 @@ mod tests {
         let bytes = [0x03, 0x08, 0, 2, b'a', 0, 2, b'b', 0x02, 0, 2, b'c', 0x00];
         let batch = read(&bytes).expect("events");
         assert_eq!(batch.iter().map(|event| event.body()).collect::<Vec<_>>(), [b"a", b"b", b"c"]);
+    }
+
+    #[test]
+    fn more_events_than_there_may_be_take_no_memory() {
+        let message = Bytes::from_static(&[0x06, 0, 0, 0, 0, 0, 0, 0]);
+        let mut two = EventReader::new(&message, 2);
+        let refused = two.read_array(&mut Reader::new(&message));
+        assert_eq!(refused, Err(DatumError::TooMany { what: "events", most: 2 }));
+        assert!(EventReader::new(&message, 3).read_array(&mut Reader::new(&message)).is_ok());
+    }
+
+    #[test]
+    fn more_headers_than_there_may_be_take_no_memory() {
+        // One event, whose headers are empty texts.
+        let message = |pairs: usize| {
+            let mut message = Vec::new();
+            put_long(&mut message, 1);
+            put_long(&mut message, pairs as i64);
+            message.resize(message.len() + 2 * pairs + 3, 0);
+            message
+        };
+        assert_eq!(read(&message(MAX_HEADERS)).map(|batch| batch.len()), Ok(1));
+        assert_eq!(read(&message(MAX_HEADERS + 1)), Err(DatumError::TooMany { what: "headers", most: MAX_HEADERS }));
+    }
+
+    #[test]
+    fn a_batch_does_not_keep_what_else_its_message_has() {
+        // One event with a long header.
+        let batch: Batch = [Event::new("hello").with("padding", &"x".repeat(100_000))].into_iter().collect();
+        let mut message = Vec::new();
+        put_array(&mut message, &batch);
+        let message = Bytes::from(message);
+        let mut events = EventReader::new(&message, 1);
+        events.read_array(&mut Reader::new(&message)).expect("events");
+        assert_eq!(events.finish(), batch);
+        assert!(message.is_unique(), "the batch has bytes of its own");
     }
 
     #[test]

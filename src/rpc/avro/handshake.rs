@@ -125,9 +125,8 @@ impl Outcome {
     }
 }
 
-/// An error as a result: flag, branch and text.
+/// An error as a result: branch and text.
 pub fn put_error(out: &mut Vec<u8>, text: &str) {
-    out.push(1);
     put_long(out, 0);
     put_bytes(out, text);
 }

@@ -147,14 +147,18 @@ pub fn put_request(out: &mut BytesMut, serial: u32, head: &[u8], parameters: &[u
     }
 }
 
-/// Writes an answer as Java cuts it: handshake, metadata and result in a buffer each.
-pub fn put_answer(out: &mut BytesMut, serial: u32, handshake: &[u8], result: &[u8]) {
+/// Writes an answer as Java cuts it: handshake, metadata and result in a buffer each, where the result begins with whether
+/// it is an error.
+pub fn put_answer(out: &mut BytesMut, serial: u32, handshake: &[u8], is_error: bool, result: &[u8]) {
     const NO_METADATA: &[u8] = &[0];
+    out.reserve(HEAD_BYTES + 3 * 4 + handshake.len() + 2 + result.len());
     out.put_u32(serial);
     out.put_u32(3);
     put_buffer(out, handshake);
     put_buffer(out, NO_METADATA);
-    put_buffer(out, result);
+    out.put_u32(1 + result.len() as u32);
+    out.put_u8(is_error.into());
+    out.extend_from_slice(result);
 }
 
 /// Writes an answer that is a handshake and nothing else.

@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::{Arc, Mutex, PoisonError};
 
+use md5::{Digest as _, Md5};
+
 use super::handshake::Hash;
 use super::schema::{ClientSchema, SchemaError};
 
@@ -15,6 +17,11 @@ pub struct Protocol {
     pub hash: Hash,
     /// The names of its messages.
     pub messages: &'static [&'static str],
+}
+
+/// The hash of a protocol's text.
+pub fn hash(text: &str) -> Hash {
+    Md5::digest(text).into()
 }
 
 /// What Flume's avro sinks, its clients and the log4j appender speak to avro sources. The same from Flume 1.4 to 1.11,
@@ -70,7 +77,8 @@ impl Registry {
         learned.iter().find(|(hash, _)| hash == client).map(|(_, schema)| Dialect::Other(Arc::clone(schema)))
     }
 
-    /// Learns what a client speaks, from its text. As in Java, the hash is believed.
+    /// Learns what a client speaks, from its text. Java believes the hash; here one that is not the text's counts for this
+    /// connection alone, so that nobody can tell the server what others speak.
     pub fn learn(&self, client: Hash, text: &str) -> Result<Dialect, SchemaError> {
         if let Some(known) = self.look_up(&client) {
             return Ok(known);
@@ -79,6 +87,9 @@ impl Registry {
             return Err(SchemaError::TooLong(text.len()));
         }
         let schema = Arc::new(ClientSchema::parse(text)?);
+        if hash(text) != client {
+            return Ok(Dialect::Other(schema));
+        }
         let mut learned = self.learned.lock().unwrap_or_else(PoisonError::into_inner);
         if learned.len() == MAX_CLIENTS {
             learned.pop_front();
@@ -97,19 +108,30 @@ mod tests {
         for protocol in [&AVRO_SOURCE, &SPARK_FLUME] {
             let schema = ClientSchema::parse(protocol.text).expect("a protocol");
             assert!(protocol.messages.iter().all(|message| schema.knows(message)));
+            assert_eq!(hash(protocol.text), protocol.hash);
         }
     }
 
     #[test]
     fn what_is_learned_is_bounded() {
         let registry = Registry::new(&AVRO_SOURCE);
-        let hash = |n: usize| (n as u128).to_be_bytes();
+        // Blanks change the hash and nothing else.
+        let text = |n: usize| format!("{}{}", AVRO_SOURCE.text, " ".repeat(n + 1));
         for n in 0..=MAX_CLIENTS {
-            registry.learn(hash(n), AVRO_SOURCE.text).expect("a protocol");
+            registry.learn(hash(&text(n)), &text(n)).expect("a protocol");
         }
-        assert!(registry.look_up(&hash(0)).is_none());
-        assert!(registry.look_up(&hash(1)).is_some());
-        assert!(matches!(registry.learn(hash(0), &" ".repeat(MAX_TEXT_BYTES + 1)), Err(SchemaError::TooLong(_))));
+        assert!(registry.look_up(&hash(&text(0))).is_none());
+        assert!(registry.look_up(&hash(&text(1))).is_some());
+        let long = " ".repeat(MAX_TEXT_BYTES + 1);
+        assert!(matches!(registry.learn(hash(&long), &long), Err(SchemaError::TooLong(_))));
         assert!(matches!(registry.look_up(&AVRO_SOURCE.hash), Some(Dialect::Same)));
+    }
+
+    #[test]
+    fn nobody_tells_the_server_what_others_speak() {
+        let registry = Registry::new(&AVRO_SOURCE);
+        let theirs = hash("somebody else's text");
+        assert!(matches!(registry.learn(theirs, AVRO_SOURCE.text), Ok(Dialect::Other(_))));
+        assert!(registry.look_up(&theirs).is_none());
     }
 }

@@ -6,12 +6,16 @@ use bytes::{Bytes, BytesMut};
 use thiserror::Error;
 
 use super::datum::{DatumError, Reader};
-use super::events::EventReader;
+use super::events::{EventReader, MAX_EVENTS};
 use super::handshake::{HandshakeRequest, HandshakeResponse, Match, put_error, skip_metadata};
 use super::pack::{self, Pack};
 use super::protocol::{Dialect, Registry};
 use super::schema::Typed;
 use crate::event::Batch;
+use crate::logging::Excerpt;
+
+/// The longest name of a message that is looked at.
+const MAX_NAME_BYTES: usize = 128;
 
 /// Why a connection cannot go on.
 #[derive(Debug, Error)]
@@ -53,70 +57,69 @@ impl Call {
     /// Writes the answer: the result's datum, or an error's text.
     pub fn answer(&self, out: &mut BytesMut, result: Result<&[u8], &str>) {
         match result {
-            Ok(datum) => {
-                // No error, and the result.
-                let mut flagged = Vec::with_capacity(1 + datum.len());
-                flagged.push(0);
-                flagged.extend_from_slice(datum);
-                pack::put_answer(out, self.serial, &self.handshake, &flagged);
-            }
+            Ok(datum) => pack::put_answer(out, self.serial, &self.handshake, false, datum),
             Err(text) => put_error_answer(out, self.serial, &self.handshake, text),
         }
     }
 
-    /// Reads a parameter, by `read` when the client's types are ours, or else by `resolve`.
+    /// Reads a parameter; `read` is told its type where the client's types are not ours.
     fn parameter<T>(
         &self,
         name: &str,
-        read: impl FnOnce(&mut Reader<'_>) -> Result<T, DatumError>,
-        resolve: impl FnMut(Typed<'_>, &mut Reader<'_>) -> Result<T, DatumError>,
+        mut read: impl FnMut(Option<Typed<'_>>, &mut Reader<'_>) -> Result<T, DatumError>,
     ) -> Result<T, DatumError> {
         let mut reader = Reader::new(&self.bytes);
         reader.take(self.at)?;
         match &self.dialect {
-            Dialect::Same => read(&mut reader),
-            Dialect::Other(schema) => schema.parameter(self.message, name, &mut reader, resolve),
+            Dialect::Same => read(None, &mut reader),
+            Dialect::Other(schema) => {
+                schema.parameter(self.message, name, &mut reader, |typed, reader| read(Some(typed), reader))
+            }
         }
     }
 
     /// The only parameter, an event.
     pub fn event(&self, name: &str) -> Result<Batch, DatumError> {
-        self.batch(name, EventReader::read, |typed, events, reader| typed.event(events, reader))
+        let mut events = EventReader::new(&self.bytes, 1);
+        self.parameter(name, |typed, reader| match typed {
+            None => events.read(reader),
+            Some(typed) => typed.event(&mut events, reader),
+        })?;
+        Ok(events.finish())
     }
 
     /// The only parameter, an array of events.
     pub fn events(&self, name: &str) -> Result<Batch, DatumError> {
-        self.batch(name, EventReader::read_array, |typed, events, reader| typed.events(events, reader))
+        self.events_up_to(name, MAX_EVENTS)
     }
 
-    fn batch(
-        &self,
-        name: &str,
-        read: impl FnOnce(&mut EventReader, &mut Reader<'_>) -> Result<(), DatumError>,
-        resolve: impl Fn(Typed<'_>, &mut EventReader, &mut Reader<'_>) -> Result<(), DatumError>,
-    ) -> Result<Batch, DatumError> {
-        let events = std::cell::RefCell::new(EventReader::new(&self.bytes));
-        self.parameter(
-            name,
-            |reader| read(&mut events.borrow_mut(), reader),
-            |typed, reader| resolve(typed, &mut events.borrow_mut(), reader),
-        )?;
-        Ok(events.into_inner().finish())
+    /// The only parameter, an array of at most so many events.
+    pub fn events_up_to(&self, name: &str, max: usize) -> Result<Batch, DatumError> {
+        let mut events = EventReader::new(&self.bytes, max);
+        self.parameter(name, |typed, reader| match typed {
+            None => events.read_array(reader),
+            Some(typed) => typed.events(&mut events, reader),
+        })?;
+        Ok(events.finish())
     }
 
     /// The only parameter, a whole number.
     pub fn long(&self, name: &str) -> Result<i64, DatumError> {
-        self.parameter(name, |reader| reader.long(), |typed, reader| typed.long(reader))
+        self.parameter(name, |typed, reader| match typed {
+            None => reader.long(),
+            Some(typed) => typed.long(reader),
+        })
     }
 
     /// The only parameter, a text.
     pub fn text(&self, name: &str) -> Result<String, DatumError> {
-        let text = |reader: &Reader<'_>, range| String::from_utf8_lossy(reader.slice(range)).into_owned();
-        self.parameter(
-            name,
-            |reader| reader.string().map(|text| text.into_owned()),
-            |typed, reader| typed.bytes(reader).map(|range| text(reader, range)),
-        )
+        self.parameter(name, |typed, reader| {
+            let range = match typed {
+                None => reader.bytes()?,
+                Some(typed) => typed.bytes(reader)?,
+            };
+            Ok(String::from_utf8_lossy(reader.slice(range)).into_owned())
+        })
     }
 }
 
@@ -132,7 +135,7 @@ pub fn java_error(error: DatumError) -> String {
 fn put_error_answer(out: &mut BytesMut, serial: u32, handshake: &[u8], text: &str) {
     let mut error = Vec::new();
     put_error(&mut error, text);
-    pack::put_answer(out, serial, handshake, &error);
+    pack::put_answer(out, serial, handshake, true, &error);
 }
 
 /// One connection's state at the server.
@@ -164,7 +167,8 @@ impl Responder {
                 }
                 Err(error) => {
                     // As Java answers, which its own client cannot read.
-                    put_error_answer(out, serial, &[], &format!("org.apache.avro.AvroRuntimeException: {error}"));
+                    let text = format!("org.apache.avro.AvroRuntimeException: {}", Excerpt(&error));
+                    put_error_answer(out, serial, &[], &text);
                     return Err(error);
                 }
             },
@@ -173,9 +177,12 @@ impl Responder {
             put_error_answer(out, serial, &handshake, &text);
             Ok(Opened::Refused(text))
         };
-        let name = skip_metadata(&mut reader).and_then(|()| reader.string());
-        let name = match name {
-            Ok(name) => name,
+        let name = match skip_metadata(&mut reader).and_then(|()| reader.bytes()) {
+            Ok(name) if name.len() <= MAX_NAME_BYTES => String::from_utf8_lossy(reader.slice(name)),
+            Ok(name) => {
+                let bytes = name.len();
+                return refuse(out, format!("org.apache.avro.AvroRuntimeException: A message name of {bytes} bytes"));
+            }
             Err(error) => return refuse(out, java_error(error)),
         };
         if name.is_empty() {

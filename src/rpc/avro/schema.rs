@@ -1,14 +1,13 @@
 //! What a peer with another protocol text writes: its types, compiled to something that finds our fields in its bytes.
 //!
 //! As Avro's resolution has it, fields are found by name, others are skipped, and a value has to be of our type, or of
-//! a union that holds it.
+//! a union that holds it. Only what says how many bytes a value takes is read of the types: not their defaults, aliases
+//! and logical types, whose meaning a general library works out at a price that a stranger would set.
 
 use std::collections::HashMap;
 use std::ops::Range;
 
-use apache_avro::Schema;
-use apache_avro::schema::{InnerDecimalSchema, UuidSchema};
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 use thiserror::Error;
 
 use super::datum::{DatumError, Reader};
@@ -16,6 +15,8 @@ use super::events::EventReader;
 
 /// Values within values that a peer may write.
 const MAX_DEPTH: usize = 32;
+/// How often a protocol may mention a type. Flume's does ten times.
+const MAX_TYPES: usize = 4096;
 
 /// Why a peer's protocol text is of no use.
 #[derive(Debug, Error)]
@@ -29,9 +30,18 @@ pub enum SchemaError {
     /// It has no such member, or one of another kind.
     #[error("the protocol has no {0}")]
     Missing(&'static str),
-    /// A type in it is wrong.
-    #[error("the protocol's types are wrong: {0}")]
-    Types(Box<apache_avro::Error>),
+    /// It mentions more types than any protocol.
+    #[error("the protocol has more than {MAX_TYPES} types")]
+    TooManyTypes,
+    /// A type that is none, or lacks what its kind must have.
+    #[error("the protocol has a type whose {0} is missing or wrong")]
+    Type(&'static str),
+    /// A name that stands for no type.
+    #[error("the protocol has no type {0}")]
+    Unknown(String),
+    /// A name that stands for two types.
+    #[error("the protocol has more than one type {0}")]
+    Twice(String),
 }
 
 /// One type; others are named by their number.
@@ -61,29 +71,22 @@ pub struct ClientSchema {
 impl ClientSchema {
     /// Reads a protocol's text.
     pub fn parse(protocol: &str) -> Result<Self, SchemaError> {
+        // The reader gives up at 128 levels, so that nothing below has to.
         let protocol: Value = serde_json::from_str(protocol)?;
         let namespace = protocol.get("namespace").and_then(Value::as_str).unwrap_or_default();
-        let in_namespace = |mut schema: Value| {
-            if let Some(schema) = schema.as_object_mut() {
-                schema.entry("namespace").or_insert_with(|| namespace.into());
-            }
-            schema.to_string()
-        };
-        let types = protocol.get("types").and_then(Value::as_array).into_iter().flatten().cloned();
-        let messages = protocol.get("messages").and_then(Value::as_object).ok_or(SchemaError::Missing("messages"))?;
-        // A request is a record of its parameters.
-        let requests = messages.iter().enumerate().map(|(number, (_, message))| {
-            let fields = message.get("request").ok_or(SchemaError::Missing("request"))?;
-            Ok(json!({ "type": "record", "name": format!("request_{number}"), "fields": fields }))
-        });
-        let requests = requests.collect::<Result<Vec<_>, SchemaError>>()?;
-        let schemas = Schema::parse_list(types.chain(requests).map(in_namespace))
-            .map_err(|error| SchemaError::Types(Box::new(error)))?;
         let mut compiler = Compiler::default();
-        let numbers: Vec<usize> = schemas.iter().map(|schema| compiler.compile(schema)).collect();
-        let first = numbers.len() - messages.len();
-        let messages = messages.keys().cloned().zip(numbers[first..].iter().copied()).collect();
-        Ok(Self { nodes: compiler.finish(), messages })
+        for schema in protocol.get("types").and_then(Value::as_array).into_iter().flatten() {
+            compiler.compile(schema, namespace)?;
+        }
+        let messages = protocol.get("messages").and_then(Value::as_object).ok_or(SchemaError::Missing("messages"))?;
+        let requests = messages.iter().map(|(name, message)| {
+            let parameters = message.get("request").ok_or(SchemaError::Missing("request"))?;
+            // A request is a record of its parameters.
+            let fields = compiler.fields(parameters, namespace)?;
+            Ok((name.clone(), compiler.add(Node::Record(fields))))
+        });
+        let messages = requests.collect::<Result<_, SchemaError>>()?;
+        Ok(Self { nodes: compiler.finish()?, messages })
     }
 
     /// Whether the client knows a message.
@@ -110,6 +113,27 @@ impl ClientSchema {
             Ok(false)
         })?;
         found.ok_or(DatumError::Type)
+    }
+}
+
+/// A type of its own, to find where its values end.
+#[derive(Debug)]
+pub struct DatumSchema {
+    types: ClientSchema,
+    root: usize,
+}
+
+impl DatumSchema {
+    /// Reads a schema's text.
+    pub fn parse(schema: &str) -> Result<Self, SchemaError> {
+        let mut compiler = Compiler::default();
+        let root = compiler.compile(&serde_json::from_str(schema)?, "")?;
+        Ok(Self { types: ClientSchema { nodes: compiler.finish()?, messages: HashMap::new() }, root })
+    }
+
+    /// Goes over one value.
+    pub fn skip(&self, reader: &mut Reader<'_>) -> Result<(), DatumError> {
+        Typed { schema: &self.types, node: self.root }.skip(reader, MAX_DEPTH)
     }
 }
 
@@ -245,32 +269,104 @@ fn items_of(
 #[derive(Default)]
 struct Compiler {
     nodes: Vec<Node>,
-    named: HashMap<String, usize>,
+    /// The numbers of named types, and whether they have come yet: they are known from when they are first mentioned.
+    named: HashMap<String, (usize, bool)>,
+    mentioned: usize,
 }
 
 impl Compiler {
-    /// The number of a named type. It is known from when it is first mentioned, whether or not it has come yet.
-    fn number_of(&mut self, name: String) -> usize {
-        *self.named.entry(name).or_insert_with(|| {
-            self.nodes.push(Node::Null);
-            self.nodes.len() - 1
-        })
-    }
-
     fn add(&mut self, node: Node) -> usize {
         self.nodes.push(node);
         self.nodes.len() - 1
     }
 
-    fn name(&mut self, name: &apache_avro::schema::Name, node: Node) -> usize {
-        let number = self.number_of(name.fullname(None));
+    fn named(&mut self, name: String) -> &mut (usize, bool) {
+        let nodes = &mut self.nodes;
+        self.named.entry(name).or_insert_with(|| {
+            nodes.push(Node::Null);
+            (nodes.len() - 1, false)
+        })
+    }
+
+    fn define(&mut self, name: String, node: Node) -> Result<usize, SchemaError> {
+        let (number, defined) = self.named(name.clone());
+        if std::mem::replace(defined, true) {
+            return Err(SchemaError::Twice(name));
+        }
+        let number = *number;
         self.nodes[number] = node;
-        number
+        Ok(number)
+    }
+
+    /// The number of a type that is mentioned within a namespace.
+    fn compile(&mut self, schema: &Value, namespace: &str) -> Result<usize, SchemaError> {
+        self.mentioned += 1;
+        if self.mentioned > MAX_TYPES {
+            return Err(SchemaError::TooManyTypes);
+        }
+        match schema {
+            Value::String(name) => Ok(match primitive(name) {
+                Some(node) => self.add(node),
+                None => self.named(full_name(name, namespace)).0,
+            }),
+            Value::Array(branches) => {
+                let branches =
+                    branches.iter().map(|branch| self.compile(branch, namespace)).collect::<Result<_, _>>()?;
+                Ok(self.add(Node::Union(branches)))
+            }
+            Value::Object(schema) => self.compile_object(schema, namespace),
+            _ => Err(SchemaError::Type("type")),
+        }
+    }
+
+    fn compile_object(&mut self, schema: &Map<String, Value>, namespace: &str) -> Result<usize, SchemaError> {
+        let member = |name: &'static str| schema.get(name).ok_or(SchemaError::Type(name));
+        let kind = member("type")?;
+        match kind.as_str() {
+            Some("array") => {
+                let items = self.compile(member("items")?, namespace)?;
+                Ok(self.add(Node::Array(items)))
+            }
+            Some("map") => {
+                let values = self.compile(member("values")?, namespace)?;
+                Ok(self.add(Node::Map(values)))
+            }
+            Some("record" | "error" | "enum" | "fixed") => {
+                let name = member("name")?.as_str().ok_or(SchemaError::Type("name"))?;
+                let name = full_name(name, schema.get("namespace").and_then(Value::as_str).unwrap_or(namespace));
+                let node = match kind.as_str() {
+                    Some("enum") => Node::Long,
+                    Some("fixed") => {
+                        let size = member("size")?.as_u64().and_then(|size| usize::try_from(size).ok());
+                        Node::Fixed(size.ok_or(SchemaError::Type("size"))?)
+                    }
+                    _ => {
+                        let namespace = name.rsplit_once('.').map_or("", |(namespace, _)| namespace);
+                        Node::Record(self.fields(member("fields")?, namespace)?)
+                    }
+                };
+                self.define(name, node)
+            }
+            // A type with attributes of its own.
+            _ => self.compile(kind, namespace),
+        }
+    }
+
+    fn fields(&mut self, fields: &Value, namespace: &str) -> Result<Vec<(String, usize)>, SchemaError> {
+        let fields = fields.as_array().ok_or(SchemaError::Type("fields"))?.iter().map(|field| {
+            let name = field.get("name").and_then(Value::as_str).ok_or(SchemaError::Type("name"))?;
+            let schema = field.get("type").ok_or(SchemaError::Type("type"))?;
+            Ok((name.to_owned(), self.compile(schema, namespace)?))
+        });
+        fields.collect()
     }
 
     /// Leaves out the fields whose values take no bytes. Nobody here wants them, and with types of such types a few bytes
     /// could stand for more of them than can be skipped in a lifetime.
-    fn finish(mut self) -> Vec<Node> {
+    fn finish(mut self) -> Result<Vec<Node>, SchemaError> {
+        if let Some((name, _)) = self.named.into_iter().find(|(_, (_, defined))| !defined) {
+            return Err(SchemaError::Unknown(name));
+        }
         let mut takes_bytes = vec![false; self.nodes.len()];
         loop {
             let mut changed = false;
@@ -293,40 +389,25 @@ impl Compiler {
                 fields.retain(|(_, field)| takes_bytes[*field]);
             }
         }
-        self.nodes
+        Ok(self.nodes)
     }
+}
 
-    fn compile(&mut self, schema: &Schema) -> usize {
-        let node = match schema {
-            Schema::Null => Node::Null,
-            Schema::Boolean => Node::Boolean,
-            Schema::Int | Schema::Long | Schema::Date | Schema::TimeMillis | Schema::TimeMicros => Node::Long,
-            Schema::TimestampMillis | Schema::TimestampMicros | Schema::TimestampNanos => Node::Long,
-            Schema::LocalTimestampMillis | Schema::LocalTimestampMicros | Schema::LocalTimestampNanos => Node::Long,
-            Schema::Float => Node::Fixed(4),
-            Schema::Double => Node::Fixed(8),
-            Schema::Bytes | Schema::String | Schema::BigDecimal => Node::Bytes,
-            Schema::Uuid(UuidSchema::Bytes | UuidSchema::String) => Node::Bytes,
-            Schema::Array(array) => Node::Array(self.compile(&array.items)),
-            Schema::Map(map) => Node::Map(self.compile(&map.types)),
-            Schema::Union(union) => Node::Union(union.variants().iter().map(|branch| self.compile(branch)).collect()),
-            Schema::Enum(schema) => return self.name(&schema.name, Node::Long),
-            Schema::Fixed(fixed) | Schema::Duration(fixed) | Schema::Uuid(UuidSchema::Fixed(fixed)) => {
-                return self.name(&fixed.name, Node::Fixed(fixed.size));
-            }
-            Schema::Decimal(decimal) => match &decimal.inner {
-                InnerDecimalSchema::Bytes => Node::Bytes,
-                InnerDecimalSchema::Fixed(fixed) => return self.name(&fixed.name, Node::Fixed(fixed.size)),
-            },
-            Schema::Record(record) => {
-                let fields = record.fields.iter().map(|field| (field.name.clone(), self.compile(&field.schema)));
-                let fields = fields.collect();
-                return self.name(&record.name, Node::Record(fields));
-            }
-            Schema::Ref { name } => return self.number_of(name.fullname(None)),
-        };
-        self.add(node)
-    }
+fn primitive(name: &str) -> Option<Node> {
+    Some(match name {
+        "null" => Node::Null,
+        "boolean" => Node::Boolean,
+        "int" | "long" => Node::Long,
+        "float" => Node::Fixed(4),
+        "double" => Node::Fixed(8),
+        "bytes" | "string" => Node::Bytes,
+        _ => return None,
+    })
+}
+
+/// A name without dots is one of the namespace that it stands in.
+fn full_name(name: &str, namespace: &str) -> String {
+    if name.contains('.') || namespace.is_empty() { name.to_owned() } else { format!("{namespace}.{name}") }
 }
 
 #[cfg(test)]
@@ -350,7 +431,7 @@ mod tests {
 
     fn read(schema: &ClientSchema, bytes: &[u8]) -> Result<Batch, DatumError> {
         let message = Bytes::copy_from_slice(bytes);
-        let mut events = EventReader::new(&message);
+        let mut events = EventReader::new(&message, 100);
         let mut reader = Reader::new(&message);
         schema.parameter("appendBatch", "events", &mut reader, |typed, reader| typed.events(&mut events, reader))?;
         Ok(events.finish())
@@ -444,7 +525,72 @@ mod tests {
     fn texts_that_are_no_protocol() {
         assert!(matches!(ClientSchema::parse("x"), Err(SchemaError::Json(_))));
         assert!(matches!(ClientSchema::parse("{}"), Err(SchemaError::Missing("messages"))));
-        let unknown = r#"{"messages":{"m":{"request":[{"name":"a","type":"nowhere"}]}}}"#;
-        assert!(matches!(ClientSchema::parse(unknown), Err(SchemaError::Types(_))));
+        let requests = |parameter: &str| format!(r#"{{"messages":{{"m":{{"request":[{parameter}]}}}}}}"#);
+        for (parameter, error) in [
+            (r#"{"name":"a","type":"nowhere"}"#, "the protocol has no type nowhere"),
+            (r#"{"name":"a"}"#, "the protocol has a type whose type is missing or wrong"),
+            (r#"{"name":"a","type":{"type":"fixed","name":"F","size":-1}}"#, "whose size is missing or wrong"),
+            (r#"{"name":"a","type":{"type":"record","name":"R"}}"#, "whose fields is missing or wrong"),
+            (
+                r#"{"name":"a","type":{"type":"enum","name":"n.E"}},{"name":"b","type":{"type":"enum","name":"n.E"}}"#,
+                "more than one type n.E",
+            ),
+        ] {
+            let refused = ClientSchema::parse(&requests(parameter)).expect_err(parameter).to_string();
+            assert!(refused.contains(error), "{refused}");
+        }
+    }
+
+    #[test]
+    fn names_are_those_of_their_namespaces() {
+        // The first Inner is n.Inner, the second m.Inner, and the third is named in full from within another namespace.
+        let text = r#"{"namespace":"n","types":[
+            {"type":"fixed","name":"Inner","size":1},
+            {"type":"record","name":"m.Outer","fields":[
+                {"name":"own","type":{"type":"fixed","name":"Inner","size":2}},
+                {"name":"again","type":"Inner"},
+                {"name":"other","type":"n.Inner"}]}],
+            "messages":{"appendBatch":{"request":[
+                {"name":"outer","type":"m.Outer"},{"name":"inner","type":"Inner"},{"name":"n","type":"long"}]}}}"#;
+        let schema = ClientSchema::parse(text).expect("a protocol");
+        let mut reader = Reader::new(&[2, 2, 2, 2, 1, 1, 8]);
+        assert_eq!(schema.parameter("appendBatch", "n", &mut reader, |typed, reader| typed.long(reader)), Ok(4));
+        assert_eq!(reader.finish(), Ok(()));
+    }
+
+    #[test]
+    fn texts_that_are_made_to_do_harm() {
+        let with = |types: &str, parameter: &str| {
+            format!(
+                r#"{{"types":[{types}],"messages":{{"append":{{"request":[{{"name":"event","type":{parameter}}}]}}}}}}"#
+            )
+        };
+        let record = |name: &str, fields: &str| format!(r#"{{"type":"record","name":"{name}","fields":[{fields}]}}"#);
+        // Defaults that need each other.
+        let r = record(
+            "R",
+            r#"{"name":"a","type":[{"type":"record","name":"S","fields":[{"name":"b","type":"R","default":{}}]},
+            {"type":"map","values":"int"}],"default":{}}"#,
+        );
+        assert!(ClientSchema::parse(&with(&r, r#""R""#)).is_ok());
+        // Each default twice that of the type before: more of them than a computer can go through.
+        let mut types = record("T0", r#"{"name":"a","type":"int","default":0}"#);
+        for n in 1..60 {
+            let of = n - 1;
+            let field = |name| format!(r#"{{"name":"{name}","type":"T{of}","default":{{}}}}"#);
+            types += &format!(",{}", record(&format!("T{n}"), &format!("{},{}", field("a"), field("b"))));
+        }
+        assert!(ClientSchema::parse(&with(&types, r#""T59""#)).is_ok());
+        // A name around a type that has one.
+        let named_twice = format!(r#"{{"name":"X","type":{}}}"#, record("Y", ""));
+        assert!(ClientSchema::parse(&with("", &named_twice)).is_ok());
+        // Many aliases, many types, and types in types.
+        let aliases = vec![r#""a""#; 10_000].join(",");
+        let aliased = format!(r#"{{"type":"record","name":"A","aliases":[{aliases}],"fields":[]}}"#);
+        assert!(ClientSchema::parse(&with(&aliased, r#""A""#)).is_ok());
+        let union = format!("[{}]", vec![r#""int""#; MAX_TYPES].join(","));
+        assert!(matches!(ClientSchema::parse(&with("", &union)), Err(SchemaError::TooManyTypes)));
+        let deep = format!("{}{}", "[".repeat(100_000), "]".repeat(100_000));
+        assert!(matches!(ClientSchema::parse(&with("", &deep)), Err(SchemaError::Json(_))));
     }
 }

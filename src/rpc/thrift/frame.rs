@@ -2,20 +2,20 @@
 
 use std::io;
 
-use bytes::{Buf as _, BufMut as _, Bytes, BytesMut};
+use bytes::{BufMut as _, Bytes, BytesMut};
 use thiserror::Error;
-use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::io::AsyncRead;
 
 use super::Protocol;
+use crate::read_buffer::ReadBuffer;
+use crate::rpc::server::Framing;
 
 /// The longest frame that libthrift takes, in bytes, and the default here.
 pub const MAX_FRAME_BYTES: usize = 16_384_000;
 
 const LENGTH_BYTES: usize = 4;
-/// Read at once while nothing is pending, so that an idle connection holds no more.
-const FIRST_READ: usize = 1024;
-/// Room made at once for a frame of which less has come.
-const LEAST_GROWTH: usize = 64 << 10;
+/// A read takes in at most so much.
+const MAX_READ_BYTES: usize = 128 << 10;
 
 /// Why a stream gives no more frames.
 #[derive(Debug, Error)]
@@ -58,72 +58,53 @@ fn not_framed_hint(length: u32) -> String {
 /// Cuts a stream into frames. Memory grows with what has come, not with what is announced.
 #[derive(Debug)]
 pub struct FrameReader {
-    pending: BytesMut,
+    buffer: ReadBuffer,
     max_bytes: usize,
 }
 
 impl FrameReader {
     /// A reader that refuses frames of more than `max_bytes`.
     pub fn new(max_bytes: usize) -> Self {
-        Self { pending: BytesMut::new(), max_bytes }
+        Self { buffer: ReadBuffer::new(MAX_READ_BYTES), max_bytes }
     }
 
     /// The next frame without its length; nothing when the stream ends between two. Cut off, it has lost nothing.
     pub async fn next(&mut self, stream: &mut (impl AsyncRead + Unpin)) -> Result<Option<Bytes>, FrameError> {
         loop {
-            if let Some(frame) = self.ready()? {
+            if let Some(frame) = self.next_frame()? {
                 return Ok(Some(frame));
             }
-            if self.fill(stream).await? == 0 {
-                return match self.pending.len() {
+            if self.buffer.read_from(stream).await? == 0 {
+                return match self.buffer.pending().len() {
                     0 => Ok(None),
                     have => Err(FrameError::Cut { have }),
                 };
             }
         }
     }
+}
 
-    /// The next frame, when all of it is there.
-    pub fn ready(&mut self) -> Result<Option<Bytes>, FrameError> {
-        let Some(length) = self.length()? else { return Ok(None) };
-        if self.pending.len() < LENGTH_BYTES + length {
+impl Framing for FrameReader {
+    type Frame = Bytes;
+    type Error = FrameError;
+
+    fn buffer(&mut self) -> &mut ReadBuffer {
+        &mut self.buffer
+    }
+
+    fn next_frame(&mut self) -> Result<Option<Bytes>, FrameError> {
+        let pending = self.buffer.pending();
+        let Some(front) = pending.first_chunk() else { return Ok(None) };
+        let length = u32::from_be_bytes(*front);
+        let bytes = length as usize;
+        if bytes > self.max_bytes {
+            return Err(FrameError::TooLong { length, max: self.max_bytes });
+        }
+        if pending.len() < LENGTH_BYTES + bytes {
             return Ok(None);
         }
-        self.pending.advance(LENGTH_BYTES);
-        // A small frame must not keep a large buffer.
-        let frame = if length < self.pending.capacity() / 2 {
-            let frame = Bytes::copy_from_slice(&self.pending[..length]);
-            self.pending.advance(length);
-            frame
-        } else {
-            self.pending.split_to(length).freeze()
-        };
-        if self.pending.is_empty() {
-            self.pending = BytesMut::new();
-        }
-        Ok(Some(frame))
-    }
-
-    fn length(&self) -> Result<Option<usize>, FrameError> {
-        let Some(front) = self.pending.first_chunk() else { return Ok(None) };
-        let length = u32::from_be_bytes(*front);
-        match usize::try_from(length) {
-            Ok(bytes) if bytes <= self.max_bytes => Ok(Some(bytes)),
-            _ => Err(FrameError::TooLong { length, max: self.max_bytes }),
-        }
-    }
-
-    async fn fill(&mut self, stream: &mut (impl AsyncRead + Unpin)) -> Result<usize, FrameError> {
-        if self.pending.is_empty() {
-            let mut first = [0; FIRST_READ];
-            let read = stream.read(&mut first).await?;
-            self.pending.put_slice(&first[..read]);
-            return Ok(read);
-        }
-        let whole = self.length()?.unwrap_or(0) + LENGTH_BYTES;
-        let missing = whole.saturating_sub(self.pending.len());
-        self.pending.reserve(missing.min(self.pending.len().max(LEAST_GROWTH)));
-        Ok(stream.read_buf(&mut self.pending).await?)
+        self.buffer.skip(LENGTH_BYTES);
+        Ok(Some(self.buffer.take(bytes)))
     }
 }
 
@@ -180,7 +161,8 @@ mod tests {
         let announced = [&(MAX_FRAME_BYTES as u32).to_be_bytes()[..], b"x"].concat();
         let end = runtime.block_on(reader.next(&mut &announced[..]));
         assert!(matches!(end, Err(FrameError::Cut { have: 5 })), "{end:?}");
-        assert!(reader.pending.capacity() <= 2 * LEAST_GROWTH, "{}", reader.pending.capacity());
+        let held = reader.buffer.room().capacity();
+        assert!(held <= MAX_READ_BYTES, "{held}");
     }
 
     #[test]

@@ -127,7 +127,8 @@ pub struct Message {
     pub name: SmolStr,
     /// The number that a reply has in common with its request.
     pub sequence: i32,
-    protocol: Protocol,
+    /// How it is spelt, and its reply is to be.
+    pub protocol: Protocol,
     frame: Bytes,
     /// Where its struct begins.
     at: usize,
@@ -186,6 +187,7 @@ impl Message {
             for _ in 0..events {
                 reader.read::<C>(&mut input)?;
             }
+            reader.batch.shrink();
             batch = Some(reader.batch);
         }
         batch.ok_or(match method {

@@ -36,9 +36,6 @@ pub enum Protocol {
 }
 
 impl Protocol {
-    /// The names in configurations.
-    pub const NAMES: [&str; 2] = ["binary", "compact"];
-
     /// The protocol of a name, in whatever case.
     pub fn named(name: &str) -> Option<Self> {
         [Self::Binary, Self::Compact].into_iter().find(|protocol| protocol.to_string().eq_ignore_ascii_case(name))
@@ -53,7 +50,7 @@ impl Protocol {
     }
 
     /// The protocol of a message that begins with these bytes.
-    fn spoken(front: &[u8]) -> Option<Self> {
+    pub fn spoken(front: &[u8]) -> Option<Self> {
         match front {
             [0x80, 0x01, ..] => Some(Self::Binary),
             [0x82, second, ..] if second & 0x1F == 1 => Some(Self::Compact),

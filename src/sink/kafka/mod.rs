@@ -34,7 +34,7 @@ use async_trait::async_trait;
 use rdkafka::types::RDKafkaErrorCode;
 use tracing::{info, warn};
 
-use super::{BuiltSink, Refused, Sink, SinkBuilder, SinkConfig, SinkError};
+use super::{BuiltSink, Delivered, Refused, Sink, SinkBuilder, SinkConfig, SinkError};
 use crate::channel::Numbers;
 use crate::config::{ComponentType, Props};
 use crate::escape::Template;
@@ -444,7 +444,7 @@ impl Sink for KafkaSink {
         self.end(batch).await
     }
 
-    fn refused(&mut self) -> Vec<Refused> {
-        std::mem::take(&mut self.refused)
+    fn delivered(&mut self) -> Delivered {
+        Delivered { refused: std::mem::take(&mut self.refused), ..Delivered::default() }
     }
 }

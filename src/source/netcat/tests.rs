@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use tokio::io::AsyncReadExt as _;
 
 use super::*;
+use crate::channel::Channel;
 use crate::channel::memory::{MemoryChannel, MemoryConfig};
 use crate::config::{Globals, Origin, Property};
 use crate::interceptor::Chain;
@@ -56,7 +57,7 @@ fn model(input: &[u8], limit: usize) -> Vec<Option<Vec<u8>>> {
 /// Sends the pieces to a connection and returns its answers and the events in the channel.
 async fn converse(pieces: &[Vec<u8>], limit: usize) -> (String, Vec<Vec<u8>>) {
     let limits = MemoryConfig { capacity: 100_000, transaction_capacity: 7, ..MemoryConfig::default() };
-    let channel = MemoryChannel::new("c1", limits, &Metrics::default());
+    let channel: Arc<dyn Channel> = Arc::new(MemoryChannel::new("c1", limits, &Metrics::default()));
     let counters = Arc::new(SourceCounters::new("r1"));
     let mut entries = BTreeMap::new();
     for (key, value) in [("bind", "127.0.0.1"), ("port", "0"), ("max-line-length", &limit.to_string())] {

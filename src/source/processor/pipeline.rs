@@ -46,22 +46,30 @@ pub struct Pipeline<'a> {
     out: &'a ChannelProcessor,
     stop: &'a CancellationToken,
     in_flight: VecDeque<InFlight>,
+    settled: usize,
+    cut_off: bool,
 }
 
 impl<'a> Pipeline<'a> {
     /// A pipeline with nothing in it.
     pub fn new(out: &'a ChannelProcessor, stop: &'a CancellationToken) -> Self {
-        Self { out, stop, in_flight: VecDeque::new() }
+        Self { out, stop, in_flight: VecDeque::new(), settled: 0, cut_off: false }
     }
 
     /// Takes a batch in. It waits for the ones before it only when there are many, or no room in a channel.
     pub async fn deliver(&mut self, mut batch: Batch) {
-        self.out.shared.chain.intercept(&mut batch);
+        self.out.intercept(&mut batch);
+        if batch.is_empty() {
+            return;
+        }
         while self.is_full() || self.front_is_ready().await {
             self.settle().await;
         }
         match self.out.begin(batch.clone(), Wait::No).await {
-            Ok(begun) if self.in_flight.is_empty() && !begun.needs_prepare() => self.out.commit(begun).await,
+            Ok(begun) if self.in_flight.is_empty() && !begun.needs_prepare() => {
+                self.out.commit(begun).await;
+                self.note(true);
+            }
             Ok(begun) => {
                 let mut entry = InFlight { batch, prepare: Box::pin(begun.prepared()), outcome: None };
                 // The order of first polls is the order in the channel.
@@ -70,9 +78,26 @@ impl<'a> Pipeline<'a> {
             }
             Err(_) => {
                 self.finish().await;
-                self.out.deliver_intercepted(batch, self.stop).await;
+                self.deliver_slowly(batch).await;
             }
         }
+    }
+
+    async fn deliver_slowly(&mut self, batch: Batch) {
+        let delivered = self.out.deliver_intercepted(batch, self.stop).await;
+        self.note(delivered);
+    }
+
+    /// What is refused before the stop is refused for good.
+    fn note(&mut self, delivered: bool) {
+        self.cut_off |= !delivered && self.stop.is_cancelled();
+        self.settled += usize::from(!self.cut_off);
+    }
+
+    /// How many batches, of those taken in and in their order, are done with: delivered, or refused for good. What the
+    /// stop has cut off is not, nor is what comes behind it.
+    pub fn settled(&self) -> usize {
+        self.settled
     }
 
     fn is_full(&self) -> bool {
@@ -102,13 +127,14 @@ impl<'a> Pipeline<'a> {
         self.ready().await;
         let Some(InFlight { batch, outcome, .. }) = self.in_flight.pop_front() else { return };
         if let Some(Ok(begun)) = outcome {
-            return self.out.commit(begun).await;
+            self.out.commit(begun).await;
+            return self.note(true);
         }
         drop(outcome);
         // Their room is given back before any of them asks for room again.
         let rest: Vec<Batch> = self.in_flight.drain(..).map(|entry| entry.batch).collect();
         for batch in std::iter::once(batch).chain(rest) {
-            self.out.deliver_intercepted(batch, self.stop).await;
+            self.deliver_slowly(batch).await;
         }
     }
 
