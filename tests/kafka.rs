@@ -38,6 +38,8 @@ fn avro_to_kafka(servers: &str, topic: &str, more: &str) -> (TestAgent, AvroClie
     let more: String = more.lines().map(|line| format!("a1.sinks.k1.{line}\n")).collect();
     let agent = TestAgent::start(&format!("{AVRO}{MEMORY}{ROOM}{}{more}", sink(servers, topic)));
     let client = AvroClient::with(agent.port_after("Avro source r1: listening on"));
+    // It counts from when its sink runs.
+    agent.wait_for_counter("SINK.k1", "EventDrainSuccessCount", 0);
     (agent, client)
 }
 

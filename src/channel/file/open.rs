@@ -22,7 +22,9 @@ use super::lock::lock_all;
 use super::ranges::Ranges;
 use super::reader::{self, report_damage};
 use super::record::{Kind, decode_done};
-use super::segment::{Found, Place, START, Scanner, Segment, file_name, is_unused, number_of, read_first, set_aside};
+use super::segment::{
+    Found, Place, START, Scanner, Segment, file_name, is_unused, is_used, number_of, read_first, set_aside,
+};
 use super::state::Phase;
 use super::takeover::{self, Imported};
 use super::writer::Writer;
@@ -140,11 +142,16 @@ pub fn find_segments(shared: &Shared) -> Result<BTreeMap<u64, PathBuf>, String> 
 }
 
 /// Of two segments with the same number the one that is in use: an attempt to begin it may have failed, and left a file
-/// without records.
+/// without records, or with a beginning that a crash has torn.
 fn one_of(shared: &Shared, number: u64, one: PathBuf, other: PathBuf) -> Result<PathBuf, String> {
     for (unused, used) in [(&one, &other), (&other, &one)] {
         let failed = |error| format!("Could not remove {}: {error}", unused.display());
-        if shared.fs.open(unused).and_then(|file| is_unused(file, number)).map_err(failed)? {
+        let is_left = || {
+            let file = shared.fs.open(unused)?;
+            Ok(is_unused(Arc::clone(&file), number)?
+                || is_used(shared.fs.open(used)?, number)? && !is_used(file, number)?)
+        };
+        if is_left().map_err(failed)? {
             shared.fs.remove(unused).map_err(failed)?;
             return Ok(used.clone());
         }

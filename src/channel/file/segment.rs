@@ -83,6 +83,18 @@ pub fn is_unused(file: Arc<dyn File>, number: u64) -> io::Result<bool> {
     })
 }
 
+/// Whether something was written to a segment after it was begun, and can be read.
+pub fn is_used(file: Arc<dyn File>, number: u64) -> io::Result<bool> {
+    let len = file.len()?;
+    let mut scanner = Scanner::new(file, number, START, len);
+    while let Some(found) = scanner.next()? {
+        if matches!(found, Found::Record { header, .. } if header.kind != Kind::Key) {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// The number of the first event, as a segment's beginning says; `None` when it is damaged.
 pub fn read_first(file: &dyn File, number: u64) -> io::Result<Option<u64>> {
     let mut bytes = [0; START as usize];
