@@ -7,12 +7,13 @@ Builds the release binary unless --agent names one, fetches Flume's jars by Mave
 runs both in turn. Prints one Markdown row a scenario with the medians, and "missed" where a target is. Exits with 1
 when one is. Scenarios: netcat, netcat-ack, roll (exec to file_roll), syslogtcp, multiport_syslogtcp, http (lists of 100
 events in JSON), routing (netcat, three interceptors, multiplexing to three channels), hop-1000, hop-100, hop-deflate,
-hop-tls (exec to avro sink, avro source to null; both agents added up), file-1000, file-100 (exec to the file channel to
-null), file-nc (64 netcat clients that send all they have and read the answers, to the file channel), file-ack (the same,
-each waiting for every answer), taildir, spooldir (a file of 1 GB
-to the memory channel to null), durable (CPU of the file channel beside the memory channel's), backlog (from the agent's
-start to the first event when many wait in the file channel; --backlogs), startup, latency, hop-latency (netcat to avro
-sink, avro source to logger), clients (1,000 avro clients that send an event a second each).
+hop-tls (exec to avro sink, avro source to null; both agents added up), kafka, kafka-all (netcat to Kafka, acks 1 and
+all), kafka-source (Kafka to null; these three also beside the smallest client of librdkafka), file-1000, file-100 (exec
+to the file channel to null), file-nc (64 netcat clients that send all they have and read the answers, to the file
+channel), file-ack (the same, each waiting for every answer), taildir, spooldir (a file of 1 GB to the memory channel to
+null), durable (CPU of the file channel beside the memory channel's), backlog (from the agent's start to the first event
+when many wait in the file channel; --backlogs), startup, latency, hop-latency (netcat to avro sink, avro source to
+logger), clients (1,000 avro clients that send an event a second each).
 """
 import argparse, json, os, shutil, socket, statistics, subprocess, sys, tempfile, threading, time
 
@@ -30,9 +31,14 @@ THROUGHPUT = {
     "http": (1_000_000, 5, None, None, None),
     "hop-1000": (2_000_000, 8, None, 0.6, 30), "hop-100": (1_000_000, 10, None, 1.3, 30),
     "hop-deflate": (2_000_000, 4, None, None, 30), "hop-tls": (2_000_000, 6, None, None, 30),
-    "file-1000": (1_000_000, 25, None, 1.5, None), "file-100": (1_000_000, 15, None, 1.5, None), "file-nc": (100_000, 20, None, None, None), "file-ack": (50_000, 10, None, None, None),
+    "kafka": (1_000_000, 6, None, 1.5, 64), "kafka-all": (1_000_000, 6, None, 1.5, 64),
+    "kafka-source": (2_000_000, 6, None, None, 64),
+    "file-1000": (1_000_000, 25, None, 1.5, None), "file-100": (1_000_000, 15, None, 1.5, None),
+    "file-nc": (100_000, 20, None, None, None), "file-ack": (50_000, 10, None, None, None),
     "taildir": (10_000_000, 4, None, 0.13, None), "spooldir": (10_000_000, 4, None, 0.13, None),
 }
+# scenario: what the smallest possible client does instead, and how many times longer ours may take
+CEILINGS = {"kafka": ("produce", "1", 1.25), "kafka-all": ("produce", "all", 1.25), "kafka-source": ("consume", "", 1.25)}
 IDLE_RSS_MB, START_MS, LATENCY_MS, HOP_LATENCY_MS = 8, 20, 2, 5
 DURABLE, OPEN_MS, OPEN_RSS_MB = 2, 50, 64
 CLIENTS, CLIENTS_CPU_PERCENT, CLIENTS_RSS_MB = 1000, 5, 64
@@ -80,6 +86,32 @@ def throughput(scenario, runs, ours):
     print(f"| {scenario}: CPU us/event | {us(f):.2f} | {us(o):.3f} | 1/{cpu:.0f} | {target} |")
     print(f"| {scenario}: peak RSS MB | {f['rss_peak_kb'] / 1024:.0f} | {rss:.1f} | 1/{f['rss_peak_kb'] / o['rss_peak_kb']:.0f} "
           f"| {f'at most {most_mb} MB' + verdict(scenario + ' rss', rss <= most_mb) if most_mb else ''} |", flush=True)
+    return o
+
+
+class Brokers:
+    """One real broker, for as long as it is needed."""
+    def __enter__(self):
+        os.environ["KAFKA_PORT"] = str(bench.PORT + 40)
+        subprocess.check_call([os.path.join(KIT, "kafka.sh"), "start"], stdout=subprocess.DEVNULL)
+
+    def __exit__(self, *_):
+        subprocess.check_call([os.path.join(KIT, "kafka.sh"), "stop"])
+
+
+def kafka(scenario, runs, ours):
+    events, (mode, acks, most) = THROUGHPUT[scenario][0], CEILINGS[scenario]
+    with Brokers():
+        o = throughput(scenario, runs, ours)
+        servers = subprocess.check_output([os.path.join(KIT, "kafka.sh"), "brokers"], text=True).strip()
+        topic = f"ceiling-{scenario}" if mode == "produce" else f"lines-{events}"
+        least = []
+        for _ in range(runs):
+            out = subprocess.check_output(["cargo", "bench", "--quiet", "--bench", "kafka", "--", mode, servers, topic, str(events), acks], cwd=ROOT, text=True)
+            least.append(float(out.split()[0]))
+    ceiling, ours_s = statistics.median(least), events / o["events_per_s"]
+    print(f"| {scenario}: seconds, smallest client and flume-rs | {ceiling:.2f} | {ours_s:.2f} | {ours_s / ceiling:.2f}x "
+          f"| at most {most}x{verdict(scenario + ' ceiling', ours_s <= ceiling * most)} |", flush=True)
 
 
 def durable(runs, ours):
@@ -265,7 +297,9 @@ def main():
     subprocess.check_call([*FLUME, "version"], stdout=subprocess.DEVNULL)  # fetches the jars
     print("| | Flume 1.11.0 | flume-rs | ratio | target |\n|---|---|---|---|---|", flush=True)
     for scenario in args.only.split(","):
-        if scenario in THROUGHPUT:
+        if scenario in CEILINGS:
+            kafka(scenario, args.runs, ours)
+        elif scenario in THROUGHPUT:
             throughput(scenario, args.runs, ours)
         elif scenario == "durable":
             durable(args.runs, ours)

@@ -10,8 +10,8 @@ use flume_rs::rpc::transport::Endpoint;
 use rustix::process::Signal;
 
 use crate::support::{
-    Conversation, DEADLINE, Launch, TestAgent, contents, directory, eventually, files, free_port, message, post, run,
-    shape, stderr, stdout, write,
+    Conversation, DEADLINE, Kafka, Launch, Message, TestAgent, contents, directory, eventually, files, free_port, java,
+    java_peers, message, post, run, shape, stderr, stdout, write,
 };
 
 fn repository() -> &'static Path {
@@ -43,7 +43,7 @@ fn append(file: &Path, text: &str) {
 fn all_of_them_are_right() {
     let paths = files(&repository().join("examples"));
     let examples: Vec<&PathBuf> = paths.iter().filter(|path| path.extension().is_some_and(|e| e == "conf")).collect();
-    assert!(examples.len() >= 23, "{examples:?}");
+    assert!(examples.len() >= 25, "{examples:?}");
     for path in examples.into_iter().chain([&repository().join("conf/example.conf")]) {
         let output = run(&["check", "--conf-file", &path.display().to_string()]);
         assert_eq!(output.status.code(), Some(0), "{}", stdout(&output));
@@ -252,6 +252,70 @@ fn exec_memory_avro_and_avro_memory_logger() {
     assert!(output.status.success(), "{}", stderr(&output));
     assert_eq!(collector.wait_for_events(3), [hello; 3]);
     assert!(senders.iter_mut().all(|sender| sender.terminate().success()));
+}
+
+#[test]
+fn exec_avro_kafka() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let topic = kafka.topic(1, &[]);
+    let collector = kafka_collector(kafka, &topic);
+    let home = directory();
+    let log = home.path().join("example.log");
+    let overrides = format!("exec-memory-avro.sinks.avro-sink.port = {}\n", avro_port(&collector));
+    let sender = start("exec-memory-avro", &example("exec-memory-avro.conf"), &overrides, &[("EXAMPLE_LOG", &log)]);
+    sender.wait_for_line("Component type: SOURCE, name: exec-source started");
+    append(&log, "hello flink\nhello spark\n");
+    let texts: Vec<String> = kafka.read(&topic, 2).iter().map(Message::text).collect();
+    assert_eq!(texts, ["hello flink", "hello spark"]);
+}
+
+#[test]
+fn log4j_avro_kafka() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let Some(_turn) = java_peers(&["log4j-app-1.6.0"]) else { return };
+    let topic = kafka.topic(1, &[]);
+    let collector = kafka_collector(kafka, &topic);
+    let port = avro_port(&collector).to_string();
+    let app = java("log4j-app.sh").env("APPENDER_VERSION", "1.6.0").args(["127.0.0.1", &port, "12", "0"]).start();
+    app.wait_for_line("logged 11");
+    let texts: Vec<String> = kafka.read(&topic, 12).iter().map(Message::text).collect();
+    assert_eq!(texts.len(), 12, "{texts:?}");
+    assert!(texts.iter().enumerate().all(|(number, text)| text.contains(&number.to_string())), "{texts:?}");
+}
+
+/// The agent that writes to Kafka.
+fn kafka_collector(kafka: &Kafka, topic: &str) -> TestAgent {
+    let overrides = format!(
+        "avro-memory-kafka.sources.avro-source.port = 0\navro-memory-kafka.sinks.kafka-sink.kafka.topic = {topic}\n"
+    );
+    let env = [("KAFKA", Path::new(kafka.servers()))];
+    start("avro-memory-kafka", &example("avro-memory-kafka.conf"), &overrides, &env)
+}
+
+fn avro_port(collector: &TestAgent) -> u16 {
+    collector.port_after("Avro source avro-source: listening on")
+}
+
+#[test]
+fn kafka_file_kafka() {
+    let (Some(from), Some(to)) = (Kafka::shared(), Kafka::start(1)) else { return };
+    let (topic, home) = (from.topic(1, &[]), directory());
+    from.produce(&topic, None, ["a", "b"]);
+    let env = [
+        ("FROM", Path::new(from.servers())),
+        ("TO", Path::new(to.servers())),
+        ("LOGS", Path::new(&topic)),
+        ("STATE", home.path()),
+    ];
+    let mut agent = start("mirror", &example("kafka-file-kafka.conf"), "", &env);
+    let texts = |count| -> Vec<String> { to.read(&topic, count).iter().map(Message::text).collect() };
+    assert_eq!(texts(2), ["a", "b"]);
+    to.kill(1);
+    from.produce(&topic, None, ["c"]);
+    agent.wait_for_line("Connection refused");
+    to.revive(1);
+    assert_eq!(texts(3), ["a", "b", "c"]);
+    assert!(agent.terminate().success());
 }
 
 #[test]

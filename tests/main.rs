@@ -22,6 +22,7 @@ mod generators;
 mod http;
 mod http_sink;
 mod interceptors;
+mod kafka;
 mod lifecycle;
 mod logging;
 mod metrics;

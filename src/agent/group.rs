@@ -67,7 +67,7 @@ impl GroupRunner {
             let Some(step) = stop.run_until_cancelled(self.next(running)).await else { return };
             let outcome = match step {
                 Ok(Step::Deliver(number, take)) => {
-                    match deliver_to(running, number, &self.sinks[number].outlet, take).await {
+                    match deliver_to(running, number, &self.sinks[number].outlet, take, stop).await {
                         Ok(true) => {
                             self.processor.backed_off(number);
                             stop.run_until_cancelled(sleep(backoff.next())).await;
@@ -161,9 +161,16 @@ impl GroupRunner {
     }
 }
 
-async fn deliver_to(running: &mut Running, number: usize, outlet: &Outlet, take: Take) -> Result<bool, String> {
+/// One batch at a time, as the next one may be for another sink.
+async fn deliver_to(
+    running: &mut Running,
+    number: usize,
+    outlet: &Outlet,
+    take: Take,
+    stop: &CancellationToken,
+) -> Result<bool, String> {
     let Some(sink) = &mut running[number] else { return Err("not started".to_owned()) };
-    match contained(deliver(outlet, &mut **sink, take)).await {
+    match contained(deliver(outlet, &mut **sink, take, 1, stop)).await {
         Ok(outcome) => outcome,
         Err(panic) => {
             // It is made anew when it is tried again.

@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::runtime::Handle;
-use tokio::task::{JoinHandle, JoinSet};
+use tokio::task::JoinHandle;
 use tokio::time::{Instant, timeout, timeout_at};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, info, warn};
@@ -21,7 +21,7 @@ pub use resolve::{ResolvedAgent, ResolvedChannel, ResolvedGroup, ResolvedSink, R
 use self::group::{GroupRunner, run_group};
 use self::supervisor::{SinkRunner, run_sink, run_source};
 use crate::channel::Channel;
-use crate::config::{ComponentPlan, Kind};
+use crate::config::ComponentPlan;
 use crate::metrics::{Metrics, SinkCounters, SourceCounters};
 use crate::sink::Outlet;
 use crate::sink::processor::SinkProcessor;
@@ -34,22 +34,52 @@ const LAST_BATCH: Duration = Duration::from_millis(500);
 struct Component {
     /// Its plan; of a group, those of its sinks too.
     plans: Vec<ComponentPlan>,
-    channels: Vec<Arc<dyn Channel>>,
+    /// Of a source, one for each of its channels; otherwise one for each sink.
+    wires: Vec<Wire>,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
 
 impl Component {
     /// Whether a configuration means just this component, wired to just these channels.
-    fn is(&self, plans: &[ComponentPlan], channels: &[Arc<dyn Channel>]) -> bool {
+    fn is(&self, plans: &[ComponentPlan], wires: &[Wire]) -> bool {
         self.plans.len() == plans.len()
             && self.plans.iter().zip(plans).all(|(old, new)| old.same_as(new))
-            && self.channels.len() == channels.len()
-            && self.channels.iter().zip(channels).all(|(old, new)| Arc::ptr_eq(old, new))
+            && self.wires == wires
     }
 
     fn name(&self) -> &str {
         &self.plans[0].name
+    }
+
+    /// Whether a sink takes from the channel.
+    fn empties(&self, channel: &Arc<dyn Channel>) -> bool {
+        self.wires.iter().any(|wire| Arc::ptr_eq(&wire.channel, channel))
+    }
+}
+
+/// A source or a sink, and what it is wired to.
+struct Wire {
+    name: String,
+    channel: Arc<dyn Channel>,
+    /// Where a sink puts what it can never deliver.
+    dead_letters: Option<Arc<dyn Channel>>,
+}
+
+impl Wire {
+    fn channels(&self) -> impl Iterator<Item = &Arc<dyn Channel>> {
+        [&self.channel].into_iter().chain(&self.dead_letters)
+    }
+
+    fn leads_to(&self, channel: &Arc<dyn Channel>) -> bool {
+        self.channels().any(|own| Arc::ptr_eq(own, channel))
+    }
+}
+
+impl PartialEq for Wire {
+    fn eq(&self, other: &Self) -> bool {
+        let channels = |wire: &Self| -> Vec<_> { wire.channels().map(|c| Arc::as_ptr(c).cast::<()>()).collect() };
+        self.name == other.name && channels(self) == channels(other)
     }
 }
 
@@ -76,11 +106,6 @@ impl SinkUnit {
         let group = self.group.iter().map(|(plan, _)| plan);
         group.chain(self.sinks.iter().map(|sink| &sink.plan)).cloned().collect()
     }
-}
-
-/// The names of the sinks, not of their group.
-fn sink_names(plans: &[ComponentPlan]) -> impl Iterator<Item = &str> {
-    plans.iter().filter(|plan| plan.kind == Kind::Sink).map(|plan| plan.name.as_str())
 }
 
 struct RunningChannel {
@@ -148,12 +173,13 @@ impl Agent {
         let mut next_sources = Vec::new();
         let mut new_sources = Vec::new();
         for resolved in sources {
-            let wired: Vec<_> = resolved.channels.iter().filter_map(|name| by_name(name)).collect();
-            match self.sources.iter().position(|old| old.is(std::slice::from_ref(&resolved.plan), &wired)) {
+            let wire = |channel| Wire { name: resolved.plan.name.clone(), channel, dead_letters: None };
+            let wires: Vec<_> = resolved.channels.iter().filter_map(|name| by_name(name)).map(wire).collect();
+            match self.sources.iter().position(|old| old.is(std::slice::from_ref(&resolved.plan), &wires)) {
                 Some(position) => next_sources.push(self.sources.swap_remove(position)),
                 None => {
                     info!("Creating instance of source {}, type {}", resolved.plan.name, resolved.plan.type_name);
-                    new_sources.push((resolved, wired));
+                    new_sources.push((resolved, wires));
                 }
             }
         }
@@ -162,29 +188,29 @@ impl Agent {
         let units = sinks.into_iter().map(SinkUnit::from).chain(groups.into_iter().map(SinkUnit::from));
         for unit in units {
             let plans = unit.plans();
-            let wired: Vec<_> = unit.sinks.iter().filter_map(|sink| by_name(&sink.channel)).collect();
-            match self.sinks.iter().position(|old| old.is(&plans, &wired)) {
+            let wire = |sink: &ResolvedSink| {
+                let dead_letters = sink.dead_letters.as_deref().and_then(by_name);
+                Some(Wire { name: sink.plan.name.clone(), channel: by_name(&sink.channel)?, dead_letters })
+            };
+            let wires: Vec<_> = unit.sinks.iter().filter_map(wire).collect();
+            match self.sinks.iter().position(|old| old.is(&plans, &wires)) {
                 Some(position) => next_sinks.push(self.sinks.swap_remove(position)),
                 None => {
                     for sink in &unit.sinks {
                         info!("Creating instance of sink: {}, type: {}", sink.plan.name, sink.plan.type_name);
                     }
-                    new_sinks.push((unit, plans, wired));
+                    new_sinks.push((unit, plans, wires));
                 }
             }
         }
         for running in &next_channels {
             let name = &running.plan.name;
-            let feeds = |wired: &[Arc<dyn Channel>]| wired.iter().any(|channel| Arc::ptr_eq(channel, &running.channel));
-            let sources = next_sources.iter().filter(|s| feeds(&s.channels)).map(Component::name);
-            let new = new_sources.iter().filter(|(_, wired)| feeds(wired)).map(|(s, _)| s.plan.name.as_str());
-            let old_sinks = next_sinks.iter().map(|s: &Component| (&s.plans, &s.channels));
-            let sinks =
-                old_sinks.chain(new_sinks.iter().map(|(_, plans, wired)| (plans, wired))).flat_map(|(plans, wired)| {
-                    let wiring = sink_names(plans).zip(wired);
-                    wiring.filter(|(_, channel)| Arc::ptr_eq(channel, &running.channel)).map(|(name, _)| name)
-                });
-            let names: Vec<&str> = sources.chain(new).chain(sinks).collect();
+            let old_sources = next_sources.iter().flat_map(|source: &Component| &source.wires);
+            let old_sinks = next_sinks.iter().flat_map(|sink: &Component| &sink.wires);
+            let sources = old_sources.chain(new_sources.iter().flat_map(|(_, wires)| wires));
+            let sinks = old_sinks.chain(new_sinks.iter().flat_map(|(_, _, wires)| wires));
+            let wires = sources.chain(sinks).filter(|wire| wire.leads_to(&running.channel));
+            let names: Vec<&str> = wires.map(|wire| wire.name.as_str()).collect();
             info!("Channel {name} connected to [{}]", names.join(", "));
         }
 
@@ -192,12 +218,9 @@ impl Agent {
         let deadline = Instant::now() + self.drain_limit;
         stop_all("Source", std::mem::take(&mut self.sources), deadline, now).await;
         let gone = std::mem::take(&mut self.channels);
-        let empties = |sink: &Component, running: &RunningChannel| {
-            sink.channels.iter().any(|channel| Arc::ptr_eq(channel, &running.channel))
-        };
         let (draining, replaced): (Vec<_>, Vec<_>) = std::mem::take(&mut self.sinks)
             .into_iter()
-            .partition(|sink| gone.iter().any(|channel| empties(sink, channel)));
+            .partition(|sink| gone.iter().any(|running| sink.empties(&running.channel)));
         stop_all("Sink", replaced, deadline, now).await;
 
         self.channels = next_channels;
@@ -209,13 +232,13 @@ impl Agent {
                 error!("Failed to start the channel {}: {error}", channel.name());
             }
         }
-        for (unit, plans, wired) in new_sinks {
+        for (unit, plans, wires) in new_sinks {
             info!("Starting Sink {}", plans[0].name);
-            self.start_sinks(unit, plans, wired);
+            self.start_sinks(unit, plans, wires);
         }
-        for (resolved, wired) in new_sources {
+        for (resolved, wires) in new_sources {
             info!("Starting Source {}", resolved.plan.name);
-            self.start_source(resolved, wired);
+            self.start_source(resolved, wires);
         }
         drain(&gone, &draining, deadline, now).await;
         stop_all("Sink", draining, deadline, now).await;
@@ -224,26 +247,28 @@ impl Agent {
         }
     }
 
-    fn start_source(&mut self, resolved: ResolvedSource, wired: Vec<Arc<dyn Channel>>) {
+    fn start_source(&mut self, resolved: ResolvedSource, wires: Vec<Wire>) {
         let ResolvedSource { plan, class, config, chain, selector, .. } = resolved;
         let counters = self.metrics.register(Arc::new(SourceCounters::new(&plan.name)));
         let ledger = Arc::clone(&self.metrics.ledger);
-        let out = ChannelProcessor::new(&plan.name, chain, selector, wired.clone(), counters, ledger);
+        let channels = wires.iter().map(|wire| Arc::clone(&wire.channel)).collect();
+        let out = ChannelProcessor::new(&plan.name, chain, selector, channels, counters, ledger);
         let stop = CancellationToken::new();
         let task = tokio::spawn(run_source(plan.name.clone(), class, config, out, stop.clone()));
-        self.sources.push(Component { plans: vec![plan], channels: wired, stop, task });
+        self.sources.push(Component { plans: vec![plan], wires, stop, task });
     }
 
-    fn start_sinks(&mut self, unit: SinkUnit, plans: Vec<ComponentPlan>, channels: Vec<Arc<dyn Channel>>) {
+    fn start_sinks(&mut self, unit: SinkUnit, plans: Vec<ComponentPlan>, wires: Vec<Wire>) {
         let SinkUnit { group, sinks } = unit;
         let blocks = sinks.iter().any(|sink| sink.config.blocks());
-        let runner = |(sink, channel): (ResolvedSink, &Arc<dyn Channel>)| {
+        let runner = |(sink, wire): (ResolvedSink, &Wire)| {
             let ResolvedSink { plan, class, config, .. } = sink;
             let counters = self.metrics.register(Arc::new(SinkCounters::new(&plan.name)));
-            let outlet = Outlet::new(Arc::clone(channel), counters, Arc::clone(&self.metrics.ledger));
+            let outlet = Outlet::new(Arc::clone(&wire.channel), counters, Arc::clone(&self.metrics.ledger))
+                .with_dead_letters(wire.dead_letters.clone());
             SinkRunner { name: plan.name, class, config, outlet }
         };
-        let sinks: Vec<SinkRunner> = sinks.into_iter().zip(&channels).map(runner).collect();
+        let sinks: Vec<SinkRunner> = sinks.into_iter().zip(&wires).map(runner).collect();
         let stop = CancellationToken::new();
         let told = stop.clone();
         let run = async move {
@@ -263,7 +288,7 @@ impl Agent {
         } else {
             tokio::spawn(run)
         };
-        self.sinks.push(Component { plans, channels, stop, task });
+        self.sinks.push(Component { plans, wires, stop, task });
     }
 
     async fn stop_channel(&mut self, running: &RunningChannel) {
@@ -318,14 +343,15 @@ impl Agent {
 
 /// Waits until the channels whose events would be lost are empty, as far as a sink empties them.
 async fn drain(channels: &[RunningChannel], sinks: &[Component], deadline: Instant, now: &CancellationToken) {
-    let mut drains = JoinSet::new();
-    for RunningChannel { channel, .. } in channels.iter().filter(|running| running.channel.in_memory() > 0) {
-        if sinks.iter().any(|sink| sink.channels.iter().any(|other| Arc::ptr_eq(other, channel))) {
-            let channel = Arc::clone(channel);
-            drains.spawn(async move { channel.drained().await });
+    let emptied =
+        channels.iter().map(|running| &running.channel).filter(|channel| sinks.iter().any(|s| s.empties(channel)));
+    let emptied: Vec<_> = emptied.collect();
+    let drained = timeout_at(deadline, async {
+        // The last dead letters of one may come to another that was empty already.
+        while let Some(channel) = emptied.iter().find(|channel| channel.in_memory() > 0) {
+            channel.drained().await;
         }
-    }
-    let drained = timeout_at(deadline, async { while drains.join_next().await.is_some() {} });
+    });
     match now.run_until_cancelled(drained).await {
         Some(Ok(())) => {}
         Some(Err(_)) => warn!("the channels could not be drained in time"),

@@ -11,6 +11,9 @@ use crate::sink::processor::{self, SinkProcessor};
 use crate::sink::{self, SinkConfig};
 use crate::source::{self, SourceConfig};
 
+/// A sink's key for the channel that takes what it can never deliver. Flume has no such thing.
+const DEAD_LETTERS: &str = "deadLetterChannel";
+
 /// A channel that can be built.
 pub struct ResolvedChannel {
     /// As it is written.
@@ -54,6 +57,8 @@ pub struct ResolvedSink {
     pub config: Box<dyn SinkConfig>,
     /// The name of its channel.
     pub channel: String,
+    /// The name of the channel for what it can never deliver.
+    pub dead_letters: Option<String>,
 }
 
 /// A group of sinks that can be built.
@@ -242,7 +247,8 @@ impl Resolver<'_> {
 
     fn sink(&mut self, plan: &ComponentPlan, channel: &str, channels: &[ResolvedChannel]) -> Option<ResolvedSink> {
         let looked_up = self.look_up(plan, sink::TYPES);
-        let read = looked_up.and_then(|(class, build)| Some((class, self.read(plan, &["type", "channel"], build)?)));
+        let wiring = ["type", "channel", DEAD_LETTERS];
+        let read = looked_up.and_then(|(class, build)| Some((class, self.read(plan, &wiring, build)?)));
         let Some(found) = channels.iter().find(|known| known.plan.name == channel) else {
             let flume = format!("Sink {} is not connected to a channel", plan.name);
             let key = format!("{}.sinks.{}.channel", self.plan.name, plan.name);
@@ -250,9 +256,34 @@ impl Resolver<'_> {
                 .push(Finding::error("the sink's channel does not run").missing(key, plan.origin()).as_flume(flume));
             return None;
         };
+        let dead_letters = self.dead_letters(plan, channel, channels);
         let (class, config) = read?;
-        let fits = self.fits(plan, config.batch_size(), found);
-        fits.then(|| ResolvedSink { plan: plan.clone(), class, config, channel: channel.to_owned() })
+        let mut fits = self.fits(plan, config.batch_size(), found);
+        if let Some(dead_letters) = dead_letters? {
+            fits &= self.fits(plan, config.batch_size(), dead_letters);
+        }
+        let dead_letters = dead_letters?.map(|found| found.plan.name.clone());
+        fits.then(|| ResolvedSink { plan: plan.clone(), class, config, channel: channel.to_owned(), dead_letters })
+    }
+
+    /// The channel for what a sink can never deliver; `Some(None)` when none is named, `None` when it does not work.
+    fn dead_letters<'c>(
+        &mut self,
+        plan: &ComponentPlan,
+        channel: &str,
+        channels: &'c [ResolvedChannel],
+    ) -> Option<Option<&'c ResolvedChannel>> {
+        let Some(property) = plan.properties.get(DEAD_LETTERS) else { return Some(None) };
+        let name = property.value.trim();
+        let others = || channels.iter().map(|known| known.plan.name.as_str()).filter(|other| *other != channel);
+        let found = channels.iter().find(|known| known.plan.name == name && name != channel);
+        if found.is_none() {
+            let key = format!("{}.sinks.{}.{DEAD_LETTERS}", self.plan.name, plan.name);
+            let finding =
+                Finding::error("expected a channel that runs, other than the sink's own").nearest(name, others());
+            self.findings.push(finding.at(key, &property.value, &property.origin));
+        }
+        found.map(Some)
     }
 
     /// Puts the sinks of a group together. A group of the default processor is its one sink.
@@ -324,12 +355,13 @@ impl Resolver<'_> {
     /// Channels without a source, without a sink, or without either.
     fn connections(&mut self, agent: &mut ResolvedAgent) {
         let emptied: Vec<String> = agent.all_sinks().map(|sink| sink.channel.clone()).collect();
+        let dead_letters: Vec<String> = agent.all_sinks().filter_map(|sink| sink.dead_letters.clone()).collect();
         let ResolvedAgent { channels, sources, .. } = agent;
         let agent = &self.plan.name;
         let mut findings = Vec::new();
         channels.retain(|channel| {
             let name = &channel.plan.name;
-            let filled = sources.iter().any(|source| source.channels.contains(name));
+            let filled = dead_letters.contains(name) || sources.iter().any(|source| source.channels.contains(name));
             let emptied = emptied.contains(name);
             let key = format!("{agent}.channels.{name}");
             let finding = match (filled, emptied) {

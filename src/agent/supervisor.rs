@@ -1,5 +1,6 @@
 //! Keeps one component running: starts it, and starts it anew with back-off when it fails.
 
+use std::collections::VecDeque;
 use std::error::Error;
 use std::future::Future;
 use std::panic::AssertUnwindSafe;
@@ -13,7 +14,7 @@ use tracing::error;
 
 use crate::channel::Take;
 use crate::metrics::CounterGroup as _;
-use crate::sink::{BuiltSink, Delivered, Outlet, Sink, SinkConfig, SinkError};
+use crate::sink::{BuiltSink, Outlet, Sink, SinkConfig, SinkError};
 use crate::source::{ChannelProcessor, SourceConfig};
 
 /// Waits between attempts: one step longer each time, up to a limit.
@@ -159,6 +160,7 @@ impl SinkRunner {
 
     async fn run(&self, sink: &mut dyn Sink, stop: &CancellationToken) {
         let mut backoff = Backoff::to_deliver();
+        let depth = sink.depth();
         loop {
             let taken = tokio::select! {
                 biased;
@@ -168,7 +170,7 @@ impl SinkRunner {
             };
             let outcome = match taken {
                 None => sink.tick().await.map(|()| false).map_err(|error| chain(&error)),
-                Some(Ok(take)) => deliver(&self.outlet, sink, take).await,
+                Some(Ok(take)) => deliver(&self.outlet, sink, take, depth, stop).await,
                 Some(Err(error)) => Err(error.to_string()),
             };
             // A channel that always has something must not keep the thread from everybody else.
@@ -204,18 +206,94 @@ impl SinkRunner {
     }
 }
 
-/// Delivers what has been taken, and commits. Returns whether the sink pauses now.
-pub async fn deliver(outlet: &Outlet, sink: &mut dyn Sink, take: Take) -> Result<bool, String> {
-    if let Err(error) = sink.deliver(take.batch()).await {
+/// Delivers what has been taken, and commits; where more than one batch may be under way (`depth`), also what follows
+/// while there is something. Returns whether the sink pauses now.
+pub async fn deliver(
+    outlet: &Outlet,
+    sink: &mut dyn Sink,
+    first: Take,
+    depth: usize,
+    stop: &CancellationToken,
+) -> Result<bool, String> {
+    let under_way = VecDeque::with_capacity(depth);
+    let mut delivery = Delivery { outlet, sink, under_way, back: Vec::new(), outcome: Ok(false) };
+    let mut next = Some(first);
+    loop {
+        if let Some(take) = next.take() {
+            delivery.begin(take).await;
+        } else if let Some((take, begun)) = delivery.under_way.pop_front() {
+            delivery.end(take, begun).await;
+        } else {
+            break;
+        }
+        if delivery.has_room(depth) && !stop.is_cancelled() {
+            next = outlet.take(delivery.sink.batch_size()).now_or_never().and_then(Result::ok);
+        }
+        tokio::task::consume_budget().await;
+    }
+    // The newest goes first, so that they are at the head of the channel in their order.
+    delivery.back.into_iter().rev().for_each(drop);
+    delivery.outcome
+}
+
+/// Batches on their way through a sink.
+struct Delivery<'a> {
+    outlet: &'a Outlet,
+    sink: &'a mut dyn Sink,
+    /// The oldest first, each with what came of its beginning.
+    under_way: VecDeque<(Take, Result<(), SinkError>)>,
+    /// What goes back to the channel, the oldest first.
+    back: Vec<Take>,
+    /// Whether the sink pauses, or the first failure.
+    outcome: Result<bool, String>,
+}
+
+impl Delivery<'_> {
+    /// Whether one more may follow: not behind one that goes back, nor into a pause.
+    fn has_room(&self, depth: usize) -> bool {
+        let all_begun = self.under_way.back().is_none_or(|(_, begun)| begun.is_ok());
+        let goes_on = all_begun && self.back.is_empty() && self.outcome == Ok(false);
+        goes_on && depth > 1 && self.under_way.len() < depth
+    }
+
+    async fn begin(&mut self, take: Take) {
+        let begun = self.sink.begin(take.batch(), take.numbers()).await;
+        self.under_way.push_back((take, begun));
+    }
+
+    /// Ends the delivery of the oldest batch and commits it, or keeps it to go back.
+    async fn end(&mut self, take: Take, begun: Result<(), SinkError>) {
+        let ended = match begun {
+            Ok(()) => self.sink.end(take.batch()).await,
+            failed => failed,
+        };
+        let outcome = match ended {
+            Ok(()) => self.commit(take).await,
+            Err(error) => {
+                self.back.push(take);
+                self.failed(&error)
+            }
+        };
+        match (&mut self.outcome, outcome) {
+            (Ok(pauses), Ok(pause)) => *pauses |= pause,
+            (Ok(_), failure) => self.outcome = failure,
+            (Err(_), _) => {}
+        }
+    }
+
+    async fn commit(&mut self, take: Take) -> Result<bool, String> {
+        let delivered = self.sink.delivered();
+        let committed = self.outlet.commit_as(take, self.sink.batch_size(), &delivered).await;
+        committed.map(|()| delivered.pause).map_err(|error| error.to_string())
+    }
+
+    fn failed(&self, error: &SinkError) -> Result<bool, String> {
         if let Some(pause) = error.pause() {
             return Ok(pause);
         }
-        outlet.counters().event_write_fail.add(1);
-        return Err(chain(&error));
+        self.outlet.counters().event_write_fail.add(1);
+        Err(chain(error))
     }
-    let Delivered { pause, count } = sink.delivered();
-    let committed = outlet.commit_as(take, sink.batch_size(), count).await;
-    committed.map(|()| pause).map_err(|error| error.to_string())
 }
 
 /// Waits for a moment; without one, for ever.
@@ -236,7 +314,14 @@ pub async fn contained<T>(attempt: impl Future<Output = T>) -> Result<T, String>
 
 #[cfg(test)]
 mod tests {
+    use async_trait::async_trait;
+
     use super::*;
+    use crate::channel::memory::{MemoryChannel, MemoryConfig};
+    use crate::channel::{Channel, Numbers};
+    use crate::event::{Batch, Event};
+    use crate::metrics::{Metrics, SinkCounters};
+    use crate::sink::Delivered;
 
     #[test]
     fn back_off_grows_to_its_limit_and_resets() {
@@ -257,6 +342,87 @@ mod tests {
         });
         assert_eq!(attempt.await, Err("slipped".to_owned()));
         assert_eq!(contained(async { 1 }).await, Ok(1));
+    }
+
+    /// Has three batches under way, of which one with such a body does not come through.
+    #[derive(Default)]
+    struct Picky {
+        fails_to_begin: &'static [u8],
+        fails_to_end: &'static [u8],
+        goes_back: &'static [u8],
+        pauses: bool,
+    }
+
+    #[async_trait]
+    impl Sink for Picky {
+        fn batch_size(&self) -> usize {
+            1
+        }
+
+        async fn start(&mut self) -> Result<(), SinkError> {
+            Ok(())
+        }
+
+        fn depth(&self) -> usize {
+            3
+        }
+
+        async fn begin(&mut self, batch: &Batch, _numbers: Option<Numbers>) -> Result<(), SinkError> {
+            match batch.get(0).body() == self.fails_to_begin {
+                true => Err(SinkError::new("not begun")),
+                false => Ok(()),
+            }
+        }
+
+        async fn end(&mut self, batch: &Batch) -> Result<(), SinkError> {
+            match batch.get(0).body() {
+                body if body == self.fails_to_end => Err(SinkError::new("not ended")),
+                body if body == self.goes_back => Err(SinkError::rolled_back("back", true)),
+                _ => Ok(()),
+            }
+        }
+
+        async fn deliver(&mut self, _batch: &Batch) -> Result<(), SinkError> {
+            Ok(())
+        }
+
+        fn delivered(&mut self) -> Delivered {
+            Delivered { pause: self.pauses, ..Delivered::default() }
+        }
+    }
+
+    /// What comes of a delivery of a, b, c, d, e, and what is left in the channel.
+    async fn delivered(mut sink: Picky, depth: usize) -> (Result<bool, String>, String) {
+        let channel: Arc<dyn Channel> =
+            Arc::new(MemoryChannel::new("c1", MemoryConfig::default(), &Metrics::default()));
+        let batch: Batch = ["a", "b", "c", "d", "e"].into_iter().map(Event::new).collect();
+        channel.try_reserve(&batch).expect("room").commit(batch);
+        let outlet = Outlet::new(Arc::clone(&channel), Arc::new(SinkCounters::new("k1")), Arc::default());
+        let first = outlet.take(1).await.expect("events");
+        let outcome = deliver(&outlet, &mut sink, first, depth, &CancellationToken::new()).await;
+        let mut left = String::new();
+        while channel.counters().size.get() > 0 {
+            let take = channel.take(1).await.expect("events");
+            left.push_str(&String::from_utf8_lossy(take.batch().get(0).body()));
+            take.commit();
+        }
+        (outcome, left)
+    }
+
+    #[tokio::test]
+    async fn of_several_batches_under_way_those_that_fail_go_back_in_their_order() {
+        assert_eq!(delivered(Picky::default(), 3).await, (Ok(false), String::new()));
+        assert_eq!(delivered(Picky::default(), 1).await, (Ok(false), "bcde".to_owned()));
+        let failed = Picky { fails_to_end: b"a", fails_to_begin: b"c", ..Picky::default() };
+        assert_eq!(delivered(failed, 3).await, (Err("not ended".to_owned()), "acde".to_owned()));
+    }
+
+    #[tokio::test]
+    async fn nothing_more_is_taken_into_a_pause() {
+        let pausing = Picky { pauses: true, ..Picky::default() };
+        assert_eq!(delivered(pausing, 3).await, (Ok(true), "de".to_owned()));
+        let rolled_back = Picky { goes_back: b"b", ..Picky::default() };
+        assert_eq!(delivered(rolled_back, 3).await, (Ok(true), "be".to_owned()));
     }
 
     #[test]

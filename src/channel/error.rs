@@ -81,6 +81,14 @@ pub enum ChannelError {
         /// What the disk said.
         cause: String,
     },
+    /// Kafka did not take the batch.
+    #[error("Commit failed as send to Kafka failed [channel={channel}]: {cause}")]
+    SendFailed {
+        /// The channel's name.
+        channel: String,
+        /// What the client said.
+        cause: String,
+    },
     /// The channel could not be opened yet.
     #[error("Channel closed [channel={channel}]. Due to {why}")]
     Closed {
@@ -108,6 +116,7 @@ impl ChannelError {
                 | Self::MemoryFull { never: false }
                 | Self::MemoryBytesFull { never: false, .. }
                 | Self::PutFailed { .. }
+                | Self::SendFailed { .. }
                 | Self::Closed { .. }
         )
     }

@@ -12,6 +12,7 @@
 mod contract;
 mod error;
 pub mod file;
+mod kafka;
 pub mod memory;
 mod room;
 pub mod spillable;
@@ -21,13 +22,14 @@ use std::sync::Arc;
 use async_trait::async_trait;
 
 pub use error::ChannelError;
+pub(crate) use file::Ranges;
 
 use crate::config::{ComponentType, Props};
 use crate::event::Batch;
 use crate::metrics::{ChannelCounters, Metrics};
 
 /// All channel types that the agent has.
-pub const TYPES: &[ComponentType<ChannelBuilder>] = &[memory::TYPE, file::TYPE, spillable::TYPE];
+pub const TYPES: &[ComponentType<ChannelBuilder>] = &[memory::TYPE, file::TYPE, spillable::TYPE, kafka::TYPE];
 
 /// Reads a channel's configuration; `None` when it has errors, which the properties have noted.
 pub type ChannelBuilder = fn(&mut Props<'_>) -> Option<Box<dyn ChannelConfig>>;
@@ -144,11 +146,33 @@ impl Put {
     }
 }
 
+/// Which events a take holds. A sink that stores this together with what it delivers can tell, after a crash, what it
+/// has delivered already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Numbers {
+    /// What the numbers belong to: they mean nothing in another channel, nor in one that has begun anew.
+    pub channel: Arc<str>,
+    /// The events' numbers in their order, as ranges: the first number and the one behind the last.
+    pub ranges: Vec<(u64, u64)>,
+}
+
+impl Numbers {
+    /// The number of each event.
+    pub fn iter(&self) -> impl Iterator<Item = u64> {
+        self.ranges.iter().flat_map(|(from, to)| *from..*to)
+    }
+}
+
 /// One channel's side of a take.
 #[async_trait]
 pub trait TakeTransaction: Send {
     /// The events.
     fn batch(&self) -> &Batch;
+    /// The events' numbers, in a channel where an event keeps its number through every crash.
+    fn numbers(&self) -> Option<Numbers> {
+        None
+    }
+
     /// Makes the take as durable as the channel promises. Without this, a take that is lost with a crash is delivered
     /// again.
     async fn prepare(&mut self) -> Result<(), ChannelError> {
@@ -185,6 +209,11 @@ impl Take {
     /// Whether the first phase does anything.
     pub fn needs_prepare(&self) -> bool {
         self.transaction.needs_prepare()
+    }
+
+    /// The events' numbers, in a channel where an event keeps its number through every crash.
+    pub fn numbers(&self) -> Option<Numbers> {
+        self.transaction.numbers()
     }
 
     /// First phase: makes the take as durable as the channel promises. An error, or an `await` that is cut off,

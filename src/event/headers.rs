@@ -22,7 +22,7 @@ impl Headers {
         Self(Vec::new())
     }
 
-    /// None yet, and room for so many.
+    /// No headers, with room for some.
     pub fn with_capacity(headers: usize) -> Self {
         Self(Vec::with_capacity(headers))
     }

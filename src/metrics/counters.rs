@@ -2,8 +2,8 @@
 
 use std::any::Any;
 use std::fmt::Debug;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use tracing::info;
@@ -52,6 +52,9 @@ fn now_ms() -> i64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
 }
 
+/// Counters that only some types of a kind have: Flume's attribute and the dotted name of the line at stop.
+pub type Extras = &'static [(&'static str, &'static str)];
+
 /// Defines a group: for each counter its field, Flume's attribute and the dotted name of the lines at stop.
 macro_rules! group {
     ($(#[$doc:meta])* $group:ident, $kind:literal, $prefix:literal,
@@ -62,6 +65,7 @@ macro_rules! group {
             name: String,
             start_time: AtomicI64,
             stop_time: AtomicI64,
+            extras: OnceLock<(Extras, Vec<Counter>)>,
             $($(#[$field_doc])* pub $field: Counter,)*
         }
 
@@ -69,6 +73,22 @@ macro_rules! group {
             /// A group in which everything is 0.
             pub fn new(name: impl Into<String>) -> Self {
                 Self { name: name.into(), ..Self::default() }
+            }
+
+            /// Adds the counters that this type of component has beside those of its kind. The first call counts.
+            pub fn extend(&self, extras: Extras) {
+                self.extras.get_or_init(|| (extras, extras.iter().map(|_| Counter::default()).collect()));
+            }
+
+            /// Adds to a counter of this type of component.
+            pub fn add_extra(&self, attribute: &str, n: u64) {
+                if let Some((_, counter)) = self.extras().find(|((name, _), _)| *name == attribute) {
+                    counter.add(n);
+                }
+            }
+
+            fn extras(&self) -> impl Iterator<Item = ((&'static str, &'static str), &Counter)> {
+                self.extras.get().into_iter().flat_map(|(names, counters)| names.iter().copied().zip(counters))
             }
 
             /// Notes that the component has started.
@@ -91,6 +111,7 @@ macro_rules! group {
                 line(concat!($prefix, ".start.time"), self.start_time.load(Ordering::Relaxed));
                 line(concat!($prefix, ".stop.time"), self.stop_time.load(Ordering::Relaxed));
                 let mut counters = vec![$(($dotted, self.$field.get())),*];
+                counters.extend(self.extras().map(|((_, dotted), counter)| (dotted, counter.get())));
                 counters.sort_unstable();
                 for (name, value) in counters {
                     line(name, value as i64);
@@ -98,12 +119,14 @@ macro_rules! group {
             }
 
             fn common(&self) -> Vec<(&'static str, String)> {
-                vec![
+                let mut attributes = vec![
                     ("Type", $kind.to_owned()),
                     ("StartTime", self.start_time.load(Ordering::Relaxed).to_string()),
                     ("StopTime", self.stop_time.load(Ordering::Relaxed).to_string()),
                     $(($attribute, self.$field.get().to_string()),)*
-                ]
+                ];
+                attributes.extend(self.extras().map(|((name, _), counter)| (name, counter.get().to_string())));
+                attributes
             }
         }
     };
@@ -223,6 +246,10 @@ group! {
         event_write_fail: "EventWriteFail", "sink.event.write.fail";
         /// Failures of the channel.
         channel_read_fail: "ChannelReadFail", "sink.channel.read.fail";
+        /// Events that can never be delivered and went to the channel for dead letters; not Flume's.
+        dead_letters: "EventDeadLetterCount", "sink.event.dead-letter";
+        /// Events that can never be delivered and were dropped; not Flume's.
+        event_refused: "EventRefusedCount", "sink.event.refused";
     }
 }
 

@@ -11,7 +11,7 @@ mod render;
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
-pub use counters::{ChannelCounters, Counter, CounterGroup, SinkCounters, SourceCounters};
+pub use counters::{ChannelCounters, Counter, CounterGroup, Extras, SinkCounters, SourceCounters};
 pub use http::{MetricsServer, Page};
 pub use render::{json, prometheus};
 

@@ -201,7 +201,7 @@ impl Sink for HttpSink {
                 if let Some(others) = self.complaints.permit() {
                     warn!("Processed empty event. Sink {}: nothing is sent{others}", self.name);
                 }
-                self.delivered = Delivered { pause: false, count: false };
+                self.delivered = Delivered { count: false, ..Delivered::default() };
                 continue;
             }
             let status = self
@@ -213,8 +213,8 @@ impl Sink for HttpSink {
         Ok(())
     }
 
-    fn delivered(&self) -> Delivered {
-        self.delivered
+    fn delivered(&mut self) -> Delivered {
+        std::mem::take(&mut self.delivered)
     }
 
     async fn stop(&mut self) {
@@ -229,7 +229,7 @@ impl HttpSink {
         let HttpConfig { rollback, backoff, increment_metrics, .. } = &*self.config;
         let (pause, count) = (backoff.of(status), increment_metrics.of(status));
         if !rollback.of(status) {
-            self.delivered = Delivered { pause, count };
+            self.delivered = Delivered { pause, count, ..Delivered::default() };
             return Ok(());
         }
         if count {

@@ -6,6 +6,7 @@
 mod avro;
 pub mod file_roll;
 mod http;
+mod kafka;
 mod logger;
 mod null;
 mod outlet;
@@ -24,13 +25,14 @@ use tokio_util::sync::CancellationToken;
 pub use logger::hex_dump;
 pub use outlet::Outlet;
 
+use crate::channel::Numbers;
 use crate::config::{ComponentType, Props};
 use crate::event::Batch;
 use crate::metrics::SinkCounters;
 
 /// All sink types that the agent has.
 pub const TYPES: &[ComponentType<SinkBuilder>] =
-    &[logger::TYPE, null::TYPE, file_roll::TYPE, avro::TYPE, thrift::TYPE, http::TYPE, spark::TYPE];
+    &[logger::TYPE, null::TYPE, file_roll::TYPE, avro::TYPE, thrift::TYPE, http::TYPE, spark::TYPE, kafka::TYPE];
 
 /// Reads a sink's configuration; `None` when it has errors, which the properties have noted.
 pub type SinkBuilder = fn(&mut Props<'_>) -> Option<Box<dyn SinkConfig>>;
@@ -72,8 +74,24 @@ pub trait Sink: Send {
     /// Delivers a batch: `Ok` means that its events may leave the channel. After an error the same events come again.
     async fn deliver(&mut self, batch: &Batch) -> Result<(), SinkError>;
 
-    /// How the last delivered batch is to be taken.
-    fn delivered(&self) -> Delivered {
+    /// How many batches it can have under way at once. With more than one, [`begin`](Self::begin) and
+    /// [`end`](Self::end) are called for each, in the same order.
+    fn depth(&self) -> usize {
+        1
+    }
+
+    /// Begins to deliver a batch, whose events have these numbers if their channel gives them any.
+    async fn begin(&mut self, batch: &Batch, _numbers: Option<Numbers>) -> Result<(), SinkError> {
+        self.deliver(batch).await
+    }
+
+    /// Ends the delivery of the oldest batch that has begun, with the meaning of [`deliver`](Self::deliver).
+    async fn end(&mut self, _batch: &Batch) -> Result<(), SinkError> {
+        Ok(())
+    }
+
+    /// How the batch just delivered is to be taken. Asked once for each.
+    fn delivered(&mut self) -> Delivered {
         Delivered::default()
     }
 
@@ -91,18 +109,29 @@ pub trait Sink: Send {
     async fn stop(&mut self) {}
 }
 
+/// An event that no attempt will deliver.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refused {
+    /// Its place in the batch.
+    pub index: usize,
+    /// Why.
+    pub why: String,
+}
+
 /// How a delivered batch is to be taken, where the other side has a say in it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Delivered {
     /// Whether the next batch waits for a while.
     pub pause: bool,
     /// Whether its events count as delivered.
     pub count: bool,
+    /// Those of its events that can never be delivered.
+    pub refused: Vec<Refused>,
 }
 
 impl Default for Delivered {
     fn default() -> Self {
-        Self { pause: false, count: true }
+        Self { pause: false, count: true, refused: Vec::new() }
     }
 }
 

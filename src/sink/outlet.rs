@@ -1,22 +1,44 @@
-//! A sink's way to its channel.
+//! A sink's way to its channel, and to the one for dead letters.
 
 use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
 
-use crate::channel::{Channel, ChannelError, Take};
-use crate::metrics::{Ledger, SinkCounters};
+use tracing::{error, warn};
 
-/// Where a sink takes events from, and where what became of them is counted. Clones share everything.
+use super::{Delivered, Refused};
+use crate::channel::{Channel, ChannelError, Patience, Put, Take};
+use crate::event::Batch;
+use crate::logging::Limited;
+use crate::metrics::{CounterGroup as _, Ledger, SinkCounters};
+
+/// The header of a dead letter that names the sink that refused it.
+pub const DEAD_LETTER_SINK: &str = "deadLetterSink";
+/// The header of a dead letter that says why it was refused.
+pub const DEAD_LETTER_REASON: &str = "deadLetterReason";
+/// The header of a dead letter that says when it was refused, in milliseconds since 1970.
+pub const DEAD_LETTER_TIME: &str = "deadLetterTime";
+
+/// Where a sink takes events from, where those go that it can never deliver, and where what became of them is counted.
+/// Clones share everything.
 #[derive(Clone)]
 pub struct Outlet {
     channel: Arc<dyn Channel>,
+    dead_letters: Option<Arc<dyn Channel>>,
     counters: Arc<SinkCounters>,
     ledger: Arc<Ledger>,
+    complaints: Arc<Limited>,
 }
 
 impl Outlet {
     /// A sink's side of a channel.
     pub fn new(channel: Arc<dyn Channel>, counters: Arc<SinkCounters>, ledger: Arc<Ledger>) -> Self {
-        Self { channel, counters, ledger }
+        Self { channel, dead_letters: None, counters, ledger, complaints: Arc::default() }
+    }
+
+    /// With a channel for what can never be delivered.
+    #[must_use]
+    pub fn with_dead_letters(self, dead_letters: Option<Arc<dyn Channel>>) -> Self {
+        Self { dead_letters, ..self }
     }
 
     /// Whether both lead to the same channel.
@@ -47,17 +69,26 @@ impl Outlet {
     /// Removes events for good, as they have been delivered. `asked` is how many would have been taken, of which no more
     /// than a transaction of the channel holds.
     pub async fn commit(&self, take: Take, asked: usize) -> Result<(), ChannelError> {
-        self.commit_as(take, asked, true).await
+        self.commit_as(take, asked, &Delivered::default()).await
     }
 
-    /// The same; `count` says whether the events count as delivered.
-    pub async fn commit_as(&self, mut take: Take, asked: usize, count: bool) -> Result<(), ChannelError> {
+    /// The same where the sink has more to say; this finds a place for what it refused.
+    pub async fn commit_as(&self, mut take: Take, asked: usize, how: &Delivered) -> Result<(), ChannelError> {
+        let letters = self.post(take.batch(), &how.refused).await;
         take.prepare().await.inspect_err(|_| self.counters.channel_read_fail.add(1))?;
-        let events = take.batch().len();
+        let (events, refused) = (take.batch().len(), how.refused.len());
         let _entry = self.ledger.entry();
+        // First, so that they are never in neither channel.
+        match letters {
+            Some((put, letters)) => {
+                self.counters.dead_letters.add(letters.len() as u64);
+                put.commit(letters);
+            }
+            None => self.counters.event_refused.add(refused as u64),
+        }
         take.commit();
-        if count {
-            self.counters.drain_success.add(events as u64);
+        if how.count {
+            self.counters.drain_success.add((events - refused) as u64);
         }
         match events >= asked.min(self.channel.transaction_capacity()) {
             true => self.counters.batch_complete.add(1),
@@ -65,14 +96,113 @@ impl Outlet {
         }
         Ok(())
     }
+
+    /// Names the refused events in the log, and finds room for them where dead letters go.
+    async fn post(&self, batch: &Batch, refused: &[Refused]) -> Option<(Put, Batch)> {
+        if refused.is_empty() {
+            return None;
+        }
+        let fate = match &self.dead_letters {
+            Some(channel) => format!("it goes to channel {}", channel.name()),
+            None => "it is dropped".to_owned(),
+        };
+        for Refused { index, why } in refused {
+            if let Some(others) = self.complaints.permit() {
+                let (sink, bytes) = (self.counters.name(), batch.get(*index).body().len());
+                error!("Sink {sink} can never deliver an event of {bytes} bytes: {why}; {fate}{others}");
+            }
+        }
+        let channel = self.dead_letters.as_ref()?;
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+        let letter = |Refused { index, why }: &Refused| {
+            let event = batch.get(*index).to_event();
+            let event = event.with(DEAD_LETTER_SINK, self.counters.name()).with(DEAD_LETTER_REASON, why);
+            event.with(DEAD_LETTER_TIME, &now.to_string())
+        };
+        let letters: Batch = refused.iter().map(letter).collect();
+        self.reserve(&**channel, &letters).await.map(|put| (put, letters))
+    }
+
+    /// Waits for room as long as it takes; nothing when there will never be any.
+    async fn reserve(&self, channel: &dyn Channel, letters: &Batch) -> Option<Put> {
+        channel.counters().put_attempt.add(letters.len() as u64);
+        let (sink, name) = (self.counters.name(), channel.name());
+        let mut patience = Patience::KeepAlive;
+        loop {
+            let attempt = match channel.reserve(letters, patience).await {
+                Ok(mut put) => put.prepare(letters).await.map(|()| put),
+                Err(error) => Err(error),
+            };
+            match attempt {
+                Ok(put) => return Some(put),
+                Err(error) if error.is_transient() => {
+                    warn!("Sink {sink} waits for room for dead letters in channel {name}: {error}");
+                    patience = Patience::Endless;
+                }
+                Err(error) => {
+                    error!("Sink {sink} drops {} dead letters that channel {name} refuses: {error}", letters.len());
+                    return None;
+                }
+            }
+        }
+    }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::channel::memory::{MemoryChannel, MemoryConfig};
-    use crate::event::{Batch, Event};
+    use crate::event::Event;
     use crate::metrics::Metrics;
+
+    fn channel(name: &str) -> Arc<dyn Channel> {
+        Arc::new(MemoryChannel::new(name, MemoryConfig::default(), &Metrics::default()))
+    }
+
+    async fn filled(bodies: &[&'static str]) -> Arc<dyn Channel> {
+        let channel = channel("c1");
+        let batch: Batch = bodies.iter().map(|body| Event::new(*body).with("own", "header")).collect();
+        channel.try_reserve(&batch).expect("room").commit(batch);
+        channel
+    }
+
+    fn refused() -> Delivered {
+        let refused = vec![Refused { index: 1, why: "too large".to_owned() }];
+        Delivered { refused, ..Delivered::default() }
+    }
+
+    #[tokio::test]
+    async fn what_is_refused_goes_to_the_channel_for_dead_letters_with_the_reason() {
+        let (source, dead) = (filled(&["a", "b", "c"]).await, channel("dead"));
+        let counters = Arc::new(SinkCounters::new("k1"));
+        let outlet = Outlet::new(Arc::clone(&source), Arc::clone(&counters), Arc::default());
+        let outlet = outlet.with_dead_letters(Some(Arc::clone(&dead)));
+        let take = outlet.take(10).await.expect("events");
+        outlet.commit_as(take, 10, &refused()).await.expect("a commit");
+        assert_eq!(
+            [counters.drain_success.get(), counters.dead_letters.get(), counters.event_refused.get()],
+            [2, 1, 0]
+        );
+        assert_eq!([source.counters().size.get(), dead.counters().size.get()], [0, 1]);
+        let letters = dead.take(10).await.expect("a letter");
+        let letter = letters.batch().get(0);
+        assert_eq!(letter.body(), b"b");
+        assert_eq!(letter.headers().get("own"), Some("header"));
+        assert_eq!(letter.headers().get(DEAD_LETTER_SINK), Some("k1"));
+        assert_eq!(letter.headers().get(DEAD_LETTER_REASON), Some("too large"));
+        assert!(letter.headers().get(DEAD_LETTER_TIME).is_some_and(|time| time.len() == 13));
+    }
+
+    #[tokio::test]
+    async fn without_such_a_channel_it_is_counted_and_gone() {
+        let source = filled(&["a", "b", "c"]).await;
+        let counters = Arc::new(SinkCounters::new("k1"));
+        let outlet = Outlet::new(Arc::clone(&source), Arc::clone(&counters), Arc::default());
+        let take = outlet.take(10).await.expect("events");
+        outlet.commit_as(take, 10, &refused()).await.expect("a commit");
+        assert_eq!([counters.drain_success.get(), counters.event_refused.get()], [2, 1]);
+        assert_eq!(source.counters().size.get(), 0);
+    }
 
     #[tokio::test]
     async fn a_batch_is_complete_when_a_transaction_holds_no_more() {

@@ -8,6 +8,7 @@ mod datagrams;
 pub mod exec;
 pub mod http;
 mod ip_filter;
+mod kafka;
 mod lines;
 pub mod netcat;
 mod netcat_udp;
@@ -43,6 +44,7 @@ pub const TYPES: &[ComponentType<SourceBuilder>] = &[
     exec::TYPE,
     spooldir::TYPE,
     taildir::TYPE,
+    kafka::TYPE,
     seq::TYPE,
     stress::TYPE,
 ];
@@ -81,5 +83,10 @@ impl SourceError {
     /// An error with its cause.
     pub fn io(what: impl Into<String>, source: std::io::Error) -> Self {
         Self { what: what.into(), source: Some(source) }
+    }
+
+    /// An error without a deeper cause.
+    pub fn new(what: impl Into<String>) -> Self {
+        Self { what: what.into(), source: None }
     }
 }

@@ -38,10 +38,11 @@ mod store;
 mod verifier;
 
 pub use handshake::{Acceptor, Connector};
+pub use store::{Sealed, Store};
 
 use crate::config::Props;
 use policy::Policy;
-use store::{Sealed, Store, StoreError};
+use store::StoreError;
 use verifier::{Trust, Verifier};
 
 /// A key that a system property or an environment variable stands in for.

@@ -22,6 +22,7 @@
 mod checkpoint;
 mod config;
 mod encryption;
+mod identity;
 mod image;
 mod lock;
 mod open;
@@ -41,7 +42,7 @@ use std::any::Any;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread;
 use std::time::Duration;
 
@@ -52,6 +53,7 @@ pub use checkpoint::FILE as CHECKPOINT_FILE;
 pub use config::{Directories, FileConfig};
 pub use image::{CheckpointState, Damage, Examination, Image, Missing, Piece, Walk};
 pub use lock::{FILE as LOCK_FILE, Holder, holder};
+pub(crate) use ranges::Ranges;
 pub use repair::{Repair, RepairError, Step};
 pub use segment::number_of as segment_number;
 pub use takeover::log as flume_log;
@@ -59,7 +61,7 @@ pub use takeover::log as flume_log;
 use self::record::Draft;
 use self::state::{Held, Phase, Request, State, Waits, Written};
 use super::room::{Room, within};
-use super::{Channel, ChannelBuilder, ChannelError, Patience, Put, PutTransaction, Take, TakeTransaction};
+use super::{Channel, ChannelBuilder, ChannelError, Numbers, Patience, Put, PutTransaction, Take, TakeTransaction};
 use crate::config::ComponentType;
 use crate::event::Batch;
 use crate::fs::FileSystem;
@@ -126,6 +128,8 @@ struct Shared {
     emptied: Notify,
     /// Wakes all who wait for the channel to open, to recover or to stop.
     changed: Notify,
+    /// What its events' numbers belong to; known once it is open.
+    identity: OnceLock<Arc<str>>,
     /// Gives the thread's end, when it has one.
     ended: Mutex<Option<oneshot::Receiver<()>>>,
 }
@@ -278,6 +282,7 @@ impl FileChannel {
             filled: Notify::new(),
             emptied: Notify::new(),
             changed: Notify::new(),
+            identity: OnceLock::new(),
             ended: Mutex::default(),
         }))
     }
@@ -519,6 +524,16 @@ impl Taken {
 impl TakeTransaction for Taken {
     fn batch(&self) -> &Batch {
         &self.batch
+    }
+
+    /// Where events can be taken before they are durable, another may get the number of one that a crash has lost.
+    fn numbers(&self) -> Option<Numbers> {
+        let durable = self.shared.config().fsync_interval.is_none();
+        let channel = self.shared.identity.get().filter(|_| durable)?;
+        Some(Numbers {
+            channel: Arc::clone(channel),
+            ranges: self.held.iter().map(|held| (held.from, held.to)).collect(),
+        })
     }
 
     fn commit(&mut self) {

@@ -17,6 +17,7 @@ use tracing::{error, info, warn};
 
 use super::checkpoint::{Checkpoint, Position};
 use super::encryption::Seal;
+use super::identity;
 use super::lock::lock_all;
 use super::ranges::Ranges;
 use super::reader::{self, report_damage};
@@ -99,6 +100,10 @@ fn open(shared: &Arc<Shared>, announce: &mut dyn FnMut()) -> Result<Opened, Stri
     if let Some(imported) = takeover::run(shared, replay.next_segment(), replay.next, announce)? {
         replay.adopt(imported);
     }
+    let identity = identity::of(&*shared.fs, &data[0]);
+    let identity = identity.map_err(|error| format!("its identity in {}: {error}", data[0].display()))?;
+    // It is opened only once.
+    shared.identity.set(identity).ok();
     let next_segment = replay.next_segment();
     let waiting = replay.done.count_missing(0, replay.next);
     let reader = {
@@ -135,7 +140,7 @@ pub fn find_segments(shared: &Shared) -> Result<BTreeMap<u64, PathBuf>, String> 
 }
 
 /// Of two segments with the same number the one that is in use: an attempt to begin it may have failed, and left a file
-/// without records.
+/// without records, or with a beginning that a crash has torn.
 fn one_of(shared: &Shared, number: u64, one: PathBuf, other: PathBuf) -> Result<PathBuf, String> {
     for (unused, used) in [(&one, &other), (&other, &one)] {
         let failed = |error| format!("Could not remove {}: {error}", unused.display());

@@ -148,12 +148,12 @@ fn data_directories(directory: &Path) -> Result<Vec<PathBuf>, CommandError> {
     if has_segments(&own) {
         return Ok(vec![directory.to_owned()]);
     }
-    let below = below(directory).into_iter().map(|path| (names(&path).unwrap_or_default(), path));
-    let (data, others): (Vec<_>, Vec<_>) = below.partition(|(names, _)| has_segments(names));
-    // Into a channel without segments nothing was put yet.
-    let empty = others.into_iter().filter(|(names, _)| names.contains(LOCK_FILE) && !names.contains(CHECKPOINT_FILE));
+    // A channel's directory may have no segments yet, or none any more.
+    let is_data = |names: &BTreeSet<String>| {
+        has_segments(names) || (names.contains(LOCK_FILE) && !names.contains(CHECKPOINT_FILE))
+    };
     let found: Vec<PathBuf> =
-        if data.is_empty() { empty.collect() } else { data }.into_iter().map(|(_, path)| path).collect();
+        below(directory).into_iter().filter(|path| names(path).is_ok_and(|names| is_data(&names))).collect();
     if !found.is_empty() {
         return Ok(found);
     }

@@ -5,7 +5,7 @@ use bytes::Bytes;
 use smol_str::SmolStr;
 
 use super::datum::{DatumError, Reader, put_bytes, put_long};
-use crate::event::{Batch, BufferId, Headers, HeadersId, NO_HEADERS};
+use crate::event::{Batch, BufferId, EventRef, Headers, HeadersId, NO_HEADERS};
 
 /// So many events a message may have even where no channel takes as many at once.
 pub const MAX_EVENTS: usize = 1 << 20;
@@ -104,6 +104,16 @@ fn read_headers(written: &[u8], max: usize) -> Result<Headers, DatumError> {
     }
 }
 
+/// Reads one event, of which nothing may follow: its headers, and where its body lies.
+pub fn read_event(bytes: &[u8]) -> Result<(Headers, std::ops::Range<usize>), DatumError> {
+    let mut reader = Reader::new(bytes);
+    reader.skip_text_map()?;
+    let headers = read_headers(reader.slice(0..reader.position()), MAX_HEADERS)?;
+    let body = reader.bytes()?;
+    reader.finish()?;
+    Ok((headers, body))
+}
+
 /// Writes the events of a batch as an array.
 pub fn put_array(out: &mut Vec<u8>, batch: &Batch) {
     if !batch.is_empty() {
@@ -130,6 +140,12 @@ pub fn put_items(out: &mut Vec<u8>, batch: &Batch) {
         }
         put_bytes(out, event.body());
     }
+}
+
+/// Writes one event.
+pub fn put_event(out: &mut Vec<u8>, event: EventRef<'_>) {
+    put_headers(out, event.headers());
+    put_bytes(out, event.body());
 }
 
 fn put_headers(out: &mut Vec<u8>, headers: &Headers) {
@@ -213,6 +229,19 @@ mod tests {
             if let Ok(batch) = read(&bytes) {
                 prop_assert!(batch.body_bytes() <= bytes.len());
             }
+        }
+    }
+
+    #[test]
+    fn an_event_on_its_own() {
+        let event = Event::new("hello").with("host", "web1");
+        let mut bytes = Vec::new();
+        put_event(&mut bytes, Batch::from_iter([event.clone()]).get(0));
+        assert_eq!(bytes, b"\x02\x08host\x08web1\x00\x0ahello");
+        let (headers, body) = read_event(&bytes).expect("an event");
+        assert_eq!((headers, &bytes[body]), (event.headers, &b"hello"[..]));
+        for wrong in [&bytes[..bytes.len() - 1], b"", b"text", &[&bytes[..], b"x"].concat()] {
+            assert!(read_event(wrong).is_err(), "{wrong:?}");
         }
     }
 

@@ -1,0 +1,305 @@
+//! A consumer that is asked for messages without waiting, and that commits what has been delivered.
+//!
+//! Offsets are committed in the background, one request at a time: what is delivered while one is under way goes with
+//! the next. Before a partition is given up, what was delivered from it is committed.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientContext;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext, Rebalance};
+use rdkafka::error::{KafkaError, KafkaResult};
+use rdkafka::message::BorrowedMessage;
+use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tokio::sync::Notify;
+use tokio::time::timeout;
+use tracing::{info, warn};
+
+use super::Words;
+use super::context::Voice;
+
+/// A member of a group that does not ask for so long is taken for dead after some minutes.
+const ASK_AT_LEAST: Duration = Duration::from_secs(10);
+
+/// How far partitions have come: the next offset of each.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Positions(Vec<(String, i32, i64)>);
+
+impl Positions {
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Notes that everything before `next` is done.
+    pub fn advance(&mut self, topic: &str, partition: i32, next: i64) {
+        match self.0.iter_mut().rev().find(|(t, p, _)| *p == partition && t == topic) {
+            Some((_, _, offset)) => *offset = next,
+            None => self.0.push((topic.to_owned(), partition, next)),
+        }
+    }
+
+    /// Adds what others have come to.
+    pub fn merge(&mut self, other: Self) {
+        for (topic, partition, next) in other.0 {
+            self.advance(&topic, partition, next);
+        }
+    }
+
+    /// Only those of these partitions.
+    fn keep(&mut self, assigned: &TopicPartitionList) {
+        self.0.retain(|(topic, partition, _)| assigned.find_partition(topic, *partition).is_some());
+    }
+
+    fn list(&self) -> KafkaResult<TopicPartitionList> {
+        let mut list = TopicPartitionList::with_capacity(self.0.len());
+        for (topic, partition, next) in &self.0 {
+            list.add_partition_offset(topic, *partition, Offset::Offset(*next))?;
+        }
+        Ok(list)
+    }
+}
+
+#[derive(Default)]
+struct Commits {
+    /// Delivered, and in no request yet.
+    due: Positions,
+    /// When the request that is under way was made.
+    asked: Option<Instant>,
+    /// How long requests have taken since somebody asked.
+    spent: Duration,
+    /// Partitions that have gone since somebody asked.
+    revoked: Vec<(String, i32)>,
+}
+
+/// What librdkafka tells the consumer.
+pub struct Context {
+    owner: String,
+    voice: Voice,
+    commits: Mutex<Commits>,
+    /// Whether something other than a message has come.
+    served: AtomicBool,
+}
+
+impl Context {
+    fn commits(&self) -> MutexGuard<'_, Commits> {
+        self.commits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn committed(&self, result: KafkaResult<()>) {
+        let mut commits = self.commits();
+        if let Some(asked) = commits.asked.take() {
+            commits.spent += asked.elapsed();
+        }
+        if let Err(error) = result {
+            // Nothing is lost: the messages come again, or the next commit covers them.
+            warn!("{}: offsets could not be committed: {}", self.owner, Words(&error));
+        }
+    }
+}
+
+impl ClientContext for Context {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        self.served.store(true, Ordering::Relaxed);
+        self.voice.log(level, facility, message);
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        self.served.store(true, Ordering::Relaxed);
+        self.voice.error(error, reason);
+    }
+}
+
+impl ConsumerContext for Context {
+    fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
+        self.served.store(true, Ordering::Relaxed);
+        match rebalance {
+            Rebalance::Assign(list) => info!("{}: partitions assigned: {}", self.owner, names(list)),
+            Rebalance::Revoke(list) => {
+                info!("{}: partitions revoked: {}", self.owner, names(list));
+                let due = {
+                    let mut commits = self.commits();
+                    let gone = list.elements();
+                    commits.revoked.extend(gone.iter().map(|one| (one.topic().to_owned(), one.partition())));
+                    std::mem::take(&mut commits.due)
+                };
+                if !due.is_empty() {
+                    // It is sent before the partitions go.
+                    if let Err(error) = due.list().and_then(|list| consumer.commit(&list, CommitMode::Async)) {
+                        warn!("{}: the last offsets could not be committed: {}", self.owner, Words(&error));
+                    }
+                }
+            }
+            Rebalance::Error(error) => warn!("{}: partitions could not be shared out: {}", self.owner, Words(error)),
+        }
+    }
+}
+
+fn names(list: &TopicPartitionList) -> String {
+    let names: Vec<String> = list.elements().iter().map(|one| format!("{}-{}", one.topic(), one.partition())).collect();
+    names.join(", ")
+}
+
+/// A member of a consumer group.
+pub struct Consumer {
+    /// Taken when it is dropped, which takes its time.
+    inner: Option<Arc<BaseConsumer<Context>>>,
+    readable: Arc<Notify>,
+}
+
+impl Consumer {
+    /// A consumer of topics for a component, for example `Source r1`. A topic that begins with `^` is a pattern.
+    pub fn new(config: &ClientConfig, owner: &str, topics: &[&str]) -> KafkaResult<Self> {
+        let context = Context {
+            owner: owner.to_owned(),
+            voice: Voice::new(owner),
+            commits: Mutex::default(),
+            served: AtomicBool::new(false),
+        };
+        let mut inner: BaseConsumer<Context> = config.create_with_context(context)?;
+        let readable = Arc::new(Notify::new());
+        let signal = Arc::clone(&readable);
+        inner.set_nonempty_callback(move || signal.notify_one());
+        inner.subscribe(topics)?;
+        Ok(Self { inner: Some(Arc::new(inner)), readable })
+    }
+
+    fn client(&self) -> &Arc<BaseConsumer<Context>> {
+        self.inner.as_ref().expect("it is only taken when it is dropped")
+    }
+
+    fn commits(&self) -> MutexGuard<'_, Commits> {
+        self.client().client().context().commits()
+    }
+
+    /// The next message that is here, if any. This also serves everything else that the group asks of a member.
+    pub fn next(&self) -> Option<KafkaResult<BorrowedMessage<'_>>> {
+        let served = &self.client().client().context().served;
+        loop {
+            served.store(false, Ordering::Relaxed);
+            let outcome = self.client().poll(Duration::ZERO);
+            // Behind what is no message there may be one, and no signal comes before all has been taken.
+            if outcome.is_some() || !served.load(Ordering::Relaxed) {
+                return outcome;
+            }
+        }
+    }
+
+    /// Waits until there may be a message, or until it is time to ask all the same.
+    pub async fn readable(&self) {
+        timeout(ASK_AT_LEAST, self.readable.notified()).await.ok();
+    }
+
+    /// The partitions that are gone since this was last asked. What of them is not committed comes again, to whoever
+    /// has them now.
+    pub fn revoked(&self) -> Vec<(String, i32)> {
+        std::mem::take(&mut self.commits().revoked)
+    }
+
+    /// Keeps the consumer a member of its group while nothing can be taken from it. Whatever is there stays there,
+    /// but for messages that were on their way, which `stray` gets.
+    pub fn hold(&self, mut stray: impl FnMut(BorrowedMessage<'_>)) {
+        if let Ok(assigned) = self.client().assignment() {
+            self.client().pause(&assigned).ok();
+        }
+        while let Some(outcome) = self.next() {
+            outcome.ok().map(&mut stray);
+        }
+    }
+
+    /// Ends what [`hold`](Self::hold) began.
+    pub fn go_on(&self) {
+        if let Ok(assigned) = self.client().assignment() {
+            self.client().resume(&assigned).ok();
+        }
+    }
+
+    /// Notes what has been delivered, and has it committed unless a request is under way. To be called from time to
+    /// time, also with nothing new. Positions of partitions that are no longer this consumer's are of no use.
+    pub fn commit(&self, mut delivered: Positions) {
+        if !delivered.is_empty()
+            && let Ok(assigned) = self.client().assignment()
+        {
+            delivered.keep(&assigned);
+        }
+        let list = {
+            let mut commits = self.commits();
+            commits.due.merge(delivered);
+            if commits.due.is_empty() || commits.asked.is_some() {
+                return;
+            }
+            commits.asked = Some(Instant::now());
+            std::mem::take(&mut commits.due).list()
+        };
+        let (client, readable) = (Arc::clone(self.client()), Arc::clone(&self.readable));
+        // The binding has no way to be told of the end but to wait for it.
+        tokio::task::spawn_blocking(move || {
+            let result = list.and_then(|list| client.commit(&list, CommitMode::Sync));
+            client.client().context().committed(result);
+            drop(client);
+            readable.notify_one();
+        });
+    }
+
+    /// Commits what is due and leaves the group, but does not wait for that for ever.
+    pub async fn close(mut self, patience: Duration) {
+        timeout(patience, self.commit_all()).await.ok();
+        let inner = self.inner.take();
+        timeout(patience, tokio::task::spawn_blocking(move || drop(inner))).await.ok();
+    }
+
+    async fn commit_all(&self) {
+        loop {
+            self.commit(Positions::default());
+            // What comes now is not taken, and comes again to whoever is next.
+            self.hold(|message| drop(message));
+            let idle = {
+                let commits = self.commits();
+                commits.due.is_empty() && commits.asked.is_none()
+            };
+            if idle {
+                return;
+            }
+            self.readable.notified().await;
+        }
+    }
+
+    /// How long commits have taken since this was last asked.
+    pub fn spent_on_commits(&self) -> Duration {
+        std::mem::take(&mut self.commits().spent)
+    }
+}
+
+impl Drop for Consumer {
+    fn drop(&mut self) {
+        // It leaves its group, which the caller must not wait for.
+        if let Some(inner) = self.inner.take() {
+            std::thread::spawn(move || drop(inner));
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn positions_advance_by_partition() {
+        let mut positions = Positions::default();
+        positions.advance("a", 0, 1);
+        positions.advance("b", 0, 7);
+        positions.advance("a", 0, 2);
+        let mut other = Positions::default();
+        other.advance("a", 0, 9);
+        other.advance("a", 1, 4);
+        positions.merge(other);
+        let expected = [("a".to_owned(), 0, 9), ("b".to_owned(), 0, 7), ("a".to_owned(), 1, 4)];
+        assert_eq!(positions.0, expected);
+        let mut assigned = TopicPartitionList::new();
+        assigned.add_partition("a", 1);
+        positions.keep(&assigned);
+        assert_eq!(positions.0, expected[2..]);
+    }
+}

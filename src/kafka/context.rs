@@ -1,0 +1,78 @@
+//! What librdkafka has to say, in the agent's log and at a bounded rate.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use rdkafka::ClientContext;
+use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaErrorCode;
+use tracing::{debug, error, info, warn};
+
+use super::Words;
+use crate::logging::Limited;
+
+/// The binding tells some errors twice.
+const TWICE: Duration = Duration::from_secs(1);
+
+/// One client's voice.
+#[derive(Debug)]
+pub struct Voice {
+    /// Whose client it is: `Sink k1`.
+    owner: String,
+    complaints: Limited,
+    fatal: AtomicBool,
+    last: Mutex<Option<(Instant, String)>>,
+}
+
+impl Voice {
+    /// The client of a component, for example `Sink k1`.
+    pub fn new(owner: impl Into<String>) -> Self {
+        Self {
+            owner: owner.into(),
+            complaints: Limited::default(),
+            fatal: AtomicBool::new(false),
+            last: Mutex::default(),
+        }
+    }
+
+    /// Whether the client has said that it cannot go on and must be made anew.
+    pub fn is_fatal(&self) -> bool {
+        self.fatal.load(Ordering::Relaxed)
+    }
+}
+
+impl ClientContext for Voice {
+    fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
+        if matches!(level, RDKafkaLogLevel::Debug) {
+            return debug!("{}: Kafka client: {facility}: {message}", self.owner);
+        }
+        let Some(others) = self.complaints.permit() else { return };
+        let owner = &self.owner;
+        match level {
+            RDKafkaLogLevel::Notice | RDKafkaLogLevel::Info => info!("{owner}: Kafka client: {message}{others}"),
+            RDKafkaLogLevel::Warning => warn!("{owner}: Kafka client: {message}{others}"),
+            _ => error!("{owner}: Kafka client: {message}{others}"),
+        }
+    }
+
+    fn error(&self, error: KafkaError, reason: &str) {
+        match error.rdkafka_error_code() {
+            Some(RDKafkaErrorCode::Fatal) => self.fatal.store(true, Ordering::Relaxed),
+            // The log has it already, with the address.
+            Some(RDKafkaErrorCode::BrokerTransportFailure) => return,
+            _ => {}
+        }
+        {
+            let mut last = self.last.lock().unwrap_or_else(PoisonError::into_inner);
+            if last.as_ref().is_some_and(|(when, what)| when.elapsed() < TWICE && what == reason) {
+                return;
+            }
+            *last = Some((Instant::now(), reason.to_owned()));
+        }
+        if let Some(others) = self.complaints.permit() {
+            error!("{}: Kafka client: {}: {reason}{others}", self.owner, Words(&error));
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! Kafka clients as Flume's users configure them, for the Kafka sink, source and channel.
+//!
+//! The client is librdkafka. [`options`] gives it the options of Java's client under its own names, `security` what
+//! Java reads from key stores and JAAS, [`context`] brings its words into the log, [`producer`] sends batches and counts
+//! their delivery reports, and [`consumer`] gives messages and commits their offsets.
+
+pub mod consumer;
+pub mod context;
+pub mod options;
+pub mod producer;
+mod security;
+#[cfg(test)]
+mod tests;
+
+use std::fmt;
+
+use rdkafka::error::KafkaError;
+
+use crate::config::Props;
+
+/// The header that is a message's key.
+pub const KEY_HEADER: &str = "key";
+
+/// Reads `kafka.bootstrap.servers`, or the key that it had in old versions of Flume.
+pub fn bootstrap_servers(props: &Props<'_>, old: &'static str) -> String {
+    let key = deprecated(props, "kafka.bootstrap.servers", old);
+    let expected = "host:port of one or more Kafka brokers, separated by commas";
+    let servers: String = props.required(key, expected, "Bootstrap Servers must be specified");
+    if props.text(key).is_some_and(|text| text.trim().is_empty()) {
+        props.error(key, expected, "Bootstrap Servers must be specified");
+    }
+    servers
+}
+
+/// The key to read where one has been renamed: the new one, or the old one when only that is there.
+pub fn deprecated(props: &Props<'_>, new: &'static str, old: &'static str) -> &'static str {
+    let old_value = props.text(old).filter(|value| !value.is_empty());
+    if props.text(new).is_some() || old_value.is_none() {
+        return new;
+    }
+    props.warning(old, &format!("{old} is deprecated. Please use the parameter {new}"));
+    old
+}
+
+/// Whether Kafka takes this as the name of a topic.
+pub fn is_topic_name(name: &str) -> bool {
+    let legal = |c: u8| c.is_ascii_alphanumeric() || b"._-".contains(&c);
+    (1..=249).contains(&name.len()) && name.bytes().all(legal) && name != "." && name != ".."
+}
+
+/// A Kafka error in words: what librdkafka says of it, without the name of the type.
+pub struct Words<'a>(pub &'a KafkaError);
+
+impl fmt::Display for Words<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0, self.0.rdkafka_error_code()) {
+            (KafkaError::Transaction(error), _) => f.write_str(&error.string()),
+            (_, Some(code)) => write!(f, "{code}"),
+            (error, None) => write!(f, "{error}"),
+        }
+    }
+}

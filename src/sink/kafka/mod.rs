@@ -1,0 +1,450 @@
+//! The Kafka sink: events become messages of Kafka topics.
+//!
+//! A batch leaves the channel when the delivery reports of all its messages say so. No message expires while it waits
+//! for a broker, and when the client's queue is full the sink waits. An event that Kafka will never take, such as one
+//! that is too large, is refused and the rest goes on.
+//!
+//! | key | default | what |
+//! |---|---|---|
+//! | `kafka.bootstrap.servers` (old: `brokerList`) | | `host:port` of some brokers |
+//! | `kafka.topic` (old: `topic`) | `default-flume-topic` | may have escapes such as `%{header}`, which need `allowTopicOverride` |
+//! | `flumeBatchSize` (old: `batchSize`) | 100 | events in a batch |
+//! | `useFlumeEventFormat` | false | whether a message is a whole event in Avro, or the body |
+//! | `allowTopicOverride`, `topicHeader` | true, `topic` | the header that names another topic |
+//! | `defaultPartitionId`, `partitionIdHeader` | | the partition; the header comes first |
+//! | `timestampHeader` | | the header with the time of the message, in ms |
+//! | `header.NAME` | | the header of the message that gets the event's header NAME |
+//! | `kafka.producer.*` (old: `requiredAcks` for `acks`) | `acks` 1 | [options](crate::kafka::options) of the client |
+//!
+//! The header `key` is the message's key.
+//!
+//! With `kafka.producer.transactional.id`, batches are delivered in transactions of Kafka, which also hold how far the
+//! [channel has been delivered](transaction): behind a file channel, whatever crashes, each event is there once for those
+//! who read committed messages only. `kafka.topic` must then be without escapes, `acks` are `all`, the sink must be the
+//! only one of its channel and in no group, and no other sink may have the same id.
+
+mod message;
+mod transaction;
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Instant;
+
+use async_trait::async_trait;
+use rdkafka::types::RDKafkaErrorCode;
+use tracing::{info, warn};
+
+use super::{BuiltSink, Delivered, Refused, Sink, SinkBuilder, SinkConfig, SinkError};
+use crate::channel::Numbers;
+use crate::config::{ComponentType, Props};
+use crate::escape::Template;
+use crate::event::{Batch, EventRef};
+use crate::kafka::options::Options;
+use crate::kafka::producer::{Failure, NotCommitted, Producer, Record, Ticket};
+use crate::kafka::{KEY_HEADER, Words, bootstrap_servers, deprecated, is_topic_name};
+use crate::logging::Limited;
+use crate::metrics::{Extras, SinkCounters};
+use crate::rpc::avro::events::put_event;
+use message::{MessageConfig, Topic};
+use transaction::Transactions;
+
+/// How the type is registered.
+pub const TYPE: ComponentType<SinkBuilder> = ComponentType {
+    aliases: &["kafka"],
+    class: "org.apache.flume.sink.kafka.KafkaSink",
+    build: |props| Some(Box::new(KafkaConfig::from_props(props)?)),
+};
+
+const DEFAULT_TOPIC: &str = "default-flume-topic";
+const SEND_TIMER: &str = "KafkaEventSendTimer";
+/// How many batches may be under way, and how many may share a transaction.
+const DEPTH: usize = 8;
+const TRANSACTION_DEPTH: usize = 32;
+/// After a transaction that failed for one message, librdkafka may let the next one fail, too.
+const ATTEMPTS_ALONE: u32 = 3;
+const TRANSACTIONAL_ID: &str = "kafka.producer.transactional.id";
+const ROLLBACKS: &str = "RollbackCount";
+const EXTRAS: Extras = &[(SEND_TIMER, "channel.kafka.event.send.time"), (ROLLBACKS, "channel.rollback.count")];
+
+#[derive(Clone)]
+struct KafkaConfig {
+    batch_size: usize,
+    message: MessageConfig,
+    options: Options,
+    /// The topic beside which the progress is stored, and under which name.
+    transactional: Option<(String, String)>,
+}
+
+impl KafkaConfig {
+    fn from_props(props: &mut Props<'_>) -> Option<Self> {
+        let servers = bootstrap_servers(props, "brokerList");
+        let topic_key = deprecated(props, "kafka.topic", "topic");
+        let topic = props.text(topic_key).filter(|topic| !topic.is_empty());
+        match topic {
+            Some(topic) => info!("Using the static topic {topic}. This may be overridden by event headers"),
+            None => warn!("Topic was not specified. Using {DEFAULT_TOPIC} as the topic."),
+        }
+        let topic_text = topic.unwrap_or(DEFAULT_TOPIC);
+        let override_allowed = props.or("allowTopicOverride", true);
+        let topic_header: String = props.or("topicHeader", "topic".to_owned());
+        // Flume looks for escapes only where a header could have named the topic.
+        let topic = if override_allowed {
+            Template::new(topic_text).map(Topic::Escaped).unwrap_or_else(|why| {
+                props.error(topic_key, &format!("a topic, perhaps with escapes; {why}"), "");
+                Topic::Fixed(String::new())
+            })
+        } else {
+            if !is_topic_name(topic_text) {
+                props.error(topic_key, "the name of a topic: letters, digits, '.', '_' and '-', at most 249", "");
+            }
+            Topic::Fixed(topic_text.to_owned())
+        };
+        let batch_key = deprecated(props, "flumeBatchSize", "batchSize");
+        let batch_size = props.positive(batch_key, 100, "events");
+        for key in ["key.serializer.class", "serializer.class"] {
+            if props.text(key).is_some() {
+                props.warning(
+                    key,
+                    "has no effect: a key is text, and a message is the body or, with useFlumeEventFormat, the event",
+                );
+            }
+        }
+        let acks_key = deprecated(props, "kafka.producer.acks", "requiredAcks");
+        let transactional_id: Option<String> = props.optional(TRANSACTIONAL_ID).filter(|id: &String| !id.is_empty());
+        let acks = props.text(acks_key).unwrap_or(if transactional_id.is_some() { "all" } else { "1" });
+        if transactional_id.is_some() && !["all", "-1"].contains(&acks) {
+            props.error(acks_key, &format!("all, as there is {TRANSACTIONAL_ID}"), "");
+        }
+        if transactional_id.is_some() && !is_topic_name(topic_text) {
+            let expected = format!("a topic without escapes, as there is {TRANSACTIONAL_ID}");
+            props.error(topic_key, &expected, "");
+        }
+        let headers = props.family("header");
+        let partition: Option<i32> = props.optional("defaultPartitionId");
+        if partition.is_some_and(|partition| partition < 0) {
+            props.error("defaultPartitionId", "the number of a partition, 0 or more", "");
+        }
+        let mut options = Options::producer(props, &servers, &[("acks", acks)]);
+        if transactional_id.is_some() {
+            // The transaction's timeout is the limit.
+            options.unset("message.timeout.ms");
+        }
+        props.finish(Self {
+            batch_size,
+            message: MessageConfig {
+                topic,
+                topic_header: override_allowed.then_some(topic_header),
+                partition,
+                partition_header: props.optional("partitionIdHeader"),
+                timestamp_header: props.optional("timestampHeader"),
+                headers: headers.into_iter().map(|(name, value)| (name.to_owned(), value.value.clone())).collect(),
+                whole_event: props.or("useFlumeEventFormat", false),
+            },
+            options,
+            transactional: transactional_id.map(|id| (topic_text.to_owned(), id)),
+        })
+    }
+}
+
+impl SinkConfig for KafkaConfig {
+    fn batch_size(&self) -> Option<usize> {
+        Some(self.batch_size)
+    }
+
+    fn build(&self, name: &str, counters: Arc<SinkCounters>) -> BuiltSink {
+        counters.extend(EXTRAS);
+        let transactions = self.transactional.as_ref();
+        BuiltSink::Push(Box::new(KafkaSink {
+            name: name.to_owned(),
+            config: self.clone(),
+            counters,
+            producer: None,
+            transactions: transactions.map(|(topic, id)| Transactions::new(&self.options, topic, id)),
+            under_way: VecDeque::new(),
+            refused: Vec::new(),
+            scratch: Vec::new(),
+            complaints: Limited::default(),
+        }))
+    }
+}
+
+/// A batch that is under way.
+struct Sent {
+    ticket: Ticket,
+    refused: Vec<Refused>,
+    since: Instant,
+    numbers: Option<Numbers>,
+    /// The transaction it belongs to; none where there are no transactions, or nothing was to be sent.
+    transaction: Option<u64>,
+}
+
+struct KafkaSink {
+    name: String,
+    config: KafkaConfig,
+    counters: Arc<SinkCounters>,
+    /// None before the start, and after a fatal error.
+    producer: Option<Arc<Producer>>,
+    transactions: Option<Transactions>,
+    under_way: VecDeque<Sent>,
+    refused: Vec<Refused>,
+    /// For events that are written as a whole.
+    scratch: Vec<u8>,
+    complaints: Limited,
+}
+
+/// Whether a message will never be taken, however often it is sent.
+fn is_hopeless(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode::{InvalidMessage, InvalidMessageSize, InvalidRecord, InvalidTopic, MessageSizeTooLarge};
+    matches!(code, MessageSizeTooLarge | InvalidMessageSize | InvalidRecord | InvalidMessage | InvalidTopic)
+}
+
+impl KafkaSink {
+    /// The producer, made anew when there is none.
+    async fn producer(&mut self) -> Result<Arc<Producer>, SinkError> {
+        if let Some(producer) = &self.producer {
+            return Ok(Arc::clone(producer));
+        }
+        let failed = |error| SinkError::new(format!("the Kafka producer cannot be made: {}", Words(&error)));
+        let producer = Producer::new(&self.config.options.config(), &format!("Sink {}", self.name)).map_err(failed)?;
+        if let Some(transactions) = &mut self.transactions {
+            let failed = |error| SinkError::new(format!("transactions cannot begin: {}", Words(&error)));
+            producer.init_transactions().await.map_err(failed)?;
+            transactions.recall().await.map_err(failed)?;
+        }
+        Ok(Arc::clone(self.producer.insert(Arc::new(producer))))
+    }
+
+    /// Makes the producer anew when it has said that it cannot go on.
+    fn check(&mut self, producer: &Producer) {
+        if let Some(why) = producer.fatal() {
+            warn!("Sink {}: the Kafka producer cannot go on and is made anew: {why}", self.name);
+            self.producer = None;
+        }
+    }
+
+    /// Sends the messages that broke no rule themselves but were in one request with one that did, each on its own and,
+    /// if there are transactions, each in its own.
+    async fn send_alone(
+        &mut self,
+        producer: &Producer,
+        batch: &Batch,
+        indexes: impl Iterator<Item = usize>,
+        numbers: Option<&Numbers>,
+    ) -> Result<Vec<Refused>, SinkError> {
+        let mut refused = Vec::new();
+        for index in indexes {
+            let number = numbers.and_then(|numbers| Some((&*numbers.channel, numbers.iter().nth(index)?)));
+            let mut attempts = if self.transactions.is_some() { ATTEMPTS_ALONE } else { 1 };
+            loop {
+                attempts -= 1;
+                match self.send_one(producer, batch.get(index), index, number, &mut refused).await? {
+                    None => break,
+                    Some(code) if is_hopeless(code) => {
+                        let topic = self.config.message.topic(batch.get(index).headers()).unwrap_or_default();
+                        refused.push(Refused { index, why: format!("{code} (topic {topic})") });
+                        break;
+                    }
+                    Some(code) if attempts == 0 => return Err(self.failed(batch.len(), &[(index, code)])),
+                    Some(_) => {}
+                }
+            }
+        }
+        Ok(refused)
+    }
+
+    /// Sends one message, if there are transactions in its own, and gives the reason why it was not taken.
+    async fn send_one(
+        &mut self,
+        producer: &Producer,
+        event: EventRef<'_>,
+        index: usize,
+        number: Option<(&str, u64)>,
+        refused: &mut Vec<Refused>,
+    ) -> Result<Option<RDKafkaErrorCode>, SinkError> {
+        self.begin_transaction(producer)?;
+        let ticket = producer.open(1).await;
+        self.send(producer, &ticket, index, event, refused).await;
+        let failure = ticket.wait().await.pop().map(|(_, code)| code);
+        let Some(transactions) = &mut self.transactions else { return Ok(failure) };
+        let outcome = if failure.is_some() {
+            transactions.abort(producer).await
+        } else {
+            transactions.note(number);
+            transactions.commit(producer).await
+        };
+        self.settle(outcome)?;
+        Ok(failure)
+    }
+
+    /// Begins a transaction, unless one is open or there are none, and gives its number.
+    fn begin_transaction(&mut self, producer: &Producer) -> Result<Option<u64>, SinkError> {
+        let Some(transactions) = &mut self.transactions else { return Ok(None) };
+        // A producer that cannot even begin will not get any further.
+        transactions.begin(producer).map(Some).inspect_err(|_| self.producer = None)
+    }
+
+    /// After a step of which it is not known what became of it, only a new producer can tell.
+    fn settle(&mut self, outcome: Result<(), NotCommitted>) -> Result<(), SinkError> {
+        outcome.map_err(|NotCommitted { why, aborted }| {
+            if !aborted {
+                self.producer = None;
+            }
+            self.counters.add_extra(ROLLBACKS, 1);
+            SinkError::new(format!("Failed to publish events: {why}"))
+        })
+    }
+
+    async fn send(
+        &mut self,
+        producer: &Producer,
+        ticket: &Ticket,
+        index: usize,
+        event: EventRef<'_>,
+        refused: &mut Vec<Refused>,
+    ) {
+        let headers = event.headers();
+        let envelope = match self.config.message.envelope(headers, &self.complaints) {
+            Ok(envelope) => envelope,
+            Err(why) => {
+                refused.push(Refused { index, why });
+                return ticket.skip();
+            }
+        };
+        let payload = if self.config.message.whole_event {
+            self.scratch.clear();
+            put_event(&mut self.scratch, event);
+            &self.scratch
+        } else {
+            event.body()
+        };
+        let record = Record {
+            topic: &envelope.topic,
+            partition: envelope.partition,
+            payload: Some(payload),
+            key: headers.get(KEY_HEADER).map(str::as_bytes),
+            timestamp: envelope.timestamp,
+            headers: envelope.headers,
+            delivery_opaque: 0,
+        };
+        producer.send(ticket, index, record).await;
+    }
+
+    fn failed(&self, of: usize, failures: &[Failure]) -> SinkError {
+        self.counters.add_extra(ROLLBACKS, 1);
+        let why = failures.first().map_or(String::new(), |(_, code)| code.to_string());
+        SinkError::new(format!("Failed to publish events: {} of {of} were not delivered: {why}", failures.len()))
+    }
+
+    /// Ends a batch that is in no transaction.
+    async fn end_plain(&mut self, batch: &Batch, sent: Sent) -> Result<(), SinkError> {
+        let Sent { ticket, mut refused, since, .. } = sent;
+        let failures = ticket.wait().await;
+        if !failures.is_empty() {
+            let Some(producer) = self.producer.clone() else { return Err(self.failed(batch.len(), &failures)) };
+            self.check(&producer);
+            if !failures.iter().all(|(_, code)| is_hopeless(*code)) {
+                return Err(self.failed(batch.len(), &failures));
+            }
+            let indexes = failures.iter().map(|(index, _)| *index);
+            refused.extend(self.send_alone(&producer, batch, indexes, None).await?);
+        }
+        self.ended(refused, since);
+        Ok(())
+    }
+
+    /// Ends a batch by committing the transaction that it is in, unless that has happened already.
+    async fn end_transaction(&mut self, batch: &Batch, sent: Sent, number: u64) -> Result<(), SinkError> {
+        let Sent { ticket, mut refused, since, numbers, .. } = sent;
+        let (Some(producer), Some(transactions)) = (self.producer.clone(), &mut self.transactions) else {
+            return Err(self.failed(batch.len(), &[]));
+        };
+        if transactions.is_open(number) {
+            let outcome = transactions.commit(&producer).await;
+            let aborted = outcome.as_ref().is_err_and(|failed| failed.aborted);
+            let failures = if outcome.is_err() && aborted { ticket.wait().await } else { Vec::new() };
+            let hopeless = failures.iter().any(|(_, code)| is_hopeless(*code));
+            if let Err(error) = self.settle(outcome) {
+                if !hopeless {
+                    return Err(error);
+                }
+                let left = (0..batch.len()).filter(|index| refused.iter().all(|refused| refused.index != *index));
+                let left: Vec<usize> = left.collect();
+                let alone = self.send_alone(&producer, batch, left.into_iter(), numbers.as_ref()).await?;
+                refused.extend(alone);
+            }
+        } else if !transactions.is_committed(number) {
+            return Err(self.failed(batch.len(), &[]));
+        }
+        self.ended(refused, since);
+        Ok(())
+    }
+
+    fn ended(&mut self, mut refused: Vec<Refused>, since: Instant) {
+        refused.sort_unstable_by_key(|refused| refused.index);
+        self.refused = refused;
+        self.counters.add_extra(SEND_TIMER, since.elapsed().as_millis() as u64);
+    }
+}
+
+#[async_trait]
+impl Sink for KafkaSink {
+    fn batch_size(&self) -> usize {
+        self.config.batch_size
+    }
+
+    async fn start(&mut self) -> Result<(), SinkError> {
+        self.producer().await.map(drop)
+    }
+
+    fn depth(&self) -> usize {
+        if self.transactions.is_some() { TRANSACTION_DEPTH } else { DEPTH }
+    }
+
+    async fn begin(&mut self, batch: &Batch, numbers: Option<Numbers>) -> Result<(), SinkError> {
+        let producer = self.producer().await?;
+        let ticket = producer.open(batch.len()).await;
+        let mut sent = Sent { ticket, refused: Vec::new(), since: Instant::now(), numbers, transaction: None };
+        let each =
+            sent.numbers.as_ref().map(|numbers| (Arc::clone(&numbers.channel), numbers.iter().collect::<Vec<_>>()));
+        for (index, event) in batch.iter().enumerate() {
+            if let Some(transactions) = &mut self.transactions {
+                let number = each.as_ref().and_then(|(channel, each)| Some((&**channel, *each.get(index)?)));
+                if transactions.has_delivered(number) {
+                    sent.ticket.skip();
+                    continue;
+                }
+                if sent.transaction.is_none() {
+                    sent.transaction = self.begin_transaction(&producer)?;
+                }
+                let refused = sent.refused.len();
+                self.send(&producer, &sent.ticket, index, event, &mut sent.refused).await;
+                if let Some(transactions) = &mut self.transactions
+                    && sent.refused.len() == refused
+                {
+                    transactions.note(number);
+                }
+            } else {
+                self.send(&producer, &sent.ticket, index, event, &mut sent.refused).await;
+            }
+        }
+        self.under_way.push_back(sent);
+        Ok(())
+    }
+
+    async fn end(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        let Some(sent) = self.under_way.pop_front() else { return Ok(()) };
+        match sent.transaction {
+            Some(number) => self.end_transaction(batch, sent, number).await,
+            None => self.end_plain(batch, sent).await,
+        }
+    }
+
+    async fn deliver(&mut self, batch: &Batch) -> Result<(), SinkError> {
+        self.begin(batch, None).await?;
+        self.end(batch).await
+    }
+
+    fn delivered(&mut self) -> Delivered {
+        Delivered { refused: std::mem::take(&mut self.refused), ..Delivered::default() }
+    }
+}
