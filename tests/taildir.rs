@@ -205,6 +205,22 @@ fn a_full_channel_holds_it_back_and_loses_nothing() {
 }
 
 #[test]
+fn what_interceptors_drop_is_done_with() {
+    let place = Place::new();
+    let dropped = "DEBUG\n".repeat(1000);
+    place.append("app.log", &dropped);
+    let filter = "interceptors = i1\ninterceptors.i1.type = regex_filter\ninterceptors.i1.regex = DEBUG\n\
+                  interceptors.i1.excludeEvents = true";
+    let source = place.source(".*") + &crate::support::keys("sources.r1", filter);
+    let agent = TestAgent::start(&format!("{source}{MEMORY}{}", file_roll(&place.out())));
+    place.expect_position("app.log", dropped.len() as u64);
+    place.append("app.log", &format!("{dropped}1\n{dropped}2\n"));
+    place.expect("1\n2\n");
+    place.expect_position("app.log", 3 * dropped.len() as u64 + 4);
+    assert_eq!(agent.counter("SOURCE.r1", "EventReceivedCount"), 3002);
+}
+
+#[test]
 fn a_directory_that_is_not_there_yet() {
     let place = Place::new();
     let logs = place.log("");

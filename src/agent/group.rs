@@ -196,8 +196,10 @@ async fn first_of<T>(futures: Vec<impl Future<Output = T> + Unpin>) -> T {
 #[cfg(test)]
 mod tests {
     use std::sync::{Arc, Mutex};
+    use std::time::Duration;
 
     use async_trait::async_trait;
+    use tokio::time::timeout;
 
     use super::*;
     use crate::channel::Channel;
@@ -298,7 +300,8 @@ mod tests {
         let group = GroupRunner { name: "g1".to_owned(), processor: Box::new(Heard(Arc::clone(&heard))), sinks };
         let stop = CancellationToken::new();
         let running = tokio::spawn(run_group(group, stop.clone()));
-        channel.drained().await;
+        let drained = timeout(Duration::from_secs(60), channel.drained()).await;
+        drained.expect("the last one delivers");
         stop.cancel();
         running.await.expect("it stops");
         let heard = heard.lock().expect("nobody panics with it").clone();
