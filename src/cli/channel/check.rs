@@ -23,7 +23,7 @@ pub struct CheckArgs {
 /// Reads everything and prints what was found. The exit status is 1 if anything is damaged or missing; a record that was
 /// never written to its end is not, as it was never acknowledged.
 pub fn run(args: &CheckArgs, java: &JavaArgs) -> Result<ExitCode, CommandError> {
-    let place = args.place.find(java)?;
+    let mut place = args.place.find(java)?;
     // Before anything is read: what an agent is just writing is not torn.
     let in_use = place.user()?.is_some();
     let image = place.read()?;

@@ -46,7 +46,7 @@ enum Format {
 
 /// Exports. The exit status is 1 when there was damage, and not all events could be read.
 pub fn run(args: &ExportArgs, java: &JavaArgs) -> Result<ExitCode, CommandError> {
-    let place = args.place.find(java)?;
+    let mut place = args.place.find(java)?;
     let image = place.read()?;
     if !place.has_checkpoint {
         eprintln!("flume-rs: no checkpoint was found; what the segments say is taken as it is");

@@ -38,8 +38,8 @@ pub struct Place {
     pub directories: Directories,
     /// Whether a checkpoint's directory was named or found.
     pub has_checkpoint: bool,
-    /// Whether somebody named them one by one, and may have forgotten one.
-    named: bool,
+    /// What somebody named, who may have forgotten one.
+    named: Vec<PathBuf>,
 }
 
 impl PlaceArgs {
@@ -48,7 +48,7 @@ impl PlaceArgs {
         match (&self.name, &self.channel) {
             (Some(agent), Some(channel)) => {
                 let directories = self.configured(agent, channel, java)?;
-                Ok(Place { directories, has_checkpoint: true, named: false })
+                Ok(Place { directories, has_checkpoint: true, named: Vec::new() })
             }
             _ => self.named(),
         }
@@ -77,10 +77,7 @@ impl PlaceArgs {
     }
 
     fn named(&self) -> Result<Place, CommandError> {
-        let mut data = Vec::new();
-        for directory in &self.data {
-            data.extend(data_directories(directory)?);
-        }
+        let data = all_data_directories(&self.data)?;
         let checkpoint = match &self.checkpoint_dir {
             Some(directory) => {
                 names(directory)?;
@@ -92,25 +89,36 @@ impl PlaceArgs {
         // In a directory of segments there is no checkpoint, so that none is found.
         let checkpoint = checkpoint.or_else(|| data.first().cloned()).unwrap_or_default();
         let directories = Directories { checkpoint, backup: None, data };
-        Ok(Place { directories, has_checkpoint, named: true })
+        Ok(Place { directories, has_checkpoint, named: self.data.clone() })
     }
 }
 
 impl Place {
     /// Reads the channel's files. A segment that is missing because its directory was not named is no damage.
-    pub fn read(&self) -> Result<Image, CommandError> {
-        let image = Image::read(&self.directories).map_err(CommandError::Said)?;
-        if self.named && !image.missing().is_empty() {
-            for directory in near(&self.directories.data)? {
-                if let Some(found) = image.missing().iter().find_map(|missing| image.find(missing, &directory)) {
-                    let found = found.display();
-                    return Err(CommandError::Said(format!(
-                        "{found} belongs to the channel, too: name all its data directories"
-                    )));
-                }
+    pub fn read(&mut self) -> Result<Image, CommandError> {
+        loop {
+            let image = Image::read(&self.directories).map_err(CommandError::Said)?;
+            let Some(found) = self.forgotten(&image)? else { return Ok(image) };
+            // An agent that runs may have begun it in a directory that had none when they were looked for.
+            let data = all_data_directories(&self.named)?;
+            if data == self.directories.data {
+                let found = found.display();
+                return Err(CommandError::Said(format!(
+                    "{found} belongs to the channel, too: name all its data directories"
+                )));
             }
+            self.directories.data = data;
         }
-        Ok(image)
+    }
+
+    /// A segment that is missing and lies near.
+    fn forgotten(&self, image: &Image) -> Result<Option<PathBuf>, CommandError> {
+        if self.named.is_empty() || image.missing().is_empty() {
+            return Ok(None);
+        }
+        let near = near(&self.directories.data)?;
+        let found = |directory: &PathBuf| image.missing().iter().find_map(|missing| image.find(missing, directory));
+        Ok(near.iter().find_map(found))
     }
 
     /// Who uses the channel.
@@ -142,18 +150,26 @@ fn below(directory: &Path) -> Vec<PathBuf> {
     found
 }
 
+fn all_data_directories(named: &[PathBuf]) -> Result<Vec<PathBuf>, CommandError> {
+    let mut data = Vec::new();
+    for directory in named {
+        data.extend(data_directories(directory)?);
+    }
+    Ok(data)
+}
+
 /// A directory with segments, or those below it that have some.
 fn data_directories(directory: &Path) -> Result<Vec<PathBuf>, CommandError> {
     let own = names(directory)?;
     if has_segments(&own) {
         return Ok(vec![directory.to_owned()]);
     }
-    // A channel's directory may have no segments yet, or none any more.
-    let is_data = |names: &BTreeSet<String>| {
-        has_segments(names) || (names.contains(LOCK_FILE) && !names.contains(CHECKPOINT_FILE))
-    };
+    let below = below(directory).into_iter().map(|path| (names(&path).unwrap_or_default(), path));
+    let (data, others): (Vec<_>, Vec<_>) = below.partition(|(names, _)| has_segments(names));
+    // Into a channel without segments nothing was put yet.
+    let empty = others.into_iter().filter(|(names, _)| names.contains(LOCK_FILE) && !names.contains(CHECKPOINT_FILE));
     let found: Vec<PathBuf> =
-        below(directory).into_iter().filter(|path| names(path).is_ok_and(|names| is_data(&names))).collect();
+        if data.is_empty() { empty.collect() } else { data }.into_iter().map(|(_, path)| path).collect();
     if !found.is_empty() {
         return Ok(found);
     }

@@ -22,7 +22,7 @@ pub struct RepairArgs {
 
 /// Prints the plan, and carries it out with `--yes`. The exit status is 1 when there is something to do that was not done.
 pub fn run(args: &RepairArgs, java: &JavaArgs) -> Result<ExitCode, CommandError> {
-    let place = args.place.find(java)?;
+    let mut place = args.place.find(java)?;
     if let Some(user) = place.user()? {
         return Err(CommandError::Said(format!("the channel is in use by {user}; stop it first, nothing was changed")));
     }
@@ -36,7 +36,8 @@ pub fn run(args: &RepairArgs, java: &JavaArgs) -> Result<ExitCode, CommandError>
     }
     // Held until the end; a plan alone leaves no trace.
     let _locks = if args.yes { Repair::lock(&Disk, &place.directories)? } else { Vec::new() };
-    let repair = plan(&place, place.read()?)?;
+    let image = place.read()?;
+    let repair = plan(&place, image)?;
     if repair.steps().is_empty() {
         return Ok(say("there is nothing to repair\n"));
     }

@@ -50,7 +50,7 @@ struct Checkpoint {
 
 /// Prints the status.
 pub fn run(args: &StatusArgs, java: &JavaArgs) -> Result<ExitCode, CommandError> {
-    let place = args.place.find(java)?;
+    let mut place = args.place.find(java)?;
     let image = place.read()?;
     let status = status(&place, &image)?;
     Ok(say(&match args.format {
