@@ -215,8 +215,9 @@ impl TestAgent {
         serde_json::from_str(&reply.body).expect("the counters are JSON")
     }
 
-    /// One counter.
+    /// One counter, once its component has it.
     pub fn counter(&self, group: &str, attribute: &str) -> u64 {
+        super::eventually(|| self.metrics()[group][attribute].is_string().then_some(()));
         counter(&self.metrics(), group, attribute)
     }
 
