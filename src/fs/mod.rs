@@ -101,6 +101,20 @@ pub fn read(fs: &dyn FileSystem, path: &Path, limit: u64) -> io::Result<Vec<u8>>
     Ok(content)
 }
 
+/// Makes an error name the file or directory that it is about.
+pub fn naming(path: &Path) -> impl Fn(io::Error) -> io::Error {
+    move |error| io::Error::new(error.kind(), format!("{}: {error}", path.display()))
+}
+
+/// Does something in a directory, which is made again when it is gone. An error names it.
+pub fn in_directory<T>(fs: &dyn FileSystem, directory: &Path, action: impl Fn() -> io::Result<T>) -> io::Result<T> {
+    let outcome = match action() {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => fs.create_directory(directory).and_then(|()| action()),
+        outcome => outcome,
+    };
+    outcome.map_err(naming(directory))
+}
+
 /// Replaces the content of a file: after a crash it has the old content or the new one, and once this returns, the new.
 pub fn replace(fs: &dyn FileSystem, path: &Path, content: &[u8]) -> io::Result<()> {
     let mut beside = path.as_os_str().to_owned();

@@ -27,11 +27,6 @@ pub struct EventBatch {
 }
 
 impl EventBatch {
-    /// A batch that says why it has no events.
-    pub fn of_error(error: impl Into<String>) -> Self {
-        Self { error: error.into(), ..Self::default() }
-    }
-
     /// Reads its datum.
     pub fn read(message: &Bytes) -> Result<Self, DatumError> {
         let mut reader = Reader::new(message);

@@ -64,7 +64,7 @@ use super::room::{Room, within};
 use super::{Channel, ChannelBuilder, ChannelError, Numbers, Patience, Put, PutTransaction, Take, TakeTransaction};
 use crate::config::ComponentType;
 use crate::event::Batch;
-use crate::fs::FileSystem;
+use crate::fs::{FileSystem, in_directory};
 use crate::metrics::{ChannelCounters, Ledger, Metrics};
 
 /// How the type is registered.
@@ -230,13 +230,7 @@ impl Shared {
 
     /// Looks whether a data directory, which is made again when it is gone, has so many bytes of room.
     fn check_space(&self, directory: &Path, required: u64) -> io::Result<()> {
-        let left = match self.fs.free_space(directory) {
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                self.fs.create_directory(directory).and_then(|()| self.fs.free_space(directory))
-            }
-            known => known,
-        };
-        let left = left.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", directory.display())))?;
+        let left = in_directory(&*self.fs, directory, || self.fs.free_space(directory))?;
         if left < required {
             return Err(io::Error::new(
                 io::ErrorKind::StorageFull,

@@ -19,7 +19,7 @@ use super::record::{Draft, Kind};
 use super::segment::{self, Found, Scanner, Segment};
 use super::state::{Phase, Request, State, Waits, Written};
 use super::{Directories, Shared, first_success};
-use crate::fs::{File, FileId};
+use crate::fs::{File, FileId, in_directory, naming};
 
 /// How long what is known of the free space holds.
 const SPACE_HOLDS: Duration = Duration::from_secs(1);
@@ -450,8 +450,7 @@ impl Writer {
     fn create_in(&self, directory: &Path, first: u64) -> io::Result<Active> {
         let number = self.next_segment;
         let path = directory.join(segment::file_name(number));
-        let named = |error: io::Error| io::Error::new(error.kind(), format!("{}: {error}", path.display()));
-        let file = self.shared.fs.create(&path).map_err(named)?;
+        let file = self.shared.fs.create(&path).map_err(naming(&path))?;
         let seal = Seal::new(&self.config.keys)?;
         let beginning = segment::beginning(number, first, seal.as_deref());
         let begun = file.write_at(&[IoSlice::new(&beginning)], 0).and_then(|()| file.sync());
@@ -463,7 +462,7 @@ impl Writer {
             }
             Err(error) => {
                 self.shared.fs.remove(&path).ok();
-                Err(named(error))
+                Err(naming(&path)(error))
             }
         }
     }
@@ -492,16 +491,15 @@ impl Writer {
     /// Makes a segment durable, with all before the event `next`, under the name by which it will be looked for.
     fn make_durable(&self, active: &mut Active, next: u64) -> io::Result<()> {
         active.file.sync()?;
-        let path = active.path.display();
         let error = match self.shared.fs.id(&active.path) {
             Ok(id) if id == active.id => {
                 active.synced = (active.len, next);
                 return Ok(());
             }
-            Ok(_) => io::Error::other(format!("another file is in the place of {path}")),
+            Ok(_) => io::Error::other(format!("another file is in the place of {}", active.path.display())),
             Err(error) if error.kind() == io::ErrorKind::NotFound => is_gone(&active.path, &error),
             // What was durable before still is.
-            Err(error) => return Err(io::Error::new(error.kind(), format!("{path}: {error}"))),
+            Err(error) => return Err(naming(&active.path)(error)),
         };
         // Somebody has removed it, or the directory: nothing of it would be found again.
         active.distrust_all();
@@ -661,15 +659,7 @@ impl Writer {
     /// Replaces the checkpoint and its copy. Without the copy the channel goes on as if none were configured.
     fn replace_checkpoints(&self, checkpoint: &Checkpoint) -> io::Result<()> {
         let fs = &*self.shared.fs;
-        let replace = |directory: &Path| {
-            let written = match checkpoint.write(fs, directory) {
-                Err(error) if error.kind() == io::ErrorKind::NotFound => {
-                    fs.create_directory(directory).and_then(|()| checkpoint.write(fs, directory))
-                }
-                written => written,
-            };
-            written.map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", directory.display())))
-        };
+        let replace = |directory: &Path| in_directory(fs, directory, || checkpoint.write(fs, directory));
         let Directories { checkpoint: directory, backup, .. } = &self.shared.directories;
         replace(directory)?;
         if let Some(Err(error)) = backup.as_deref().map(replace) {
