@@ -34,7 +34,7 @@ THROUGHPUT = {
     "kafka": (1_000_000, 6, None, 1.5, 64), "kafka-all": (1_000_000, 6, None, 1.5, 64),
     "kafka-source": (2_000_000, 6, None, None, 64),
     "file-1000": (1_000_000, 25, None, 1.5, None), "file-100": (1_000_000, 15, None, 1.5, None),
-    "file-nc": (100_000, 20, None, None, None), "file-ack": (50_000, 10, None, None, None),
+    "file-nc": (100_000, 20, None, None, None), "file-ack": (50_000, 20, None, None, None),
     "taildir": (10_000_000, 4, None, 0.13, None), "spooldir": (10_000_000, 4, None, 0.13, None),
 }
 # scenario: what the smallest possible client does instead, and how many times longer ours may take
