@@ -427,11 +427,12 @@ fn two_agents_share_a_group_and_nothing_is_lost_when_one_goes() {
         .iter()
         .map(|out| TestAgent::start(&kafka_to_files(kafka.servers(), &topic, &topic, "batchSize = 10", out.path())))
         .collect();
-    for partition in 0..4 {
-        kafka.produce(&topic, Some(partition), numbers(0..500));
-    }
+    // One that is alone in the group for a while would take everything that is there.
     for agent in &agents {
         agent.wait_for_line("partitions assigned: ");
+    }
+    for partition in 0..4 {
+        kafka.produce(&topic, Some(partition), numbers(0..500));
     }
     wait_for_kept_events(out[0].path(), 1);
     assert!(agents.remove(0).terminate().success());
