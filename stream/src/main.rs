@@ -1,3 +1,7 @@
-//! The command line.
+//! The entry of the command `flume-rs-stream`.
 
-fn main() {}
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    flume_rs_stream::cli::main()
+}

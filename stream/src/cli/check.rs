@@ -1,0 +1,56 @@
+//! `flume-rs-stream check`.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Args;
+
+use crate::job::{Job, JobError};
+use crate::sql::{Plan, Step};
+
+#[derive(Debug, Args)]
+pub struct Check {
+    /// The job file
+    job: PathBuf,
+}
+
+impl Check {
+    pub async fn run(self) -> ExitCode {
+        match self.plan().await {
+            Ok(text) => {
+                print!("{text}");
+                ExitCode::SUCCESS
+            }
+            Err(errors) => {
+                errors.iter().for_each(|error| eprintln!("{error}"));
+                let plural = if errors.len() == 1 { "" } else { "s" };
+                eprintln!("{} mistake{plural}", errors.len());
+                ExitCode::FAILURE
+            }
+        }
+    }
+
+    async fn plan(&self) -> Result<String, Vec<JobError>> {
+        let job = Job::read(&self.job)?;
+        let plan = Plan::of(&job).await?;
+        let mut text = format!("job {}\n", job.name);
+        for source in &job.sources {
+            text.push_str(&format!("source {} ({}): {}\n", source.name, source.kind, columns(source.reader.schema())));
+        }
+        for step in &plan.steps {
+            text.push_str(&match step {
+                Step::View { name, rows, .. } => format!("view {name}: {}\n", columns(rows.schema())),
+                Step::Table(table) => format!("table {}: {}\n", table.name, columns(table.all.schema())),
+            });
+        }
+        for (sink, (_, schema)) in job.sinks.iter().zip(&plan.feeds) {
+            text.push_str(&format!("sink {} ({}): {}\n", sink.name, sink.kind, columns(schema)));
+        }
+        Ok(text)
+    }
+}
+
+fn columns(schema: &datafusion::arrow::datatypes::Schema) -> String {
+    let columns = schema.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type()));
+    columns.collect::<Vec<_>>().join(", ")
+}

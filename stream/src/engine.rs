@@ -1,0 +1,530 @@
+//! The engine: cuts batches, runs the SQL on them, writes the results, and commits.
+//!
+//! A batch goes through these steps, and a crash between any two of them changes no result:
+//!
+//! 1. Each source gives what it has. Positions of those that can give it again are noted as begun.
+//! 2. Records become rows; views and tables are worked out.
+//! 3. Sinks outside write. One that fails is tried again, and the job waits.
+//! 4. One transaction commits states, positions, and embedded results.
+//! 5. Sources acknowledge what peers keep for them.
+//!
+//! After a crash a batch that was begun is worked on again, with its number, its time and, for sources with positions,
+//! its records.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use datafusion::arrow::array::{RecordBatch, StringArray, TimestampMillisecondArray};
+use datafusion::error::DataFusionError;
+use tokio::time::sleep;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, info, warn};
+
+use crate::batch::BatchInfo;
+use crate::format::Reject;
+use crate::job::{Batching, Job, JobError};
+use crate::progress::{Progress, Report, seconds};
+use crate::sink::{Embedded, JobContext, Sink, embedded};
+use crate::source::{Cut, Position, Source};
+use crate::sql::plan::{Feed, reject_schema};
+use crate::sql::{Plan, Step, words};
+use crate::store::{Saved, Store, StoreError};
+
+/// Why a job ends before it should.
+#[derive(Debug, thiserror::Error)]
+pub enum EngineError {
+    /// The job file has mistakes.
+    #[error("{}", .0.iter().map(ToString::to_string).collect::<Vec<_>>().join("\n"))]
+    Job(Vec<JobError>),
+    /// The checkpoint failed.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// SQL failed on the rows of a batch.
+    #[error("batch {batch}: {name}: {}", words(.error))]
+    Sql {
+        /// The batch's number.
+        batch: u64,
+        /// The view, table or sink.
+        name: String,
+        /// What the SQL engine says.
+        error: DataFusionError,
+    },
+}
+
+impl From<rusqlite::Error> for EngineError {
+    fn from(error: rusqlite::Error) -> Self {
+        Self::Store(StoreError::Database(error))
+    }
+}
+
+/// How long to wait before a source or a sink is tried again: at first, and at most.
+const FIRST_WAIT: Duration = Duration::from_millis(100);
+const LONGEST_WAIT: Duration = Duration::from_secs(5);
+/// How often a job in arrival mode goes through a batch without rows, for windows that end and keys that expire.
+const HEARTBEAT: Duration = Duration::from_secs(1);
+/// A warning that could come with every batch comes so often.
+const BETWEEN_WARNINGS: Duration = Duration::from_secs(10);
+
+/// Where results go.
+enum Outlet {
+    /// A sink, and whether it has been opened.
+    Outside(Box<dyn Sink>, bool),
+    /// A table of the store's database, and whether it has been made.
+    Embedded(Embedded, bool),
+}
+
+/// A warning that is said now and then.
+#[derive(Default)]
+struct Sometimes(Option<Instant>);
+
+impl Sometimes {
+    fn now(&mut self) -> bool {
+        let due = self.0.is_none_or(|said| said.elapsed() >= BETWEEN_WARNINGS);
+        if due {
+            self.0 = Some(Instant::now());
+        }
+        due
+    }
+}
+
+/// A job at work.
+pub struct Engine {
+    job: Job,
+    once: bool,
+    plan: Plan,
+    sources: Vec<Box<dyn Source>>,
+    outlets: Vec<Outlet>,
+    store: Store,
+    positions: BTreeMap<String, Position>,
+    last: Option<BatchInfo>,
+    begun: Option<(BatchInfo, BTreeMap<String, Position>)>,
+    progress: Arc<Progress>,
+    late: Sometimes,
+    rejected: Sometimes,
+}
+
+impl Engine {
+    /// Plans a job and opens its checkpoint. With `once` it will end when all that is there has been worked on.
+    pub async fn new(job: Job, once: bool) -> Result<Self, EngineError> {
+        let mut plan = Plan::of(&job).await.map_err(EngineError::Job)?;
+        let (store, resume) = Store::open(job.checkpoint.as_deref(), &identity(&job))?;
+        for step in &mut plan.steps {
+            if let Step::Table(table) = step {
+                let mut saved = store.saved(&table.name)?;
+                let name = table.name.clone();
+                let restored = table.restore(&mut saved).await;
+                restored.map_err(|error| EngineError::Sql { batch: 0, name, error })?;
+            }
+        }
+        if let Some(last) = resume.last {
+            info!("job {}: going on after batch {} of {}", job.name, last.number, time(last.time, &job));
+        }
+        let sources = job.sources.iter().map(|source| source.config.build(&source.name, once)).collect();
+        let folder = job.text.path().parent().map(std::path::Path::to_owned).unwrap_or_default();
+        let context = JobContext { job: job.name.clone(), folder, time_zone: job.time_zone.clone() };
+        let outlets = job.sinks.iter().map(|sink| match sink.config.embedded() {
+            Some(embedded) => Outlet::Embedded(embedded, false),
+            None => Outlet::Outside(sink.config.build(&sink.name, &context), false),
+        });
+        Ok(Self {
+            outlets: outlets.collect(),
+            once,
+            plan,
+            sources,
+            store,
+            positions: resume.positions,
+            last: resume.last,
+            begun: resume.begun,
+            progress: Arc::default(),
+            late: Sometimes::default(),
+            rejected: Sometimes::default(),
+            job,
+        })
+    }
+
+    /// How it gets on.
+    pub fn progress(&self) -> Arc<Progress> {
+        Arc::clone(&self.progress)
+    }
+
+    /// Works until it is stopped; the batch in hand is finished. With `once`, until everything has been worked on.
+    pub async fn run(mut self, stop: &CancellationToken) -> Result<(), EngineError> {
+        let outcome = self.work(stop).await;
+        for source in &mut self.sources {
+            source.close().await;
+        }
+        outcome
+    }
+
+    async fn work(&mut self, stop: &CancellationToken) -> Result<(), EngineError> {
+        for index in 0..self.sources.len() {
+            let from = self.positions.get(&self.job.sources[index].name).cloned();
+            if self.open(index, from.as_ref(), stop).await.is_none() {
+                return Ok(());
+            }
+        }
+        if let Some((batch, positions)) = self.begun.take() {
+            let Some(cuts) = self.cut_again(&positions, stop).await else { return Ok(()) };
+            self.turn(batch, cuts, Instant::now(), stop).await?;
+        }
+        while !stop.is_cancelled() {
+            let Some((due, time)) = self.wait(stop).await else { break };
+            let batch = self.last.map_or_else(|| BatchInfo::first(time), |last| last.next(time));
+            let cuts = self.cut(stop).await;
+            // Whether there is more is only known once everything was taken that there is.
+            let is_last = self.once && self.sources.iter().all(|source| source.is_exhausted());
+            let is_empty = cuts.iter().all(|cut| cut.records.is_empty());
+            if !(is_last && is_empty && self.last.is_some()) {
+                self.turn(batch, cuts, due, stop).await?;
+            }
+            if is_last {
+                break;
+            }
+        }
+        Ok(())
+    }
+
+    /// Opens a source, and tries until it works. Nothing when the job is stopped meanwhile.
+    async fn open(&mut self, index: usize, from: Option<&Position>, stop: &CancellationToken) -> Option<()> {
+        let mut wait = Wait::default();
+        loop {
+            let name = &self.job.sources[index].name;
+            match stop.run_until_cancelled(self.sources[index].open(from)).await? {
+                Ok(()) => return Some(()),
+                Err(why) => wait.complain(&format!("source {name}: {why}")),
+            }
+            wait.pause(stop).await?;
+        }
+    }
+
+    /// Waits until the next batch is due. Gives that moment and the batch's time.
+    async fn wait(&mut self, stop: &CancellationToken) -> Option<(Instant, i64)> {
+        let now = clock();
+        match self.job.batching {
+            _ if self.once => {
+                let ready =
+                    self.sources.iter_mut().filter(|source| !source.is_exhausted()).map(|source| source.ready());
+                let ready: Vec<_> = ready.collect();
+                if !ready.is_empty() {
+                    let any = futures_util::future::select_all(ready);
+                    stop.run_until_cancelled(tokio::time::timeout(HEARTBEAT, any)).await?.ok();
+                }
+                Some((Instant::now(), clock()))
+            }
+            Batching::Arrival => {
+                let any = futures_util::future::select_all(self.sources.iter_mut().map(|source| source.ready()));
+                stop.run_until_cancelled(tokio::time::timeout(HEARTBEAT, any)).await?.ok();
+                Some((Instant::now(), clock()))
+            }
+            Batching::Every(interval) => {
+                let interval = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX);
+                let boundary = now - now.rem_euclid(interval);
+                // One that is due already is not waited for; those that were missed meanwhile are one batch.
+                if self.last.is_some_and(|last| last.time < boundary) {
+                    let due = Instant::now().checked_sub(Duration::from_millis((now - boundary) as u64));
+                    return Some((due.unwrap_or_else(Instant::now), boundary));
+                }
+                let next = boundary + interval;
+                stop.run_until_cancelled(sleep(Duration::from_millis((next - now) as u64))).await?;
+                Some((Instant::now(), next))
+            }
+        }
+    }
+
+    /// What the sources have. One that fails has nothing for now.
+    async fn cut(&mut self, stop: &CancellationToken) -> Vec<Cut> {
+        let mut cuts = Vec::with_capacity(self.sources.len());
+        for index in 0..self.sources.len() {
+            let cut = match self.sources[index].cut(self.job.max_rows).await {
+                Ok(cut) => cut,
+                Err(why) => {
+                    let name = self.job.sources[index].name.clone();
+                    warn!("source {name}: {why}; it is opened anew");
+                    let from = self.positions.get(&name).cloned();
+                    self.open(index, from.as_ref(), stop).await;
+                    Cut::default()
+                }
+            };
+            cuts.push(cut);
+        }
+        cuts
+    }
+
+    /// The records of a batch that was begun before a crash.
+    async fn cut_again(&mut self, to: &BTreeMap<String, Position>, stop: &CancellationToken) -> Option<Vec<Cut>> {
+        let mut cuts = Vec::with_capacity(self.sources.len());
+        for index in 0..self.sources.len() {
+            let name = self.job.sources[index].name.clone();
+            let Some(to) = to.get(&name) else {
+                cuts.push(Cut::default());
+                continue;
+            };
+            let from = self.positions.get(&name).cloned();
+            let mut wait = Wait::default();
+            let cut = loop {
+                match stop.run_until_cancelled(self.sources[index].again(from.as_ref(), to)).await? {
+                    Ok(cut) => break cut,
+                    Err(why) => wait.complain(&format!("source {name}: {why}")),
+                }
+                wait.pause(stop).await?;
+                self.open(index, from.as_ref(), stop).await?;
+            };
+            cuts.push(cut);
+        }
+        Some(cuts)
+    }
+
+    /// Works on one batch.
+    async fn turn(
+        &mut self,
+        batch: BatchInfo,
+        cuts: Vec<Cut>,
+        due: Instant,
+        stop: &CancellationToken,
+    ) -> Result<(), EngineError> {
+        let began = Instant::now();
+        let positions: BTreeMap<String, Position> = self
+            .job
+            .sources
+            .iter()
+            .zip(&cuts)
+            .filter_map(|(source, cut)| Some((source.name.clone(), cut.position.clone()?)))
+            .collect();
+        if !positions.is_empty() && !batch.again && positions != self.positions {
+            let store = &mut self.store;
+            tokio::task::block_in_place(|| store.begin(&batch, &positions))?;
+        }
+        let (rows, rejects) = self.take_in(&batch, cuts);
+        self.plan.sql.set_batch_time(batch.time);
+        self.run_steps(&batch).await?;
+        if self.write(&batch, stop).await?.is_none() {
+            // It was stopped while a sink was down: nothing is committed, and the batch comes again.
+            return Ok(());
+        }
+        self.commit(&batch, &positions).await?;
+        self.positions.extend(positions);
+        self.last = Some(BatchInfo { again: false, ..batch });
+        for index in 0..self.sources.len() {
+            let name = &self.job.sources[index].name;
+            if let Err(why) = self.sources[index].done(self.positions.get(name)).await {
+                warn!("source {name}: {why}");
+            }
+        }
+        self.report(&batch, (rows, rejects), due, began);
+        Ok(())
+    }
+
+    /// Makes rows of the records. Gives how many there are, and how many did not fit.
+    fn take_in(&mut self, batch: &BatchInfo, cuts: Vec<Cut>) -> (u64, u64) {
+        let (mut count, mut rejected) = (0, 0);
+        for ((source, relations), cut) in self.job.sources.iter().zip(&self.plan.sources).zip(cuts) {
+            let (rows, rejects) = source.reader.rows(cut.records);
+            count += rows.num_rows() as u64;
+            rejected += rejects.len() as u64;
+            if let Some(first) = rejects.first()
+                && self.rejected.now()
+            {
+                let record = String::from_utf8_lossy(&first.record[..first.record.len().min(200)]).into_owned();
+                warn!(
+                    "source {}: {} records of batch {} do not fit, as {record:?}: {}",
+                    source.name,
+                    rejects.len(),
+                    batch.number,
+                    first.reason
+                );
+            }
+            relations.rows.set(if rows.num_rows() == 0 { Vec::new() } else { vec![rows] });
+            relations.rejects.set(reject_rows(batch, &rejects));
+        }
+        (count, rejected)
+    }
+
+    async fn run_steps(&mut self, batch: &BatchInfo) -> Result<(), EngineError> {
+        for step in &mut self.plan.steps {
+            let (name, outcome) = match step {
+                Step::View { name, query, rows } => (name.clone(), query.run().await.map(|found| rows.set(found))),
+                Step::Table(table) => (table.name.clone(), table.turn(batch).await),
+            };
+            outcome.map_err(|error| EngineError::Sql { batch: batch.number, name, error })?;
+        }
+        Ok(())
+    }
+
+    /// What a sink gets of this batch; nothing when there is nothing to say.
+    async fn feed(&self, index: usize, batch: &BatchInfo) -> Result<Option<Vec<RecordBatch>>, EngineError> {
+        let (feed, _) = &self.plan.feeds[index];
+        let table = |step: &usize| match &self.plan.steps[*step] {
+            Step::Table(table) => table,
+            Step::View { .. } => unreachable!("only tables are named by their step"),
+        };
+        Ok(match feed {
+            Feed::Rows(rows) => Some(rows.rows()),
+            Feed::Changed(step) => table(step).changed.clone(),
+            Feed::All(step) => table(step).changed.as_ref().map(|_| table(step).all.rows()),
+            Feed::Query(query) => Some(query.run().await.map_err(|error| EngineError::Sql {
+                batch: batch.number,
+                name: self.job.sinks[index].name.clone(),
+                error,
+            })?),
+        })
+    }
+
+    /// Has the sinks outside write. Nothing when the job is stopped while one is down.
+    async fn write(&mut self, batch: &BatchInfo, stop: &CancellationToken) -> Result<Option<()>, EngineError> {
+        for index in 0..self.outlets.len() {
+            if matches!(self.outlets[index], Outlet::Embedded(..)) {
+                continue;
+            }
+            let Some(rows) = self.feed(index, batch).await? else { continue };
+            let (schema, name) = (&self.plan.feeds[index].1, &self.job.sinks[index].name);
+            let Outlet::Outside(sink, is_open) = &mut self.outlets[index] else { continue };
+            if rows.iter().all(|rows| rows.num_rows() == 0) && !sink.wants_empty_batches() {
+                continue;
+            }
+            let mut wait = Wait::default();
+            loop {
+                let attempt = async {
+                    if !*is_open {
+                        sink.open(schema).await?;
+                        *is_open = true;
+                    }
+                    sink.write(batch, &rows).await
+                };
+                // A stop lets a write that is under way come to its end, unless it has failed before.
+                let outcome = if wait.failed() {
+                    let Some(outcome) = stop.run_until_cancelled(attempt).await else { return Ok(None) };
+                    outcome
+                } else {
+                    attempt.await
+                };
+                match outcome {
+                    Ok(()) => break,
+                    Err(why) => wait.complain(&format!("sink {name}: {why}; batch {} waits", batch.number)),
+                }
+                if wait.pause(stop).await.is_none() {
+                    return Ok(None);
+                }
+            }
+            wait.over(&format!("sink {name}"));
+        }
+        Ok(Some(()))
+    }
+
+    /// Commits states, positions and embedded results.
+    async fn commit(&mut self, batch: &BatchInfo, positions: &BTreeMap<String, Position>) -> Result<(), EngineError> {
+        let mut results = Vec::new();
+        for index in 0..self.outlets.len() {
+            if let Outlet::Embedded(..) = self.outlets[index]
+                && let Some(rows) = self.feed(index, batch).await?
+            {
+                results.push((index, rows));
+            }
+        }
+        let Self { store, plan, outlets, .. } = self;
+        tokio::task::block_in_place(|| {
+            store.commit(batch, positions, |transaction| {
+                for step in &mut plan.steps {
+                    if let Step::Table(table) = step {
+                        let mut saved = Saved::new(transaction, &table.name)?;
+                        table.save(&mut saved)?;
+                    }
+                }
+                for (index, rows) in &results {
+                    let Outlet::Embedded(table, made) = &mut outlets[*index] else { continue };
+                    if !*made {
+                        embedded::create(transaction, table, &plan.feeds[*index].1)?;
+                    }
+                    *made = true;
+                    embedded::write(transaction, table, rows)?;
+                }
+                Ok(())
+            })
+        })?;
+        Ok(())
+    }
+
+    fn report(&mut self, batch: &BatchInfo, (rows, rejects): (u64, u64), due: Instant, began: Instant) {
+        let processing = began.elapsed();
+        let is_late = match self.job.batching {
+            Batching::Every(interval) if !self.once => processing > interval,
+            _ => false,
+        };
+        if is_late && self.late.now() {
+            warn!(
+                "batch {} took {:.3} s, longer than the interval between batches; those that were missed meanwhile are one",
+                batch.number,
+                processing.as_secs_f64()
+            );
+        }
+        self.progress.done(Report {
+            number: batch.number,
+            time: batch.time,
+            rows,
+            rejects,
+            scheduling_delay: seconds(began.saturating_duration_since(due)),
+            processing_time: seconds(processing),
+            is_late,
+        });
+    }
+}
+
+/// What must be the same for a checkpoint to be this job's.
+fn identity(job: &Job) -> String {
+    let sources = job.sources.iter().map(|source| format!("{} {}", source.kind, source.name));
+    let tables = job.tables.iter().map(crate::table::TableSpec::identity);
+    sources.chain(tables).collect::<Vec<_>>().join("\n")
+}
+
+fn reject_rows(batch: &BatchInfo, rejects: &[Reject]) -> Vec<RecordBatch> {
+    if rejects.is_empty() {
+        return Vec::new();
+    }
+    let times = TimestampMillisecondArray::from_value(batch.time, rejects.len());
+    let reasons = StringArray::from_iter_values(rejects.iter().map(|reject| &reject.reason));
+    let records = StringArray::from_iter_values(rejects.iter().map(|reject| String::from_utf8_lossy(&reject.record)));
+    let rows = RecordBatch::try_new(reject_schema(), vec![Arc::new(times), Arc::new(reasons), Arc::new(records)]);
+    vec![rows.expect("the columns are as the schema says")]
+}
+
+/// Milliseconds since 1970.
+fn clock() -> i64 {
+    jiff::Timestamp::now().as_millisecond()
+}
+
+fn time(millis: i64, job: &Job) -> String {
+    let time = jiff::Timestamp::from_millisecond(millis).unwrap_or_default();
+    time.to_zoned(job.time_zone.clone()).strftime("%F %T").to_string()
+}
+
+/// Waiting between tries, longer and longer, with a word in the log now and then.
+#[derive(Default)]
+struct Wait {
+    next: Option<Duration>,
+    said: Sometimes,
+}
+
+impl Wait {
+    fn failed(&self) -> bool {
+        self.next.is_some()
+    }
+
+    fn complain(&mut self, what: &str) {
+        self.next.get_or_insert(FIRST_WAIT);
+        if self.said.now() {
+            error!("{what}; trying again");
+        }
+    }
+
+    fn over(&self, who: &str) {
+        if self.failed() {
+            info!("{who}: it works again");
+        }
+    }
+
+    async fn pause(&mut self, stop: &CancellationToken) -> Option<()> {
+        let next = self.next.unwrap_or(FIRST_WAIT);
+        self.next = Some((next * 2).min(LONGEST_WAIT));
+        stop.run_until_cancelled(sleep(next)).await
+    }
+}

@@ -1,0 +1,105 @@
+//! JSON objects, one a record.
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::compute::concat_batches;
+use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
+use datafusion::arrow::error::ArrowError;
+use datafusion::arrow::json::ReaderBuilder;
+
+use super::{ColumnSpec, Format, Parsed, Records, Reject};
+use crate::job::{JobError, Keys};
+
+#[derive(Debug)]
+struct Json {
+    schema: SchemaRef,
+}
+
+pub fn read(keys: &Keys<'_>, columns: Vec<ColumnSpec>) -> Result<Box<dyn Format>, JobError> {
+    if columns.is_empty() {
+        return Err(keys.error("`columns` is missing: the members to read, as in [\"user text\", \"stars double\"]"));
+    }
+    let fields: Vec<Field> = columns.iter().map(ColumnSpec::field).collect();
+    Ok(Box::new(Json { schema: Arc::new(Schema::new(fields)) }))
+}
+
+impl Json {
+    /// Reads records that are all right, or says what is wrong with one of them.
+    fn decode<'a>(&self, records: impl Iterator<Item = &'a [u8]>, count: usize) -> Result<RecordBatch, ArrowError> {
+        let mut decoder = ReaderBuilder::new(Arc::clone(&self.schema)).with_batch_size(count.max(1)).build_decoder()?;
+        for record in records {
+            let mut rest = record;
+            // One that ends within a value would take the next record with it.
+            while !rest.is_empty() {
+                let read = decoder.decode(rest)?;
+                if read == 0 {
+                    return Err(ArrowError::JsonError("there is more than one object".to_owned()));
+                }
+                rest = &rest[read..];
+            }
+            if decoder.has_partial_record() {
+                return Err(ArrowError::JsonError("it ends too early".to_owned()));
+            }
+        }
+        let rows = decoder.flush()?.unwrap_or_else(|| RecordBatch::new_empty(Arc::clone(&self.schema)));
+        if rows.num_rows() == count {
+            Ok(rows)
+        } else {
+            Err(ArrowError::JsonError(format!("there are {} objects in {count} records", rows.num_rows())))
+        }
+    }
+}
+
+impl Format for Json {
+    fn fields(&self) -> Vec<Field> {
+        self.schema.fields().iter().map(|field| field.as_ref().clone()).collect()
+    }
+
+    fn parse(&self, records: &mut Records) -> Parsed {
+        if let Ok(rows) = self.decode(records.iter(), records.len()) {
+            return Parsed { columns: rows.columns().to_vec(), rejects: Vec::new() };
+        }
+        // One of them is wrong: each is read by itself.
+        let (mut rows, mut rejects) = (Vec::new(), Vec::new());
+        for (index, record) in records.iter().enumerate() {
+            match self.decode(std::iter::once(record), 1) {
+                Ok(row) => rows.push(row),
+                Err(error) => {
+                    let reason = match error {
+                        ArrowError::JsonError(reason) => reason,
+                        other => other.to_string(),
+                    };
+                    rejects.push(Reject { index, record: record.to_vec(), reason });
+                }
+            }
+        }
+        let rows = concat_batches(&self.schema, &rows).expect("all have one schema");
+        Parsed { columns: rows.columns().to_vec(), rejects }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use datafusion::arrow::array::{Array as _, AsArray as _};
+
+    use super::*;
+
+    #[test]
+    fn objects_are_rows_and_what_is_none_is_set_aside() {
+        let columns = ["user", "stars double"].map(|text| ColumnSpec::parse(text).expect("it is a column").field());
+        let json = Json { schema: Arc::new(Schema::new(columns.to_vec())) };
+        let mut records = Records::default();
+        let right = [r#"{"user":"a","stars":4.5,"more":[1]}"#, r#"{"stars":1}"#, " {\"user\":\"é\"}\r"];
+        let wrong = ["{\"user\":", "", "{} {}", "[1]", r#"{"stars":"many"}"#, "}"];
+        for record in right.into_iter().chain(wrong) {
+            records.push(record.as_bytes());
+        }
+        let parsed = json.parse(&mut records);
+        let users: Vec<_> = parsed.columns[0].as_string_view().iter().collect();
+        assert_eq!(users, [Some("a"), None, Some("é")]);
+        assert_eq!(parsed.columns[1].null_count(), 1);
+        let rejected: Vec<_> = parsed.rejects.iter().map(|one| one.index).collect();
+        assert_eq!(rejected, [3, 4, 5, 6, 7, 8], "{:?}", parsed.rejects);
+    }
+}

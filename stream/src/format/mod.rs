@@ -1,0 +1,149 @@
+//! Formats: how the bytes of a record become the columns of a row.
+//!
+//! | `format` | a record is | columns |
+//! |---|---|---|
+//! | `lines` (default) | text | `value`, or the one that `columns` names |
+//! | `delimited` | fields between `delimiter` (default: a tab) | `columns`, in the fields' order |
+//! | `json` | an object | `columns`, by name; what is missing is null |
+//! | `avro` | a Flume event as Flume writes it to Kafka with `useFlumeEventFormat` | `body`, and `columns` from the headers |
+//!
+//! `columns` is a list of `"name type"`; the types are `text`, `int`, `bigint`, `double`, `boolean`, `timestamp`,
+//! `date` and `decimal(precision, scale)`.
+//!
+//! A record that does not fit is kept aside with the reason: SQL reads it as the relation `SOURCE_rejects`.
+
+mod avro;
+mod column;
+mod delimited;
+mod json;
+mod lines;
+
+use std::sync::Arc;
+
+use datafusion::arrow::array::{ArrayRef, RecordBatch, UInt32Array};
+use datafusion::arrow::compute::take;
+use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
+
+pub use column::ColumnSpec;
+
+use crate::job::{JobError, Keys};
+
+/// Records as they came, one after the other.
+#[derive(Clone, Debug, Default)]
+pub struct Records {
+    /// The bytes of all of them.
+    pub bytes: Vec<u8>,
+    /// Where each ends.
+    pub ends: Vec<usize>,
+    /// What the source knows of each besides: the columns that [`SourceConfig::columns`](crate::source::SourceConfig)
+    /// names.
+    pub columns: Vec<ArrayRef>,
+}
+
+impl Records {
+    /// Adds a record; columns are for the source to add.
+    pub fn push(&mut self, record: &[u8]) {
+        self.bytes.extend_from_slice(record);
+        self.ends.push(self.bytes.len());
+    }
+
+    /// How many there are.
+    pub fn len(&self) -> usize {
+        self.ends.len()
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.ends.is_empty()
+    }
+
+    /// Each of them.
+    pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
+        self.ranges().map(|(start, end)| &self.bytes[start..end])
+    }
+
+    fn ranges(&self) -> impl Iterator<Item = (usize, usize)> {
+        std::iter::once(0).chain(self.ends.iter().copied()).zip(self.ends.iter().copied())
+    }
+}
+
+/// A record that does not fit.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reject {
+    /// Which record.
+    pub index: usize,
+    /// The record.
+    pub record: Vec<u8>,
+    /// Why.
+    pub reason: String,
+}
+
+/// Columns made of records; those that were rejected have no row.
+#[derive(Debug, Default)]
+pub struct Parsed {
+    /// One array for each field of the format.
+    pub columns: Vec<ArrayRef>,
+    /// What did not fit, in order.
+    pub rejects: Vec<Reject>,
+}
+
+/// How records become columns.
+pub trait Format: Send + Sync + std::fmt::Debug {
+    /// The columns.
+    fn fields(&self) -> Vec<Field>;
+    /// Makes columns of records.
+    fn parse(&self, records: &mut Records) -> Parsed;
+}
+
+/// Reads the keys of a source that say how its records are written.
+pub fn read(keys: &mut Keys<'_>) -> Result<Box<dyn Format>, JobError> {
+    let name: String = keys.take("format")?.unwrap_or_else(|| "lines".to_owned());
+    let columns: Vec<ColumnSpec> = keys.take("columns")?.unwrap_or_default();
+    match name.as_str() {
+        "lines" => lines::read(keys, columns),
+        "delimited" => delimited::read(keys, columns),
+        "json" => json::read(keys, columns),
+        "avro" => avro::read(keys, columns),
+        other => {
+            let known = ["lines", "delimited", "json", "avro"];
+            let near = crate::job::keys::nearest(other, known).map(|near| format!("; did you mean `{near}`?"));
+            Err(keys.error(format!("`format`: `{other}` is none of {}{}", known.join(", "), near.unwrap_or_default())))
+        }
+    }
+}
+
+/// A source's records as rows.
+#[derive(Debug)]
+pub struct Reader {
+    format: Box<dyn Format>,
+    schema: SchemaRef,
+}
+
+impl Reader {
+    /// Rows with the format's columns, and those of the source.
+    pub fn new(format: Box<dyn Format>, of_source: Vec<Field>) -> Self {
+        let schema = Arc::new(Schema::new([format.fields(), of_source].concat()));
+        Self { format, schema }
+    }
+
+    /// The columns of the rows.
+    pub fn schema(&self) -> &SchemaRef {
+        &self.schema
+    }
+
+    /// Makes rows of records, and gives what does not fit.
+    pub fn rows(&self, mut records: Records) -> (RecordBatch, Vec<Reject>) {
+        let (count, of_source) = (records.len(), std::mem::take(&mut records.columns));
+        let Parsed { mut columns, rejects } = self.format.parse(&mut records);
+        if rejects.is_empty() {
+            columns.extend(of_source);
+        } else {
+            let mut wrong = rejects.iter().map(|reject| reject.index).peekable();
+            let right = (0..count).filter(|index| wrong.next_if_eq(index).is_none());
+            let right = UInt32Array::from_iter_values(right.map(|index| index as u32));
+            columns.extend(of_source.iter().map(|column| take(column, &right, None).expect("each record has a value")));
+        }
+        let rows = RecordBatch::try_new(Arc::clone(&self.schema), columns);
+        (rows.expect("a format makes the columns that it names"), rejects)
+    }
+}

@@ -1,0 +1,222 @@
+//! Reading a job file so that every mistake has its line.
+
+use std::fmt;
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, Error as _};
+use toml::Spanned;
+use toml::de::{DeTable, DeValue, ValueDeserializer};
+
+/// A mistake in a job file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct JobError {
+    /// The file.
+    pub path: PathBuf,
+    /// The line, from 1.
+    pub line: usize,
+    /// What is wrong, and what was expected.
+    pub message: String,
+}
+
+impl fmt::Display for JobError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}: {}", self.path.display(), self.line, self.message)
+    }
+}
+
+/// A file's text, which turns places in it into lines.
+#[derive(Debug)]
+pub struct Text {
+    path: PathBuf,
+    text: String,
+}
+
+impl Text {
+    /// The text of a file.
+    pub fn new(path: &Path, text: String) -> Self {
+        Self { path: path.to_owned(), text }
+    }
+
+    /// The file.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// The text.
+    pub fn as_str(&self) -> &str {
+        &self.text
+    }
+
+    /// A mistake at a place.
+    pub fn error(&self, place: &Range<usize>, message: impl Into<String>) -> JobError {
+        let before = &self.text.as_bytes()[..place.start.min(self.text.len())];
+        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        JobError { path: self.path.clone(), line, message: message.into() }
+    }
+
+    fn from_toml(&self, of: &str, around: &Range<usize>, error: &toml::de::Error) -> JobError {
+        let place = error.span().unwrap_or_else(|| around.clone());
+        let message = suggest(error.message());
+        let of = if of.is_empty() { String::new() } else { format!("[{of}] ") };
+        self.error(&place, format!("{of}{message}"))
+    }
+}
+
+/// Adds what may have been meant to serde's message on an unknown word.
+fn suggest(message: &str) -> String {
+    let quoted: Vec<&str> = message.split('`').skip(1).step_by(2).collect();
+    let Some((wrong, known)) = quoted.split_first().filter(|_| message.starts_with("unknown ")) else {
+        return message.to_owned();
+    };
+    match nearest(wrong, known.iter().copied()) {
+        Some(near) => format!("{message}; did you mean `{near}`?"),
+        None => message.to_owned(),
+    }
+}
+
+/// The known word that is most like this one, if one is.
+pub fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    let (score, word) =
+        known.into_iter().map(|word| (strsim::jaro_winkler(wrong, word), word)).max_by(|a, b| a.0.total_cmp(&b.0))?;
+    (score > 0.75).then_some(word)
+}
+
+/// The keys of one table of the file, for example of `[source.logs]`.
+#[derive(Debug)]
+pub struct Keys<'t> {
+    text: &'t Text,
+    /// Its name in the file: `source.logs`.
+    of: String,
+    place: Range<usize>,
+    table: DeTable<'t>,
+}
+
+impl<'t> Keys<'t> {
+    /// The keys of the whole file.
+    pub fn of_file(text: &'t Text) -> Result<Self, JobError> {
+        let table = DeTable::parse(text.as_str()).map_err(|error| text.from_toml("", &(0..0), &error))?;
+        Ok(Self { text, of: String::new(), place: table.span(), table: table.into_inner() })
+    }
+
+    /// What the table is called: `source.logs`.
+    pub fn of(&self) -> &str {
+        &self.of
+    }
+
+    /// The last part of that: `logs`.
+    pub fn name(&self) -> &str {
+        self.of.rsplit('.').next().unwrap_or_default()
+    }
+
+    /// Takes a key out and reads it.
+    pub fn take<T: DeserializeOwned>(&mut self, key: &str) -> Result<Option<T>, JobError> {
+        let Some(value) = self.table.remove(key) else { return Ok(None) };
+        let place = value.span();
+        let read = T::deserialize(ValueDeserializer::from(value));
+        read.map(Some).map_err(|error| {
+            let mut error = self.text.from_toml(&self.of, &place, &error);
+            error.message = format!("{} in `{key}`", error.message);
+            error
+        })
+    }
+
+    /// Takes out a key that must be there.
+    pub fn need<T: DeserializeOwned>(&mut self, key: &str, what: &str) -> Result<T, JobError> {
+        let found = self.take(key)?;
+        found.ok_or_else(|| self.error(format!("`{key}` is missing: {what}")))
+    }
+
+    /// Reads all keys that are left. The type should deny unknown fields.
+    pub fn read<T: DeserializeOwned>(self) -> Result<T, JobError> {
+        let value = Spanned::new(self.place.clone(), DeValue::Table(self.table));
+        let read = T::deserialize(ValueDeserializer::from(value));
+        read.map_err(|error| self.text.from_toml(&self.of, &self.place, &error))
+    }
+
+    /// The tables in one of its tables, in the order of the file: of `source` every `[source.NAME]`.
+    pub fn tables(&mut self, key: &str) -> Result<Vec<Keys<'t>>, JobError> {
+        let Some(value) = self.table.remove(key) else { return Ok(Vec::new()) };
+        let place = value.span();
+        let expected = || self.text.error(&place, format!("`{key}` must be tables: [{key}.NAME]"));
+        let DeValue::Table(tables) = value.into_inner() else { return Err(expected()) };
+        let mut found = Vec::new();
+        for (name, value) in tables {
+            let place = name.span();
+            let DeValue::Table(table) = value.into_inner() else { return Err(expected()) };
+            found.push(Keys { text: self.text, of: format!("{key}.{}", name.get_ref()), place, table });
+        }
+        found.sort_by_key(|keys| keys.place.start);
+        Ok(found)
+    }
+
+    /// A mistake that concerns the table as a whole.
+    pub fn error(&self, message: impl fmt::Display) -> JobError {
+        let of = if self.of.is_empty() { String::new() } else { format!("[{}] ", self.of) };
+        self.text.error(&self.place, format!("{of}{message}"))
+    }
+
+    /// Where the table stands.
+    pub fn place(&self) -> Range<usize> {
+        self.place.clone()
+    }
+}
+
+/// A span of time as people write it: `10ms`, `5s`, `2h 30m`.
+pub fn duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    parse_duration(&text).map_err(D::Error::custom)
+}
+
+/// As [`duration`], for a key that may be missing; for use with `#[serde(default)]`.
+pub fn optional_duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    duration(deserializer).map(Some)
+}
+
+/// Reads a span of time that is longer than none.
+pub fn parse_duration(text: &str) -> Result<Duration, String> {
+    let expected =
+        || format!("`{text}` is no time span: expected a number and a unit, as in 10ms, 5s, 2m, 1h or 1h 30m");
+    let span: jiff::SignedDuration = text.parse().map_err(|_| expected())?;
+    Duration::try_from(span).ok().filter(|span| *span >= Duration::from_millis(1)).ok_or_else(expected)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[derive(Debug, Deserialize)]
+    #[serde(deny_unknown_fields)]
+    struct Example {
+        #[expect(dead_code, reason = "only whether it can be read matters")]
+        port: u16,
+    }
+
+    fn read(text: &str) -> Result<Example, JobError> {
+        let text = Text::new(Path::new("a.toml"), text.to_owned());
+        let mut all = Keys::of_file(&text)?;
+        all.tables("source")?.remove(0).read()
+    }
+
+    #[test]
+    fn mistakes_have_their_line_and_a_suggestion() {
+        let error = read("[source.a]\nport = 1\n\nprot = 2\n").expect_err("it is unknown");
+        assert_eq!(error.line, 4, "{error}");
+        assert!(error.message.starts_with("[source.a] unknown field `prot`"), "{error}");
+        assert!(error.message.ends_with("did you mean `port`?"), "{error}");
+        assert_eq!(read("\n[source.a]\nport = \"x\"").expect_err("it is text").line, 3);
+        assert_eq!(read("a = [").expect_err("it does not end").line, 1);
+        assert!(read("[source.a]\nport = 1").is_ok());
+    }
+
+    #[test]
+    fn spans_of_time() {
+        assert_eq!(parse_duration("10ms"), Ok(Duration::from_millis(10)));
+        assert_eq!(parse_duration("1h 30m"), Ok(Duration::from_secs(5400)));
+        for wrong in ["", "5", "-1s", "0s", "soon", "1us"] {
+            assert!(parse_duration(wrong).is_err(), "{wrong}");
+        }
+    }
+}

@@ -1,0 +1,263 @@
+//! The job file.
+//!
+//! ```toml
+//! name = "product-clicks"        # default: the file's name
+//! batch = "1s"                   # or "arrival": as soon as there are rows
+//! checkpoint = "checkpoints"     # without it, state ends with the process
+//! time-zone = "Asia/Shanghai"    # default: the machine's
+//!
+//! [source.logs]                  # rows; its columns are the format's, see `source` and `format`
+//! type = "socket"
+//! connect = "localhost:9999"
+//! format = "delimited"
+//! columns = ["ip text", "time text", "url text"]
+//!
+//! [view.clean]                   # SQL over each batch
+//! sql = "select ip, url from logs where url like '/product/%'"
+//!
+//! [table.clicks]                 # SQL whose result lives on, see `table`
+//! sql = "select url, count(*) as clicks from clean group by url"
+//!
+//! [sink.screen]                  # see `sink`
+//! type = "print"
+//! from = "clicks"
+//! ```
+//!
+//! Views, tables and sinks may read sources, views and tables by name, wherever they stand in the file.
+
+pub mod keys;
+
+use std::ops::Range;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+pub use keys::{JobError, Keys, Text};
+
+use crate::sink::SinkSpec;
+use crate::source::SourceSpec;
+use crate::table::TableSpec;
+
+/// When a batch begins.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Batching {
+    /// Again and again after this time.
+    Every(Duration),
+    /// As soon as there are rows.
+    Arrival,
+}
+
+/// SQL over each batch.
+#[derive(Debug)]
+pub struct ViewSpec {
+    /// Its name.
+    pub name: String,
+    /// The SQL.
+    pub sql: String,
+    /// Where it stands in the file.
+    pub place: Range<usize>,
+}
+
+/// A job, read and found well-formed; whether its SQL can be planned is for [`Plan`](crate::sql::Plan) to find.
+#[derive(Debug)]
+pub struct Job {
+    /// The file.
+    pub text: Text,
+    /// What it is called.
+    pub name: String,
+    /// When a batch begins.
+    pub batching: Batching,
+    /// The most rows of one source in a batch.
+    pub max_rows: usize,
+    /// The folder that keeps the state.
+    pub checkpoint: Option<PathBuf>,
+    /// The zone of times that are shown and of local times that are read.
+    pub time_zone: jiff::tz::TimeZone,
+    /// Where the page is, `host:port`.
+    pub ui: Option<String>,
+    /// Where rows come from.
+    pub sources: Vec<SourceSpec>,
+    /// SQL over each batch.
+    pub views: Vec<ViewSpec>,
+    /// SQL whose results live on.
+    pub tables: Vec<TableSpec>,
+    /// Where results go.
+    pub sinks: Vec<SinkSpec>,
+}
+
+/// The most rows of one source in a batch, unless the job says otherwise.
+const MAX_ROWS: usize = 1_000_000;
+
+impl Job {
+    /// Reads a job file. All mistakes that can be found at once are.
+    pub fn read(path: &Path) -> Result<Self, Vec<JobError>> {
+        let text = std::fs::read_to_string(path).map_err(|error| {
+            let message = format!("cannot be read: {error}");
+            vec![JobError { path: path.to_owned(), line: 1, message }]
+        })?;
+        Self::parse(path, text)
+    }
+
+    /// Reads the text of a job file.
+    pub fn parse(path: &Path, text: String) -> Result<Self, Vec<JobError>> {
+        let text = Text::new(path, text);
+        let mut errors = Vec::new();
+        let parts = Parts::read(&text, &mut errors);
+        match parts {
+            Some(parts) if errors.is_empty() => Ok(parts.into_job(text)),
+            _ => Err(errors),
+        }
+    }
+}
+
+/// A job without its text.
+struct Parts {
+    name: String,
+    batching: Batching,
+    max_rows: usize,
+    checkpoint: Option<PathBuf>,
+    time_zone: jiff::tz::TimeZone,
+    ui: Option<String>,
+    sources: Vec<SourceSpec>,
+    views: Vec<ViewSpec>,
+    tables: Vec<TableSpec>,
+    sinks: Vec<SinkSpec>,
+}
+
+impl Parts {
+    fn read(text: &Text, errors: &mut Vec<JobError>) -> Option<Self> {
+        let mut keys = Keys::of_file(text).map_err(|error| errors.push(error)).ok()?;
+        let stem = || text.path().file_stem().map(|stem| stem.to_string_lossy().into_owned());
+        let mut all = |keys: &mut Keys<'_>| -> Result<Self, JobError> {
+            let batch: Option<String> = keys.take("batch")?;
+            let batching = match batch.as_deref() {
+                None => Batching::Every(Duration::from_secs(1)),
+                Some("arrival") => Batching::Arrival,
+                Some(span) => Batching::Every(
+                    keys::parse_duration(span).map_err(|why| keys.error(format!("`batch`: {why}, or \"arrival\"")))?,
+                ),
+            };
+            let zone: Option<String> = keys.take("time-zone")?;
+            let time_zone = match zone {
+                None => jiff::tz::TimeZone::system(),
+                Some(name) => jiff::tz::TimeZone::get(&name).map_err(|_| {
+                    keys.error(format!("`time-zone`: `{name}` is no time zone, as Europe/Paris is one"))
+                })?,
+            };
+            let folder = text.path().parent().unwrap_or(Path::new(""));
+            Ok(Self {
+                name: keys.take("name")?.or_else(stem).unwrap_or_else(|| "job".to_owned()),
+                batching,
+                max_rows: keys.take::<usize>("max-rows")?.unwrap_or(MAX_ROWS).max(1),
+                checkpoint: keys.take::<PathBuf>("checkpoint")?.map(|path| folder.join(path)),
+                time_zone,
+                ui: keys.take("ui")?,
+                sources: each(keys.tables("source")?, errors, SourceSpec::read),
+                views: each(keys.tables("view")?, errors, ViewSpec::read),
+                tables: each(keys.tables("table")?, errors, TableSpec::read),
+                sinks: each(keys.tables("sink")?, errors, SinkSpec::read),
+            })
+        };
+        let parts = all(&mut keys).map_err(|error| errors.push(error)).ok()?;
+        let lone = |what: &str| keys.error(format!("there is no [{what}.NAME]"));
+        if parts.sources.is_empty() && errors.is_empty() {
+            errors.push(lone("source"));
+        }
+        names_are_unique(&parts, text, errors);
+        if let Err(error) = keys.read::<Nothing>() {
+            errors.push(error);
+        }
+        Some(parts)
+    }
+
+    fn into_job(self, text: Text) -> Job {
+        let Self { name, batching, max_rows, checkpoint, time_zone, ui, sources, views, tables, sinks } = self;
+        Job { text, name, batching, max_rows, checkpoint, time_zone, ui, sources, views, tables, sinks }
+    }
+}
+
+/// What is left of a file once everything known is taken out; the names are for the suggestions.
+#[derive(serde::Deserialize)]
+#[serde(deny_unknown_fields, rename_all = "kebab-case")]
+#[expect(dead_code, reason = "it only names what a file may hold")]
+struct Nothing {
+    name: Option<()>,
+    batch: Option<()>,
+    max_rows: Option<()>,
+    checkpoint: Option<()>,
+    time_zone: Option<()>,
+    ui: Option<()>,
+    source: Option<()>,
+    view: Option<()>,
+    table: Option<()>,
+    sink: Option<()>,
+}
+
+fn each<T>(
+    tables: Vec<Keys<'_>>,
+    errors: &mut Vec<JobError>,
+    read: impl Fn(Keys<'_>) -> Result<T, JobError>,
+) -> Vec<T> {
+    tables.into_iter().filter_map(|keys| read(keys).map_err(|error| errors.push(error)).ok()).collect()
+}
+
+/// Sources, views and tables are all names for SQL.
+fn names_are_unique(parts: &Parts, text: &Text, errors: &mut Vec<JobError>) {
+    let sources = parts.sources.iter().map(|one| (&one.name, &one.place));
+    let views = parts.views.iter().map(|one| (&one.name, &one.place));
+    let tables = parts.tables.iter().map(|one| (&one.name, &one.place));
+    let mut seen = std::collections::BTreeSet::new();
+    for (name, place) in sources.chain(views).chain(tables) {
+        if !seen.insert(name) {
+            errors.push(text.error(place, format!("the name `{name}` is given twice")));
+        }
+    }
+}
+
+impl ViewSpec {
+    fn read(mut keys: Keys<'_>) -> Result<Self, JobError> {
+        #[derive(serde::Deserialize)]
+        #[serde(deny_unknown_fields)]
+        struct Only {
+            #[expect(dead_code, reason = "it is taken before, and named for the suggestion")]
+            sql: Option<String>,
+        }
+        let (name, place) = (keys.name().to_owned(), keys.place());
+        let sql = keys.need("sql", "a SELECT")?;
+        keys.read::<Only>()?;
+        Ok(Self { name, sql, place })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(text: &str) -> Result<Job, Vec<JobError>> {
+        Job::parse(Path::new("dir/clicks.toml"), text.to_owned())
+    }
+
+    const SOURCE: &str = "[source.lines]\ntype = \"socket\"\nconnect = \"localhost:9999\"\n";
+
+    #[test]
+    fn defaults() {
+        let job = parse(&format!("checkpoint = \"kept\"\n{SOURCE}")).expect("it is a job");
+        assert_eq!(job.name, "clicks");
+        assert_eq!(job.batching, Batching::Every(Duration::from_secs(1)));
+        assert_eq!(job.checkpoint, Some(PathBuf::from("dir/kept")));
+    }
+
+    #[test]
+    fn all_mistakes_are_found_at_once() {
+        let text = format!("bach = 1\n{SOURCE}[view.a]\nsql = 1\n[table.b]\nsqll = \"\"\n[sink.c]\ntype = \"prnt\"\n");
+        let errors = parse(&text).expect_err("there are mistakes");
+        let lines: Vec<usize> = errors.iter().map(|error| error.line).collect();
+        assert_eq!(lines, [6, 8, 9, 1], "{errors:?}");
+        assert!(errors[2].message.contains("did you mean `print`?"), "{errors:?}");
+    }
+
+    #[test]
+    fn names_are_given_once() {
+        let errors = parse(&format!("{SOURCE}[view.lines]\nsql = \"select 1\"\n")).expect_err("it is there twice");
+        assert_eq!(errors[0].to_string(), "dir/clicks.toml:4: the name `lines` is given twice");
+    }
+}

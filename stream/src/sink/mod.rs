@@ -1,0 +1,167 @@
+//! Sinks: where results go.
+//!
+//! | key | default | what |
+//! |---|---|---|
+//! | `type` | | what kind it is |
+//! | `from` | | a source, view or table by name; or `sql`, a SELECT |
+//! | `mode` | the kind's own | of a table: `changed` gives the rows that the batch changed, `all` the whole table |
+//!
+//! A sink that fails is tried again until it takes the batch, and the job waits for it.
+
+pub mod embedded;
+mod print;
+mod sqlite;
+
+use std::ops::Range;
+
+use async_trait::async_trait;
+use datafusion::arrow::array::RecordBatch;
+use datafusion::arrow::datatypes::SchemaRef;
+use serde::Deserialize;
+
+use crate::batch::BatchInfo;
+use crate::job::{JobError, Keys};
+use crate::source::{find, names};
+
+/// Why a sink did not take a batch; the engine tries again.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct SinkError(String);
+
+impl SinkError {
+    /// An error that says what failed, and where.
+    pub fn new(why: impl Into<String>) -> Self {
+        Self(why.into())
+    }
+}
+
+/// Which rows of a table a sink gets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// Those that the batch has changed.
+    Changed,
+    /// All of them.
+    All,
+}
+
+/// Where results go.
+#[async_trait]
+pub trait Sink: Send {
+    /// Gets ready for rows of this schema; called once, and again until it succeeds.
+    async fn open(&mut self, schema: &SchemaRef) -> Result<(), SinkError>;
+
+    /// Writes the rows of a batch. After an error the same batch comes again, and after a crash one with
+    /// [`BatchInfo::again`].
+    async fn write(&mut self, batch: &BatchInfo, rows: &[RecordBatch]) -> Result<(), SinkError>;
+
+    /// Whether it wants to know of batches without rows.
+    fn wants_empty_batches(&self) -> bool {
+        false
+    }
+}
+
+/// A sink's configuration.
+pub trait SinkConfig: Send + Sync + std::fmt::Debug {
+    /// Which rows of a table it gets, unless the job says.
+    fn mode(&self) -> Mode {
+        Mode::Changed
+    }
+
+    /// The table of the embedded database that results go to in the transaction of the batch, if this is what it is,
+    /// and the columns that tell its rows apart.
+    fn embedded(&self) -> Option<Embedded> {
+        None
+    }
+
+    /// What is wrong with a result of these columns, if anything; found when the job is checked.
+    fn check(&self, schema: &SchemaRef) -> Result<(), String> {
+        let _ = schema;
+        Ok(())
+    }
+
+    /// Makes the sink.
+    fn build(&self, name: &str, job: &JobContext) -> Box<dyn Sink>;
+}
+
+/// What a sink may want to know of its job.
+#[derive(Clone, Debug)]
+pub struct JobContext {
+    /// The job's name.
+    pub job: String,
+    /// The folder of the job file, which paths are relative to.
+    pub folder: std::path::PathBuf,
+    /// The zone of times that are shown.
+    pub time_zone: jiff::tz::TimeZone,
+}
+
+/// A table of the embedded database.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Embedded {
+    /// Its name.
+    pub table: String,
+    /// The columns that tell rows apart; without any, rows are added.
+    pub key: Vec<String>,
+}
+
+/// Reads a sink's own keys.
+type Builder = fn(Keys<'_>) -> Result<Box<dyn SinkConfig>, JobError>;
+
+/// All types of sinks.
+const TYPES: &[(&str, Builder)] = &[("print", print::read), ("sqlite", sqlite::read)];
+
+/// What a sink writes.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Input {
+    /// A source, view or table.
+    Named(String),
+    /// A SELECT.
+    Sql(String),
+}
+
+/// A sink of a job.
+#[derive(Debug)]
+pub struct SinkSpec {
+    /// Its name.
+    pub name: String,
+    /// Where it stands in the file.
+    pub place: Range<usize>,
+    /// Its type.
+    pub kind: String,
+    /// What it writes.
+    pub input: Input,
+    /// Which rows of a table it gets.
+    pub mode: Mode,
+    /// What it is.
+    pub config: Box<dyn SinkConfig>,
+}
+
+impl SinkSpec {
+    /// Reads `[sink.NAME]`.
+    pub fn read(mut keys: Keys<'_>) -> Result<Self, JobError> {
+        let (name, place) = (keys.name().to_owned(), keys.place());
+        let kind: String = keys.need("type", &format!("one of {}", names(TYPES)))?;
+        let build = find(&keys, TYPES, &kind)?;
+        let input = match (keys.take("from")?, keys.take("sql")?) {
+            (Some(from), None) => Input::Named(from),
+            (None, Some(sql)) => Input::Sql(sql),
+            _ => return Err(keys.error("either `from`, the name of a source, view or table, or `sql` must be there")),
+        };
+        let mode = keys.take("mode")?;
+        let config = build(keys)?;
+        Ok(Self { name, place, kind, input, mode: mode.unwrap_or_else(|| config.mode()), config })
+    }
+}
+
+/// Whether the columns of a key are there.
+pub(crate) fn check_key(key: &[String], schema: &SchemaRef) -> Result<(), String> {
+    for name in key {
+        if schema.field_with_name(name).is_err() {
+            let known: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+            let near = crate::job::keys::nearest(name, known.iter().copied());
+            let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+            return Err(format!("`key`: there is no column `{name}` among {}{near}", known.join(", ")));
+        }
+    }
+    Ok(())
+}

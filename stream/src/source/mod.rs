@@ -1,0 +1,134 @@
+//! Sources: where rows come from.
+//!
+//! A source gathers records while the engine works on a batch, and gives them up when the next one is
+//! [cut](Source::cut). One whose records can be had again says where each batch [ended](Cut::position): the engine notes
+//! that before it works on the batch, and after a crash the batch is [the same one again](Source::again). One whose
+//! peer keeps records until they are acknowledged does so in [`Source::done`], when the batch is safe.
+
+mod socket;
+
+use std::ops::Range;
+
+use async_trait::async_trait;
+use datafusion::arrow::datatypes::Field;
+
+use crate::format::{self, Reader, Records};
+use crate::job::{JobError, Keys};
+
+/// How far a source has come, in its own words.
+pub type Position = serde_json::Value;
+
+/// Why a source cannot go on for now; the engine tries again.
+#[derive(Clone, Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct SourceError(String);
+
+impl SourceError {
+    /// An error that says what failed, and where.
+    pub fn new(why: impl Into<String>) -> Self {
+        Self(why.into())
+    }
+}
+
+/// What a source has for a batch.
+#[derive(Debug, Default)]
+pub struct Cut {
+    /// The records.
+    pub records: Records,
+    /// Where they end, for a source that can give them again.
+    pub position: Option<Position>,
+}
+
+/// Where rows come from.
+#[async_trait]
+pub trait Source: Send {
+    /// Begins where the last committed batch ended; at the configured place without one.
+    async fn open(&mut self, from: Option<&Position>) -> Result<(), SourceError>;
+
+    /// Waits until a cut may give something. May be given up at any time.
+    async fn ready(&mut self);
+
+    /// Gives what is there, at most so many records, without waiting for more.
+    async fn cut(&mut self, max_records: usize) -> Result<Cut, SourceError>;
+
+    /// Gives the records between two positions again, as the first thing after [`open`](Self::open). Only asked of a
+    /// source whose cuts have positions; the next cut goes on behind them.
+    async fn again(&mut self, from: Option<&Position>, to: &Position) -> Result<Cut, SourceError> {
+        let _ = (from, to);
+        Err(SourceError::new("its records cannot be had again"))
+    }
+
+    /// All that was cut is committed, up to the position of the last cut if it has one.
+    async fn done(&mut self, position: Option<&Position>) -> Result<(), SourceError> {
+        let _ = position;
+        Ok(())
+    }
+
+    /// Whether nothing will come any more, or nothing more that was there at the start when the job runs only `--once`.
+    fn is_exhausted(&self) -> bool {
+        false
+    }
+
+    /// Rests until the task is over: connections are closed, and ports are free afterwards.
+    async fn close(&mut self) {}
+}
+
+/// A source's configuration.
+pub trait SourceConfig: Send + Sync + std::fmt::Debug {
+    /// The columns that the source adds to those of the format, one array each in [`Records::columns`].
+    fn columns(&self) -> Vec<Field> {
+        Vec::new()
+    }
+
+    /// Makes the source; `once` asks for an end when everything that is there has been given.
+    fn build(&self, name: &str, once: bool) -> Box<dyn Source>;
+}
+
+/// Reads a source's own keys.
+type Builder = fn(Keys<'_>) -> Result<Box<dyn SourceConfig>, JobError>;
+
+/// All types of sources.
+const TYPES: &[(&str, Builder)] = &[("socket", socket::read)];
+
+/// A source of a job.
+#[derive(Debug)]
+pub struct SourceSpec {
+    /// Its name, which SQL reads its rows by.
+    pub name: String,
+    /// Where it stands in the file.
+    pub place: Range<usize>,
+    /// Its type.
+    pub kind: String,
+    /// How its records become rows.
+    pub reader: Reader,
+    /// What it is.
+    pub config: Box<dyn SourceConfig>,
+}
+
+impl SourceSpec {
+    /// Reads `[source.NAME]`.
+    pub fn read(mut keys: Keys<'_>) -> Result<Self, JobError> {
+        let (name, place) = (keys.name().to_owned(), keys.place());
+        let kind: String = keys.need("type", &format!("one of {}", names(TYPES)))?;
+        let build = find(&keys, TYPES, &kind)?;
+        let format = format::read(&mut keys)?;
+        let config = build(keys)?;
+        let reader = Reader::new(format, config.columns());
+        Ok(Self { name, place, kind, reader, config })
+    }
+}
+
+/// The names of types, for messages.
+pub(crate) fn names<T>(types: &[(&str, T)]) -> String {
+    types.iter().map(|(name, _)| *name).collect::<Vec<_>>().join(", ")
+}
+
+/// The type of this name.
+pub(crate) fn find<T: Copy>(keys: &Keys<'_>, types: &[(&str, T)], kind: &str) -> Result<T, JobError> {
+    if let Some((_, found)) = types.iter().find(|(name, _)| *name == kind) {
+        return Ok(*found);
+    }
+    let near = crate::job::keys::nearest(kind, types.iter().map(|(name, _)| *name));
+    let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+    Err(keys.error(format!("`type`: `{kind}` is none of {}{near}", names(types))))
+}

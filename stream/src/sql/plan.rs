@@ -1,0 +1,246 @@
+//! A job's relations and queries, planned and in the order in which a batch goes through them.
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Range;
+use std::sync::Arc;
+
+use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
+use datafusion::error::DataFusionError;
+
+use super::{Query, Relation, Sql, words};
+use crate::job::{Job, JobError};
+use crate::sink::{Input, Mode};
+use crate::table::{Aggregation, Table, TableSpec};
+
+/// What a batch goes through.
+pub enum Step {
+    /// A view that several read: it is worked out once.
+    View {
+        /// Its name.
+        name: String,
+        /// Its SQL.
+        query: Query,
+        /// Its rows.
+        rows: Arc<Relation>,
+    },
+    /// A table.
+    Table(Box<Table>),
+}
+
+/// Where a sink's rows come from.
+pub enum Feed {
+    /// A relation as it is after the steps.
+    Rows(Arc<Relation>),
+    /// The rows that the batch has changed in the table of this step.
+    Changed(usize),
+    /// A table as a whole, when it has something to say; the step is the table's.
+    All(usize),
+    /// SQL over what there is after the steps.
+    Query(Query),
+}
+
+/// The relations of a source.
+pub struct SourceRelations {
+    /// Its rows.
+    pub rows: Arc<Relation>,
+    /// Records that did not fit.
+    pub rejects: Arc<Relation>,
+}
+
+/// A job's relations and queries.
+pub struct Plan {
+    /// The planner.
+    pub sql: Sql,
+    /// Those of each source, in the job's order.
+    pub sources: Vec<SourceRelations>,
+    /// What a batch goes through, in this order.
+    pub steps: Vec<Step>,
+    /// Where each sink's rows come from and which columns they have, in the job's order.
+    pub feeds: Vec<(Feed, SchemaRef)>,
+}
+
+/// The columns of rejected records: the time of the batch, the reason, and the record as text.
+pub fn reject_schema() -> SchemaRef {
+    Arc::new(Schema::new(vec![
+        Field::new("time", DataType::Timestamp(TimeUnit::Millisecond, None), false),
+        Field::new("reason", DataType::Utf8, false),
+        Field::new("record", DataType::Utf8, false),
+    ]))
+}
+
+/// A view or a table that is to be planned.
+enum Node<'a> {
+    View(&'a str),
+    Table(&'a TableSpec),
+}
+
+struct Named<'a> {
+    name: &'a str,
+    sql: &'a str,
+    place: &'a Range<usize>,
+    node: Node<'a>,
+}
+
+impl Plan {
+    /// Plans a job. The errors say what the SQL engine has against the SQL, and which view, table or sink it is in.
+    pub async fn of(job: &Job) -> Result<Self, Vec<JobError>> {
+        let whole = |error: DataFusionError| vec![job.text.error(&(0..0), words(&error))];
+        let sql = Sql::new(&job.time_zone).map_err(whole)?;
+        let mut plan = Self { sql, sources: Vec::new(), steps: Vec::new(), feeds: Vec::new() };
+        for source in &job.sources {
+            let rows = plan.sql.register(&source.name, Arc::clone(source.reader.schema())).map_err(whole)?;
+            let rejects = plan.sql.register(&format!("{}_rejects", source.name), reject_schema()).map_err(whole)?;
+            plan.sources.push(SourceRelations { rows, rejects });
+        }
+        let views = job.views.iter().map(|view| Named {
+            name: &view.name,
+            sql: &view.sql,
+            place: &view.place,
+            node: Node::View(&view.sql),
+        });
+        let tables = job.tables.iter().map(|table| Named {
+            name: &table.name,
+            sql: &table.sql,
+            place: &table.place,
+            node: Node::Table(table),
+        });
+        let nodes: Vec<Named<'_>> = views.chain(tables).collect();
+        let mut errors = Vec::new();
+        let readers = plan.readers(job, &nodes, &mut errors);
+        if errors.is_empty() {
+            plan.add_nodes(job, nodes, &readers, &mut errors).await;
+        }
+        if errors.is_empty() {
+            plan.add_sinks(job, &mut errors).await;
+        }
+        if errors.is_empty() { Ok(plan) } else { Err(errors) }
+    }
+
+    /// How many read each name.
+    fn readers(&self, job: &Job, nodes: &[Named<'_>], errors: &mut Vec<JobError>) -> BTreeMap<String, usize> {
+        let mut readers: BTreeMap<String, usize> = BTreeMap::new();
+        let mut count = |name: String| *readers.entry(name).or_default() += 1;
+        for node in nodes {
+            match self.sql.references(node.sql) {
+                Ok(names) => names.into_iter().for_each(&mut count),
+                Err(error) => errors.push(job.text.error(node.place, format!("{}: {}", node.name, words(&error)))),
+            }
+        }
+        for sink in &job.sinks {
+            match &sink.input {
+                Input::Named(name) => count(name.clone()),
+                Input::Sql(sql) => match self.sql.references(sql) {
+                    Ok(names) => names.into_iter().for_each(&mut count),
+                    Err(error) => errors.push(job.text.error(&sink.place, format!("{}: {}", sink.name, words(&error)))),
+                },
+            }
+        }
+        readers
+    }
+
+    /// Plans views and tables, each after those that it reads.
+    async fn add_nodes(
+        &mut self,
+        job: &Job,
+        nodes: Vec<Named<'_>>,
+        readers: &BTreeMap<String, usize>,
+        errors: &mut Vec<JobError>,
+    ) {
+        let mut open: BTreeSet<&str> = nodes.iter().map(|node| node.name).collect();
+        let mut left = nodes;
+        while !left.is_empty() {
+            let (now, later): (Vec<_>, Vec<_>) = left.into_iter().partition(|node| {
+                self.sql.references(node.sql).is_ok_and(|names| names.iter().all(|name| !open.contains(name.as_str())))
+            });
+            if now.is_empty() {
+                let names: Vec<&str> = later.iter().map(|node| node.name).collect();
+                let message = format!("{} read each other in a circle", names.join(", "));
+                errors.push(job.text.error(later[0].place, message));
+                return;
+            }
+            for node in &now {
+                open.remove(node.name);
+                let reads = readers.get(node.name).copied().unwrap_or_default();
+                if let Err(error) = self.add(node, reads, job).await {
+                    errors.push(job.text.error(node.place, format!("{}: {}", node.name, words(&error))));
+                }
+            }
+            if !errors.is_empty() {
+                return;
+            }
+            left = later;
+        }
+    }
+
+    async fn add(&mut self, node: &Named<'_>, reads: usize, job: &Job) -> Result<(), DataFusionError> {
+        match node.node {
+            Node::View(sql) => {
+                let query = self.sql.plan(sql).await?;
+                let fed = job.sinks.iter().any(|sink| sink.input == Input::Named(node.name.to_owned()));
+                if reads > 1 || fed {
+                    let rows = self.sql.register(node.name, query.schema())?;
+                    self.steps.push(Step::View { name: node.name.to_owned(), query, rows });
+                } else {
+                    self.sql.register_view(node.name, sql).await?;
+                }
+            }
+            Node::Table(spec) => {
+                let parts = Aggregation::split(&self.sql.plan(&spec.sql).await?)?;
+                let all = self.sql.register(node.name, parts.schema())?;
+                let mut table = Table::new(spec, parts, all);
+                let changed = |sink: &crate::sink::SinkSpec| {
+                    sink.mode == Mode::Changed && sink.input == Input::Named(node.name.to_owned())
+                };
+                // Those that only want what changes do not need the whole.
+                table.is_read = reads > job.sinks.iter().filter(|sink| changed(sink)).count();
+                self.steps.push(Step::Table(Box::new(table)));
+            }
+        }
+        Ok(())
+    }
+
+    async fn add_sinks(&mut self, job: &Job, errors: &mut Vec<JobError>) {
+        for sink in &job.sinks {
+            let feed = match &sink.input {
+                Input::Named(name) => self.named(job, name, sink.mode),
+                Input::Sql(sql) => match self.sql.plan(sql).await {
+                    Ok(query) => Ok((query.schema(), Feed::Query(query))),
+                    Err(error) => Err(words(&error)),
+                },
+            };
+            let checked = feed.and_then(|(schema, feed)| sink.config.check(&schema).map(|()| (feed, schema)));
+            match checked {
+                Ok(feed) => self.feeds.push(feed),
+                Err(why) => errors.push(job.text.error(&sink.place, format!("{}: {why}", sink.name))),
+            }
+        }
+    }
+
+    fn named(&self, job: &Job, name: &str, mode: Mode) -> Result<(SchemaRef, Feed), String> {
+        for (index, step) in self.steps.iter().enumerate() {
+            match step {
+                Step::Table(table) if table.name == name => {
+                    let feed = if mode == Mode::Changed { Feed::Changed(index) } else { Feed::All(index) };
+                    return Ok((Arc::clone(table.all.schema()), feed));
+                }
+                Step::View { name: view, rows, .. } if view == name => {
+                    return Ok((Arc::clone(rows.schema()), Feed::Rows(Arc::clone(rows))));
+                }
+                _ => {}
+            }
+        }
+        for (source, relations) in job.sources.iter().zip(&self.sources) {
+            if source.name == name {
+                return Ok((Arc::clone(relations.rows.schema()), Feed::Rows(Arc::clone(&relations.rows))));
+            }
+            if format!("{}_rejects", source.name) == name {
+                return Ok((reject_schema(), Feed::Rows(Arc::clone(&relations.rejects))));
+            }
+        }
+        let known =
+            job.sources.iter().map(|one| one.name.as_str()).chain(job.views.iter().map(|one| one.name.as_str()));
+        let known = known.chain(job.tables.iter().map(|one| one.name.as_str()));
+        let near = crate::job::keys::nearest(name, known).map(|near| format!("; did you mean `{near}`?"));
+        Err(format!("`from`: there is no source, view or table `{name}`{}", near.unwrap_or_default()))
+    }
+}

@@ -1,0 +1,265 @@
+//! What outlives the process: one SQLite database in the checkpoint folder.
+//!
+//! It holds the tables' states, how far the sources have come, the batch that is being worked on, and embedded results;
+//! what belongs to a batch is written in one transaction. Without a checkpoint the database is in memory.
+
+use std::collections::BTreeMap;
+use std::fs::{File, TryLockError};
+use std::path::Path;
+
+use rusqlite::{Connection, OptionalExtension as _, Statement, Transaction, params};
+
+use crate::batch::BatchInfo;
+use crate::source::Position;
+
+/// The database's file in the checkpoint folder.
+pub const FILE: &str = "job.db";
+/// The version of the tables below, and of the bytes in them, which are Arrow's rows.
+const VERSION: &str = "1 arrow-59";
+
+/// Why a checkpoint cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum StoreError {
+    /// The database failed.
+    #[error("the checkpoint: {0}")]
+    Database(#[from] rusqlite::Error),
+    /// The folder failed.
+    #[error("the checkpoint {0}: {1}")]
+    Folder(String, std::io::Error),
+    /// Somebody else has it.
+    #[error("the checkpoint {0} is in use by another process")]
+    InUse(String),
+    /// It was made for something else.
+    #[error("the checkpoint {path} {why}; choose another folder, or remove this one to begin anew")]
+    NotOurs {
+        /// Which.
+        path: String,
+        /// What is different.
+        why: String,
+    },
+}
+
+/// Where a job goes on.
+#[derive(Debug, Default)]
+pub struct Resume {
+    /// The last batch that was committed.
+    pub last: Option<BatchInfo>,
+    /// How far each source had come with it.
+    pub positions: BTreeMap<String, Position>,
+    /// A batch that was begun and not committed: how far its sources went.
+    pub begun: Option<(BatchInfo, BTreeMap<String, Position>)>,
+}
+
+/// The database.
+pub struct Store {
+    database: Connection,
+    /// Held as long as the store is.
+    _lock: Option<File>,
+}
+
+impl Store {
+    /// Opens the checkpoint of a job, of which the identity says what may not change.
+    pub fn open(folder: Option<&Path>, identity: &str) -> Result<(Self, Resume), StoreError> {
+        let (database, lock, path) = match folder {
+            None => (Connection::open_in_memory()?, None, "in memory".to_owned()),
+            Some(folder) => {
+                let path = folder.display().to_string();
+                std::fs::create_dir_all(folder).map_err(|error| StoreError::Folder(path.clone(), error))?;
+                let lock = File::create(folder.join("in_use.lock"))
+                    .map_err(|error| StoreError::Folder(path.clone(), error))?;
+                match lock.try_lock() {
+                    Ok(()) => {}
+                    Err(TryLockError::WouldBlock) => return Err(StoreError::InUse(path)),
+                    Err(TryLockError::Error(error)) => return Err(StoreError::Folder(path, error)),
+                }
+                (Connection::open(folder.join(FILE))?, Some(lock), path)
+            }
+        };
+        database.pragma_update(None, "journal_mode", "wal")?;
+        // A batch is acknowledged to its senders once it is committed: it must outlive a power failure, too.
+        database.pragma_update(None, "synchronous", "full")?;
+        database.execute_batch(
+            "create table if not exists flume_rs_job (key text primary key, value text not null) without rowid;
+             create table if not exists flume_rs_position (source text primary key, position text not null)
+               without rowid;
+             create table if not exists flume_rs_begun (source text primary key, position text not null) without rowid;
+             create table if not exists flume_rs_state (table_name text not null, pane integer not null,
+               key blob not null, value blob not null, touched integer not null,
+               primary key (table_name, pane, key)) without rowid;",
+        )?;
+        let store = Self { database, _lock: lock };
+        store.claim("version", VERSION, "was written by another version", &path)?;
+        store.claim("identity", identity, "belongs to another job: its sources or tables are different", &path)?;
+        let resume = store.resume()?;
+        Ok((store, resume))
+    }
+
+    fn claim(&self, key: &str, value: &str, otherwise: &str, path: &str) -> Result<(), StoreError> {
+        match self.get(key)? {
+            Some(stored) if stored == value => Ok(()),
+            Some(_) => Err(StoreError::NotOurs { path: path.to_owned(), why: otherwise.to_owned() }),
+            None => {
+                let insert = "insert into flume_rs_job values (?, ?)";
+                self.database.execute(insert, params![key, value])?;
+                Ok(())
+            }
+        }
+    }
+
+    fn get(&self, key: &str) -> rusqlite::Result<Option<String>> {
+        let select = "select value from flume_rs_job where key = ?";
+        self.database.query_row(select, [key], |row| row.get(0)).optional()
+    }
+
+    fn positions(&self, table: &str) -> rusqlite::Result<BTreeMap<String, Position>> {
+        let mut select = self.database.prepare(&format!("select source, position from {table}"))?;
+        let rows = select.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
+        let rows = rows.map(|row| row.map(|(source, text)| (source, serde_json::from_str(&text).unwrap_or_default())));
+        rows.collect()
+    }
+
+    fn batch(&self, key: &str) -> rusqlite::Result<Option<BatchInfo>> {
+        let text = self.get(key)?.unwrap_or_default();
+        let numbers = text.split_once(' ').and_then(|(number, time)| Some((number.parse().ok()?, time.parse().ok()?)));
+        Ok(numbers.map(|(number, time)| BatchInfo { number, time, again: false }))
+    }
+
+    fn resume(&self) -> rusqlite::Result<Resume> {
+        let last = self.batch("last")?;
+        let begun = self.batch("begun")?.filter(|begun| last.is_none_or(|last| begun.number > last.number));
+        let begun = match begun {
+            Some(batch) => Some((BatchInfo { again: true, ..batch }, self.positions("flume_rs_begun")?)),
+            None => None,
+        };
+        Ok(Resume { last, positions: self.positions("flume_rs_position")?, begun })
+    }
+
+    /// Notes which records a batch has, before anybody works on it.
+    pub fn begin(&mut self, batch: &BatchInfo, positions: &BTreeMap<String, Position>) -> rusqlite::Result<()> {
+        let transaction = self.database.transaction()?;
+        put_batch(&transaction, "begun", batch)?;
+        transaction.execute("delete from flume_rs_begun", [])?;
+        put_positions(&transaction, "flume_rs_begun", positions)?;
+        transaction.commit()
+    }
+
+    /// Commits a batch: how far its sources went, and whatever `write` writes.
+    pub fn commit(
+        &mut self,
+        batch: &BatchInfo,
+        positions: &BTreeMap<String, Position>,
+        write: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>,
+    ) -> rusqlite::Result<()> {
+        let transaction = self.database.transaction()?;
+        write(&transaction)?;
+        put_batch(&transaction, "last", batch)?;
+        put_positions(&transaction, "flume_rs_position", positions)?;
+        transaction.commit()
+    }
+
+    /// The states of a table, to be read.
+    pub fn saved(&self, table: &str) -> rusqlite::Result<Saved<'_>> {
+        Saved::new(&self.database, table)
+    }
+}
+
+fn put_batch(database: &Connection, key: &str, batch: &BatchInfo) -> rusqlite::Result<()> {
+    let mut put = database.prepare_cached("insert or replace into flume_rs_job values (?, ?)")?;
+    put.execute(params![key, format!("{} {}", batch.number, batch.time)]).map(drop)
+}
+
+fn put_positions(database: &Connection, table: &str, positions: &BTreeMap<String, Position>) -> rusqlite::Result<()> {
+    let mut put = database.prepare_cached(&format!("insert or replace into {table} values (?, ?)"))?;
+    positions.iter().try_for_each(|(source, position)| put.execute(params![source, position.to_string()]).map(drop))
+}
+
+/// The states of one table in the database: by pane, a number that the table chooses, and key.
+pub struct Saved<'a> {
+    table: String,
+    put: Statement<'a>,
+    remove: Statement<'a>,
+    remove_pane: Statement<'a>,
+    each: Statement<'a>,
+}
+
+impl<'a> Saved<'a> {
+    /// The states of a table.
+    pub fn new(database: &'a Connection, table: &str) -> rusqlite::Result<Self> {
+        Ok(Self {
+            table: table.to_owned(),
+            put: database.prepare("insert or replace into flume_rs_state values (?, ?, ?, ?, ?)")?,
+            remove: database.prepare("delete from flume_rs_state where table_name = ? and pane = ? and key = ?")?,
+            remove_pane: database.prepare("delete from flume_rs_state where table_name = ? and pane = ?")?,
+            each: database
+                .prepare("select pane, key, value, touched from flume_rs_state where table_name = ? order by pane")?,
+        })
+    }
+
+    /// Writes a state.
+    pub fn put(&mut self, pane: i64, key: &[u8], value: &[u8], touched: i64) -> rusqlite::Result<()> {
+        self.put.execute(params![self.table, pane, key, value, touched]).map(drop)
+    }
+
+    /// Removes a state.
+    pub fn remove(&mut self, pane: i64, key: &[u8]) -> rusqlite::Result<()> {
+        self.remove.execute(params![self.table, pane, key]).map(drop)
+    }
+
+    /// Removes all states of a pane.
+    pub fn remove_pane(&mut self, pane: i64) -> rusqlite::Result<()> {
+        self.remove_pane.execute(params![self.table, pane]).map(drop)
+    }
+
+    /// Reads all states, pane by pane: the pane, the key, the value, and when it was touched.
+    pub fn each(&mut self, mut take: impl FnMut(i64, &[u8], &[u8], i64)) -> rusqlite::Result<()> {
+        let mut rows = self.each.query([&self.table])?;
+        while let Some(row) = rows.next()? {
+            take(row.get(0)?, row.get_ref(1)?.as_blob()?, row.get_ref(2)?.as_blob()?, row.get(3)?);
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn positions(offset: i64) -> BTreeMap<String, Position> {
+        BTreeMap::from([("logs".to_owned(), json!({ "t-0": offset }))])
+    }
+
+    #[test]
+    fn a_batch_that_was_begun_comes_again_and_one_that_was_committed_does_not() {
+        let folder = tempfile::tempdir().expect("there is a folder");
+        let open = || Store::open(Some(folder.path()), "job").expect("it opens");
+        let (mut store, resume) = open();
+        assert!(resume.last.is_none() && resume.begun.is_none());
+        let batch = BatchInfo::first(1000);
+        store.begin(&batch, &positions(5)).expect("it is noted");
+        drop(store);
+        let (mut store, resume) = open();
+        assert_eq!(resume.begun, Some((BatchInfo { again: true, ..batch }, positions(5))));
+        store.commit(&batch, &positions(5), |db| Saved::new(db, "t")?.put(3, b"k", b"v", 7)).expect("it commits");
+        drop(store);
+        let (store, resume) = open();
+        assert_eq!((resume.last, resume.positions), (Some(batch), positions(5)));
+        assert!(resume.begun.is_none());
+        let mut states = Vec::new();
+        let mut saved = store.saved("t").expect("it can be read");
+        saved.each(|pane, key, value, touched| states.push((pane, key.to_vec(), value.to_vec(), touched))).expect("so");
+        assert_eq!(states, [(3, b"k".to_vec(), b"v".to_vec(), 7)]);
+    }
+
+    #[test]
+    fn a_checkpoint_of_another_job_or_of_a_running_one_is_refused() {
+        let folder = tempfile::tempdir().expect("there is a folder");
+        let open = |identity| Store::open(Some(folder.path()), identity).map(|(store, _)| store);
+        let store = open("one").expect("it is new");
+        assert!(matches!(open("one"), Err(StoreError::InUse(_))));
+        drop(store);
+        assert!(matches!(open("two"), Err(StoreError::NotOurs { .. })));
+        assert!(open("one").is_ok());
+    }
+}
