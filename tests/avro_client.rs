@@ -12,7 +12,7 @@ use crate::support::{
 
 /// Runs it with these arguments and this input until it ends.
 fn client(args: &[&str], input: &str) -> Output {
-    let mut command = Command::new(PROGRAM);
+    let mut command = Command::new(&*PROGRAM);
     command.arg("avro-client").args(args);
     let mut child = command
         .stdin(Stdio::piped())

@@ -127,7 +127,7 @@ fn output_into_a_closed_pipe_is_no_panic() {
     let (reader, writer) = std::io::pipe().expect("a pipe can be made");
     drop(reader);
     for args in [&["help"][..], &["version"], &["completions", "bash"]] {
-        let mut command = Command::new(PROGRAM);
+        let mut command = Command::new(&*PROGRAM);
         command.args(args).stdout(writer.try_clone().expect("a pipe can be shared"));
         let output = command.stderr(Stdio::piped()).output().expect("the program starts");
         assert!(!stderr(&output).contains("panicked"), "{args:?}: {}", stderr(&output));

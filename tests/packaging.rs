@@ -11,7 +11,7 @@ fn wrapper() -> std::path::PathBuf {
 
 fn run(arguments: &[&str]) -> Output {
     let mut command = Command::new(wrapper());
-    command.args(arguments).env("FLUME_RS", PROGRAM).env_remove("JAVA_OPTS").env_remove("FLUME_JAVA_OPTS");
+    command.args(arguments).env("FLUME_RS", &*PROGRAM).env_remove("JAVA_OPTS").env_remove("FLUME_JAVA_OPTS");
     command.output().expect("the wrapper starts")
 }
 
@@ -68,7 +68,7 @@ fn it_sources_the_environment_and_becomes_the_agent() {
     let config = format!("{NETCAT}{MEMORY}{NULL}");
     let arguments = ["agent", "--conf", &conf.path().to_string_lossy(), "-n", "a1", "-Dflume.root.logger=INFO,console"]
         .map(str::to_owned);
-    let mut agent = Launch::of(wrapper()).args(arguments).env("FLUME_RS", PROGRAM).config(&config);
+    let mut agent = Launch::of(wrapper()).args(arguments).env("FLUME_RS", &*PROGRAM).config(&config);
     agent.wait_for_line("Info: Sourcing environment configuration script");
     agent.wait_for_line("Options for Java have no effect here: -Xmx64m");
     // The port of the counters came from the sourced file.

@@ -293,7 +293,7 @@ fn the_kits_own_check_passes() {
     let port = free_port();
     let output = Command::new(interop("check.sh"))
         .arg("netcat")
-        .env("AGENT_A", PROGRAM)
+        .env("AGENT_A", &*PROGRAM)
         .env("PORT", port.to_string())
         .stdin(Stdio::null())
         .output()

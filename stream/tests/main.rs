@@ -1,1 +1,5 @@
-//! Scenarios.
+//! Scenarios: jobs as processes, as users run them, with the real systems around them.
+
+mod job_file;
+mod support;
+mod word_count;

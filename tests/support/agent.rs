@@ -35,7 +35,7 @@ impl Launch {
 
     /// The program without any arguments.
     pub fn bare() -> Self {
-        Self::of(PROGRAM)
+        Self::of(&*PROGRAM)
     }
 
     /// Another program: an agent, or one of its peers.

@@ -12,6 +12,7 @@ use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::LazyLock;
 use std::thread;
 use std::time::{Duration, Instant};
 
@@ -25,8 +26,15 @@ pub use http::{Reply, http, post};
 pub use java::{free_port, interop, java, java_peers, make_key_stores, real_flume, wait_for_port};
 pub use kafka::{Kafka, Message};
 
-/// The program under test.
-pub const PROGRAM: &str = env!("CARGO_BIN_EXE_flume-rs");
+/// The agent's program: the one under test, or beside the tests of another package.
+pub static PROGRAM: LazyLock<String> = LazyLock::new(|| {
+    if let Some(program) = option_env!("CARGO_BIN_EXE_flume-rs") {
+        return program.to_owned();
+    }
+    let tests = std::env::current_exe().expect("tests know their program");
+    let program = tests.ancestors().nth(2).map(|folder| folder.join("flume-rs")).filter(|program| program.is_file());
+    program.expect("the agent is built: `cargo build --bin flume-rs`").display().to_string()
+});
 
 /// How long a condition may take before a test fails. Nothing here takes nearly as long, but Java on a busy machine.
 pub const DEADLINE: Duration = Duration::from_secs(60);
@@ -119,7 +127,7 @@ pub fn write(directory: &Path, name: &str, text: impl AsRef<[u8]>) -> PathBuf {
 
 /// Runs the program until it ends by itself.
 pub fn run(args: &[&str]) -> Output {
-    Command::new(PROGRAM).args(args).stdin(Stdio::null()).output().expect("the program under test starts")
+    Command::new(&*PROGRAM).args(args).stdin(Stdio::null()).output().expect("the program under test starts")
 }
 
 /// Standard output as text.

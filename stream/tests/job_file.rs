@@ -1,0 +1,37 @@
+//! Job files with mistakes, as `check` and `run` find them.
+
+use crate::support::{TestJob, directory, stderr, stdout, write};
+
+fn check(text: &str) -> (bool, String) {
+    let home = directory();
+    let path = write(home.path(), "job.toml", text);
+    let output = TestJob::command(&["check", &path.display().to_string()]);
+    let prefix = format!("{}/", home.path().display());
+    (output.status.success(), format!("{}{}", stdout(&output), stderr(&output)).replace(&prefix, ""))
+}
+
+const SOURCE: &str = "[source.lines]\ntype = \"socket\"\nconnect = \"localhost:9999\"\n";
+
+#[test]
+fn what_a_job_will_do_is_shown() {
+    let (right, text) = check(&format!(
+        "{SOURCE}[table.counts]\nsql = \"select value, count(*) as n from lines group by value\"\n\
+         [sink.out]\ntype = \"print\"\nfrom = \"counts\"\n"
+    ));
+    assert!(right, "{text}");
+    assert!(text.contains("table counts: value Utf8View, n Int64"), "{text}");
+}
+
+#[test]
+fn sql_that_cannot_be_planned_is_told_with_its_view_and_line() {
+    let (right, text) = check(&format!("{SOURCE}[view.words]\nsql = \"select valu from lines\"\n"));
+    assert!(!right);
+    assert!(text.starts_with("job.toml:4: words: ") && text.contains("valu"), "{text}");
+    let (_, text) = check(&format!("{SOURCE}[table.t]\nsql = \"select value from lines\"\n"));
+    assert!(text.contains("keeps the states of one aggregate"), "{text}");
+    let (_, text) =
+        check(&format!("{SOURCE}[view.a]\nsql = \"select * from b\"\n[view.b]\nsql = \"select * from a\"\n"));
+    assert!(text.contains("a, b read each other in a circle"), "{text}");
+    let (_, text) = check(&format!("{SOURCE}[sink.out]\ntype = \"print\"\nfrom = \"line\"\n"));
+    assert!(text.contains("there is no source, view or table `line`; did you mean `lines`?"), "{text}");
+}

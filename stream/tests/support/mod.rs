@@ -1,0 +1,9 @@
+//! What all scenarios share: jobs as processes. Agents, brokers and waiting are those of the agent's scenarios.
+
+#[path = "../../../tests/support/mod.rs"]
+#[allow(dead_code, unused_imports, reason = "it serves the agent's scenarios, too")]
+mod agents;
+mod job;
+
+pub use agents::*;
+pub use job::{Server, TestJob};
