@@ -1,5 +1,6 @@
 //! Scenarios: jobs as processes, as users run them, with the real systems around them.
 
+mod access_log;
 mod job_file;
 mod support;
 mod word_count;

@@ -7,7 +7,7 @@ use std::sync::Arc;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::error::DataFusionError;
 
-use super::{Query, Relation, Sql, words};
+use super::{Query, Relation, Sql, functions, words};
 use crate::job::{Job, JobError};
 use crate::sink::{Input, Mode};
 use crate::table::{Aggregation, Table, TableSpec};
@@ -86,6 +86,9 @@ impl Plan {
     pub async fn of(job: &Job) -> Result<Self, Vec<JobError>> {
         let whole = |error: DataFusionError| vec![job.text.error(&(0..0), words(&error))];
         let sql = Sql::new(&job.time_zone).map_err(whole)?;
+        if let Some(database) = &job.country_database {
+            functions::register_country(sql.context(), database).map_err(|why| vec![job.text.error(&(0..0), why)])?;
+        }
         let mut plan = Self { sql, sources: Vec::new(), steps: Vec::new(), feeds: Vec::new() };
         for source in &job.sources {
             let rows = plan.sql.register(&source.name, Arc::clone(source.reader.schema())).map_err(whole)?;
