@@ -40,6 +40,12 @@ pub enum EngineError {
     /// The checkpoint failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// Spark cannot be started.
+    #[error("Spark: {0}")]
+    Spark(std::io::Error),
+    /// Spark has ended.
+    #[error("Spark has ended: {0}")]
+    SparkEnded(std::process::ExitStatus),
     /// SQL failed on the rows of a batch.
     #[error("batch {batch}: {name}: {}", words(.error))]
     Sql {

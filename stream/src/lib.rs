@@ -15,6 +15,7 @@ pub mod job;
 pub mod progress;
 pub mod sink;
 pub mod source;
+pub mod spark;
 pub mod sql;
 pub mod store;
 pub mod table;
