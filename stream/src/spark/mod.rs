@@ -95,12 +95,14 @@ pub async fn plan(job: &Job) -> Result<Value, Vec<JobError>> {
     if !errors.is_empty() {
         return Err(errors);
     }
+    // Spark may run in another folder.
+    let checkpoint = job.checkpoint.as_deref().and_then(|folder| std::path::absolute(folder).ok());
     let millis = match job.batching {
         Batching::Every(interval) => interval.as_millis() as u64,
         Batching::Arrival => 0,
     };
     Ok(json!({
-        "name": job.name, "interval": millis, "checkpoint": job.checkpoint, "time_zone": job.time_zone.iana_name(),
+        "name": job.name, "interval": millis, "checkpoint": checkpoint, "time_zone": job.time_zone.iana_name(),
         "sources": sources, "relations": relations, "sinks": sinks,
     }))
 }
