@@ -15,6 +15,7 @@ mod tests;
 use std::fmt;
 
 use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaErrorCode;
 
 use crate::config::Props;
 
@@ -46,6 +47,17 @@ pub fn deprecated(props: &Props<'_>, new: &'static str, old: &'static str) -> &'
 pub fn is_topic_name(name: &str) -> bool {
     let legal = |c: u8| c.is_ascii_alphanumeric() || b"._-".contains(&c);
     (1..=249).contains(&name.len()) && name.bytes().all(legal) && name != "." && name != ".."
+}
+
+/// Whether a message that fails so will never be taken, however often it is sent.
+pub fn is_hopeless(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode::{
+        InvalidMessage, InvalidMessageSize, InvalidRecord, InvalidTimestamp, InvalidTopic, MessageSizeTooLarge,
+    };
+    matches!(
+        code,
+        MessageSizeTooLarge | InvalidMessageSize | InvalidRecord | InvalidMessage | InvalidTimestamp | InvalidTopic
+    )
 }
 
 /// A Kafka error in words: what librdkafka says of it, without the name of the type.

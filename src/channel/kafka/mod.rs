@@ -251,7 +251,9 @@ impl Shared {
                 headers: None,
                 delivery_opaque: 0,
             };
-            producer.send(&ticket, index, record).await;
+            if let Err(code) = producer.send(&ticket, index, record).await {
+                ticket.fail((index, code));
+            }
         }
         let failures = ticket.wait().await;
         self.counters.add_extra(SEND_TIMER, since.elapsed().as_millis() as u64);

@@ -20,8 +20,9 @@
 //!
 //! With `kafka.producer.transactional.id`, batches are delivered in transactions of Kafka, which also hold how far the
 //! [channel has been delivered](transaction): behind a file channel, whatever crashes, each event is there once for those
-//! who read committed messages only. `kafka.topic` must then be without escapes, `acks` are `all`, the sink must be the
-//! only one of its channel and in no group, and no other sink may have the same id.
+//! who read committed messages only, as long as the brokers keep the group's offsets (`offsets.retention.minutes`, a week
+//! without a commit). `kafka.topic` must then be without escapes, `acks` are `all`, the sink must be the only one of its
+//! channel and in no group, and no other sink may have the same id.
 
 mod message;
 mod transaction;
@@ -41,7 +42,7 @@ use crate::escape::Template;
 use crate::event::{Batch, EventRef};
 use crate::kafka::options::Options;
 use crate::kafka::producer::{Failure, NotCommitted, Producer, Record, Ticket};
-use crate::kafka::{KEY_HEADER, Words, bootstrap_servers, deprecated, is_topic_name};
+use crate::kafka::{KEY_HEADER, Words, bootstrap_servers, deprecated, is_hopeless, is_topic_name};
 use crate::logging::Limited;
 use crate::metrics::{Extras, SinkCounters};
 use crate::rpc::avro::events::put_event;
@@ -151,6 +152,10 @@ impl SinkConfig for KafkaConfig {
         Some(self.batch_size)
     }
 
+    fn transactional_id(&self) -> Option<(&'static str, &str)> {
+        self.transactional.as_ref().map(|(_, id)| (TRANSACTIONAL_ID, id.as_str()))
+    }
+
     fn build(&self, name: &str, counters: Arc<SinkCounters>) -> BuiltSink {
         counters.extend(EXTRAS);
         let transactions = self.transactional.as_ref();
@@ -161,11 +166,17 @@ impl SinkConfig for KafkaConfig {
             producer: None,
             transactions: transactions.map(|(topic, id)| Transactions::new(&self.options, topic, id)),
             under_way: VecDeque::new(),
+            alone: 0,
             refused: Vec::new(),
             scratch: Vec::new(),
             complaints: Limited::default(),
         }))
     }
+}
+
+/// An event that Kafka never takes.
+fn hopeless(index: usize, code: RDKafkaErrorCode, topic: &str) -> Refused {
+    Refused { index, why: format!("{code} (topic {topic})") }
 }
 
 /// A batch that is under way.
@@ -186,16 +197,12 @@ struct KafkaSink {
     producer: Option<Arc<Producer>>,
     transactions: Option<Transactions>,
     under_way: VecDeque<Sent>,
+    /// So many batches go in transactions of their own, as one of them has spoilt the one that they shared.
+    alone: usize,
     refused: Vec<Refused>,
     /// For events that are written as a whole.
     scratch: Vec<u8>,
     complaints: Limited,
-}
-
-/// Whether a message will never be taken, however often it is sent.
-fn is_hopeless(code: RDKafkaErrorCode) -> bool {
-    use RDKafkaErrorCode::{InvalidMessage, InvalidMessageSize, InvalidRecord, InvalidTopic, MessageSizeTooLarge};
-    matches!(code, MessageSizeTooLarge | InvalidMessageSize | InvalidRecord | InvalidMessage | InvalidTopic)
 }
 
 impl KafkaSink {
@@ -209,7 +216,7 @@ impl KafkaSink {
         if let Some(transactions) = &mut self.transactions {
             let failed = |error| SinkError::new(format!("transactions cannot begin: {}", Words(&error)));
             producer.init_transactions().await.map_err(failed)?;
-            transactions.recall().await.map_err(failed)?;
+            transactions.recall().await.map_err(|why| SinkError::new(format!("transactions cannot begin: {why}")))?;
         }
         Ok(Arc::clone(self.producer.insert(Arc::new(producer))))
     }
@@ -234,6 +241,9 @@ impl KafkaSink {
         let mut refused = Vec::new();
         for index in indexes {
             let number = numbers.and_then(|numbers| Some((&*numbers.channel, numbers.iter().nth(index)?)));
+            if self.transactions.as_ref().is_some_and(|transactions| transactions.has_delivered(number)) {
+                continue;
+            }
             let mut attempts = if self.transactions.is_some() { ATTEMPTS_ALONE } else { 1 };
             loop {
                 attempts -= 1;
@@ -241,7 +251,7 @@ impl KafkaSink {
                     None => break,
                     Some(code) if is_hopeless(code) => {
                         let topic = self.config.message.topic(batch.get(index).headers()).unwrap_or_default();
-                        refused.push(Refused { index, why: format!("{code} (topic {topic})") });
+                        refused.push(hopeless(index, code, &topic));
                         break;
                     }
                     Some(code) if attempts == 0 => return Err(self.failed(batch.len(), &[(index, code)])),
@@ -263,14 +273,14 @@ impl KafkaSink {
     ) -> Result<Option<RDKafkaErrorCode>, SinkError> {
         self.begin_transaction(producer)?;
         let ticket = producer.open(1).await;
-        self.send(producer, &ticket, index, event, refused).await;
+        let sent = self.send(producer, &ticket, index, event, refused).await;
         let failure = ticket.wait().await.pop().map(|(_, code)| code);
         let Some(transactions) = &mut self.transactions else { return Ok(failure) };
-        let outcome = if failure.is_some() {
-            transactions.abort(producer).await
-        } else {
+        let outcome = if sent && failure.is_none() {
             transactions.note(number);
             transactions.commit(producer).await
+        } else {
+            transactions.abort(producer).await
         };
         self.settle(outcome)?;
         Ok(failure)
@@ -294,6 +304,7 @@ impl KafkaSink {
         })
     }
 
+    /// Hands a message over and returns whether it is on its way. If not, it is among the refused, or the batch fails.
     async fn send(
         &mut self,
         producer: &Producer,
@@ -301,13 +312,14 @@ impl KafkaSink {
         index: usize,
         event: EventRef<'_>,
         refused: &mut Vec<Refused>,
-    ) {
+    ) -> bool {
         let headers = event.headers();
         let envelope = match self.config.message.envelope(headers, &self.complaints) {
             Ok(envelope) => envelope,
             Err(why) => {
                 refused.push(Refused { index, why });
-                return ticket.skip();
+                ticket.skip();
+                return false;
             }
         };
         let payload = if self.config.message.whole_event {
@@ -326,7 +338,15 @@ impl KafkaSink {
             headers: envelope.headers,
             delivery_opaque: 0,
         };
-        producer.send(ticket, index, record).await;
+        match producer.send(ticket, index, record).await {
+            Ok(()) => return true,
+            Err(code) if is_hopeless(code) => {
+                refused.push(hopeless(index, code, &envelope.topic));
+                ticket.skip();
+            }
+            Err(code) => ticket.fail((index, code)),
+        }
+        false
     }
 
     fn failed(&self, of: usize, failures: &[Failure]) -> SinkError {
@@ -356,15 +376,16 @@ impl KafkaSink {
     async fn end_transaction(&mut self, batch: &Batch, sent: Sent, number: u64) -> Result<(), SinkError> {
         let Sent { ticket, mut refused, since, numbers, .. } = sent;
         let (Some(producer), Some(transactions)) = (self.producer.clone(), &mut self.transactions) else {
-            return Err(self.failed(batch.len(), &[]));
+            return Err(self.gone_with_others());
         };
         if transactions.is_open(number) {
             let outcome = transactions.commit(&producer).await;
             let aborted = outcome.as_ref().is_err_and(|failed| failed.aborted);
-            let failures = if outcome.is_err() && aborted { ticket.wait().await } else { Vec::new() };
+            let failures = if aborted { ticket.wait().await } else { Vec::new() };
             let hopeless = failures.iter().any(|(_, code)| is_hopeless(*code));
             if let Err(error) = self.settle(outcome) {
                 if !hopeless {
+                    self.alone = TRANSACTION_DEPTH;
                     return Err(error);
                 }
                 let left = (0..batch.len()).filter(|index| refused.iter().all(|refused| refused.index != *index));
@@ -373,10 +394,17 @@ impl KafkaSink {
                 refused.extend(alone);
             }
         } else if !transactions.is_committed(number) {
-            return Err(self.failed(batch.len(), &[]));
+            return Err(self.gone_with_others());
         }
+        self.alone = self.alone.saturating_sub(1);
         self.ended(refused, since);
         Ok(())
+    }
+
+    /// For a batch whose transaction has failed, which the batch that was to commit it has told.
+    fn gone_with_others(&self) -> SinkError {
+        self.counters.add_extra(ROLLBACKS, 1);
+        SinkError::rolled_back("Failed to publish events: the transaction they were in has failed", false)
     }
 
     fn ended(&mut self, mut refused: Vec<Refused>, since: Instant) {
@@ -401,6 +429,9 @@ impl Sink for KafkaSink {
     }
 
     async fn begin(&mut self, batch: &Batch, numbers: Option<Numbers>) -> Result<(), SinkError> {
+        if self.alone > 0 && !self.under_way.is_empty() {
+            return Err(SinkError::rolled_back("batches go one by one", false));
+        }
         let producer = self.producer().await?;
         let ticket = producer.open(batch.len()).await;
         let mut sent = Sent { ticket, refused: Vec::new(), since: Instant::now(), numbers, transaction: None };
@@ -417,11 +448,13 @@ impl Sink for KafkaSink {
                     sent.transaction = self.begin_transaction(&producer)?;
                 }
                 let refused = sent.refused.len();
-                self.send(&producer, &sent.ticket, index, event, &mut sent.refused).await;
-                if let Some(transactions) = &mut self.transactions
-                    && sent.refused.len() == refused
-                {
-                    transactions.note(number);
+                let is_on_its_way = self.send(&producer, &sent.ticket, index, event, &mut sent.refused).await;
+                if let Some(transactions) = &mut self.transactions {
+                    if is_on_its_way {
+                        transactions.note(number);
+                    } else if sent.refused.len() == refused {
+                        transactions.spoil();
+                    }
                 }
             } else {
                 self.send(&producer, &sent.ticket, index, event, &mut sent.refused).await;
