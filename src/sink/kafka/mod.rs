@@ -1,8 +1,9 @@
 //! The Kafka sink: events become messages of Kafka topics.
 //!
 //! A batch leaves the channel when the delivery reports of all its messages say so. No message expires while it waits
-//! for a broker, and when the client's queue is full the sink waits. An event that Kafka will never take, such as one
-//! that is too large, is refused and the rest goes on.
+//! for a broker; only in a sink group, where another sink could take the events, it does so after two minutes
+//! (`kafka.producer.delivery.timeout.ms`), as with Java's client. When the client's queue is full the sink waits. An
+//! event that Kafka will never take, such as one that is too large, is refused and the rest goes on.
 //!
 //! | key | default | what |
 //! |---|---|---|
@@ -149,6 +150,10 @@ impl KafkaConfig {
 impl SinkConfig for KafkaConfig {
     fn batch_size(&self) -> Option<usize> {
         Some(self.batch_size)
+    }
+
+    fn join_group(&mut self) {
+        self.options.let_expire();
     }
 
     fn build(&self, name: &str, counters: Arc<SinkCounters>) -> BuiltSink {
