@@ -245,11 +245,10 @@ impl KafkaSink {
                 match self.send_one(producer, batch.get(index), index, number, &mut refused).await? {
                     None => break,
                     Some(code) if is_hopeless(code) => {
-                        let topic = self.config.message.topic(batch.get(index).headers()).unwrap_or_default();
-                        refused.push(Refused { index, why: format!("{code} (topic {topic})") });
+                        refused.push(Refused { index, why: self.why(batch, index, code) });
                         break;
                     }
-                    Some(code) if attempts == 0 => return Err(self.failed(batch.len(), &[(index, code)])),
+                    Some(code) if attempts == 0 => return Err(self.failed(batch, &[(index, code)])),
                     Some(_) => {}
                 }
             }
@@ -334,10 +333,16 @@ impl KafkaSink {
         producer.send(ticket, index, record).await;
     }
 
-    fn failed(&self, of: usize, failures: &[Failure]) -> SinkError {
+    fn failed(&self, batch: &Batch, failures: &[Failure]) -> SinkError {
         self.counters.add_extra(ROLLBACKS, 1);
-        let why = failures.first().map_or(String::new(), |(_, code)| code.to_string());
-        SinkError::new(format!("Failed to publish events: {} of {of} were not delivered: {why}", failures.len()))
+        let why = failures.first().map_or(String::new(), |(index, code)| self.why(batch, *index, *code));
+        let (failed, all) = (failures.len(), batch.len());
+        SinkError::new(format!("Failed to publish events: {failed} of {all} were not delivered: {why}"))
+    }
+
+    fn why(&self, batch: &Batch, index: usize, code: RDKafkaErrorCode) -> String {
+        let topic = self.config.message.topic(batch.get(index).headers()).unwrap_or_default();
+        format!("{code} (topic {topic})")
     }
 
     /// Ends a batch that is in no transaction.
@@ -345,10 +350,10 @@ impl KafkaSink {
         let Sent { ticket, mut refused, since, .. } = sent;
         let failures = ticket.wait().await;
         if !failures.is_empty() {
-            let Some(producer) = self.producer.clone() else { return Err(self.failed(batch.len(), &failures)) };
+            let Some(producer) = self.producer.clone() else { return Err(self.failed(batch, &failures)) };
             self.check(&producer);
             if !failures.iter().all(|(_, code)| is_hopeless(*code)) {
-                return Err(self.failed(batch.len(), &failures));
+                return Err(self.failed(batch, &failures));
             }
             let indexes = failures.iter().map(|(index, _)| *index);
             refused.extend(self.send_alone(&producer, batch, indexes, None).await?);
@@ -361,7 +366,7 @@ impl KafkaSink {
     async fn end_transaction(&mut self, batch: &Batch, sent: Sent, number: u64) -> Result<(), SinkError> {
         let Sent { ticket, mut refused, since, numbers, .. } = sent;
         let (Some(producer), Some(transactions)) = (self.producer.clone(), &mut self.transactions) else {
-            return Err(self.failed(batch.len(), &[]));
+            return Err(self.failed(batch, &[]));
         };
         if transactions.is_open(number) {
             let outcome = transactions.commit(&producer).await;
@@ -378,7 +383,7 @@ impl KafkaSink {
                 refused.extend(alone);
             }
         } else if !transactions.is_committed(number) {
-            return Err(self.failed(batch.len(), &[]));
+            return Err(self.failed(batch, &[]));
         }
         self.ended(refused, since);
         Ok(())
