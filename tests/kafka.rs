@@ -15,7 +15,7 @@ use crate::support::{
 };
 
 /// An avro source `r1` into `c1`.
-const AVRO: &str = "\
+pub const AVRO: &str = "\
 a1.sources = r1
 a1.sources.r1.type = avro
 a1.sources.r1.bind = 127.0.0.1
@@ -24,10 +24,10 @@ a1.sources.r1.channels = c1
 ";
 
 /// Room for the batches of these tests.
-const ROOM: &str = "a1.channels.c1.capacity = 100000\na1.channels.c1.transactionCapacity = 1000\n";
+pub const ROOM: &str = "a1.channels.c1.capacity = 100000\na1.channels.c1.transactionCapacity = 1000\n";
 
 /// A Kafka sink `k1` from `c1` to a topic.
-fn sink(servers: &str, topic: &str) -> String {
+pub fn sink(servers: &str, topic: &str) -> String {
     format!(
         "a1.sinks = k1\na1.sinks.k1.type = org.apache.flume.sink.kafka.KafkaSink\na1.sinks.k1.channel = c1\n\
          a1.sinks.k1.kafka.bootstrap.servers = {servers}\na1.sinks.k1.kafka.topic = {topic}\n"
@@ -35,7 +35,7 @@ fn sink(servers: &str, topic: &str) -> String {
 }
 
 /// An agent with an avro source and a Kafka sink, and a client of the source. `more` are further keys of the sink.
-fn avro_to_kafka(servers: &str, topic: &str, more: &str) -> (TestAgent, AvroClient) {
+pub fn avro_to_kafka(servers: &str, topic: &str, more: &str) -> (TestAgent, AvroClient) {
     let more: String = more.lines().map(|line| format!("a1.sinks.k1.{line}\n")).collect();
     let agent = TestAgent::start(&format!("{AVRO}{MEMORY}{ROOM}{}{more}", sink(servers, topic)));
     let client = AvroClient::with(agent.port_after("Avro source r1: listening on"));
@@ -44,11 +44,11 @@ fn avro_to_kafka(servers: &str, topic: &str, more: &str) -> (TestAgent, AvroClie
     (agent, client)
 }
 
-fn texts(kafka: &Kafka, topic: &str, count: usize) -> Vec<String> {
+pub fn texts(kafka: &Kafka, topic: &str, count: usize) -> Vec<String> {
     kafka.read(topic, count).iter().map(|message| message.text()).collect()
 }
 
-fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
+pub fn numbers(range: std::ops::Range<usize>) -> Vec<String> {
     range.map(|number| number.to_string()).collect()
 }
 
@@ -234,7 +234,7 @@ fn a_queue_smaller_than_a_batch_is_back_pressure() {
 
 #[test]
 fn without_a_broker_events_wait_and_the_log_says_why() {
-    let Some(kafka) = Kafka::start(1) else { return };
+    let Some(kafka) = Kafka::mortal() else { return };
     let topic = kafka.topic(1, &[]);
     kafka.kill(1);
     let (mut agent, mut client) = avro_to_kafka(kafka.servers(), &topic, "");
@@ -321,7 +321,7 @@ fn nothing_is_lost_when_leaders_are_killed_under_load() {
 }
 
 /// A Kafka source `r1` of topics, and a sink that keeps the events in files. `more` are further keys of the source.
-fn kafka_to_files(servers: &str, topics: &str, group: &str, more: &str, out: &Path) -> String {
+pub fn kafka_to_files(servers: &str, topics: &str, group: &str, more: &str, out: &Path) -> String {
     let more: String = more.lines().map(|line| format!("a1.sources.r1.{line}\n")).collect();
     format!(
         "a1.sources = r1\na1.sources.r1.type = org.apache.flume.source.kafka.KafkaSource\na1.sources.r1.channels = c1\n\

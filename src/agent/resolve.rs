@@ -299,7 +299,9 @@ impl Resolver<'_> {
                 let message = format!("the events of sink {name} are fetched by others; it runs on its own");
                 self.about_group(group, "sinks", Finding::error(message));
             } else {
-                sinks.push(agent.sinks.remove(at));
+                let mut sink = agent.sinks.remove(at);
+                sink.config.join_group();
+                sinks.push(sink);
             }
         }
         let names: Vec<String> = sinks.iter().map(|sink| sink.plan.name.clone()).collect();

@@ -18,7 +18,7 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::Words;
-use super::context::Voice;
+use super::context::{Voice, is_logged};
 
 /// A member of a group that does not ask for so long is taken for dead after some minutes.
 const ASK_AT_LEAST: Duration = Duration::from_secs(10);
@@ -154,7 +154,7 @@ impl Consumer {
     pub fn new(config: &ClientConfig, owner: &str, topics: &[&str]) -> KafkaResult<Self> {
         let context = Context {
             owner: owner.to_owned(),
-            voice: Voice::new(owner),
+            voice: Voice::new(owner, config),
             commits: Mutex::default(),
             served: AtomicBool::new(false),
         };
@@ -180,6 +180,10 @@ impl Consumer {
         loop {
             served.store(false, Ordering::Relaxed);
             let outcome = self.client().poll(Duration::ZERO);
+            let error = outcome.as_ref().and_then(|outcome| outcome.as_ref().err());
+            if error.and_then(KafkaError::rdkafka_error_code).is_some_and(is_logged) {
+                continue;
+            }
             // Behind what is no message there may be one, and no signal comes before all has been taken.
             if outcome.is_some() || !served.load(Ordering::Relaxed) {
                 return outcome;

@@ -189,7 +189,7 @@ impl Producer {
     /// A producer of a component, for example `Sink k1`. It connects by itself and needs no broker to be there.
     pub fn new(config: &ClientConfig, owner: &str) -> KafkaResult<Self> {
         let reports = Reports {
-            voice: Voice::new(owner),
+            voice: Voice::new(owner, config),
             slots: std::array::from_fn(|_| Slot::default()),
             free: Mutex::new((0..SLOTS).collect()),
             permits: Arc::new(Semaphore::new(SLOTS)),

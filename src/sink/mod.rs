@@ -55,6 +55,8 @@ pub trait SinkConfig: Send + Sync {
     fn transactional_id(&self) -> Option<(&'static str, &str)> {
         None
     }
+    /// Called when it is one of a group, whose other sinks get their turn when it fails: it must not be patient for ever.
+    fn join_group(&mut self) {}
     /// Makes the sink. Called again when the sink has failed and is to start anew.
     fn build(&self, name: &str, counters: Arc<SinkCounters>) -> BuiltSink;
 }

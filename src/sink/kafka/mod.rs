@@ -1,8 +1,9 @@
 //! The Kafka sink: events become messages of Kafka topics.
 //!
 //! A batch leaves the channel when the delivery reports of all its messages say so. No message expires while it waits
-//! for a broker, and when the client's queue is full the sink waits. An event that Kafka will never take, such as one
-//! that is too large, is refused and the rest goes on.
+//! for a broker; only in a sink group, where another sink could take the events, it does so after two minutes
+//! (`kafka.producer.delivery.timeout.ms`), as with Java's client. When the client's queue is full the sink waits. An
+//! event that Kafka will never take, such as one that is too large, is refused and the rest goes on.
 //!
 //! | key | default | what |
 //! |---|---|---|
@@ -156,6 +157,10 @@ impl SinkConfig for KafkaConfig {
         self.transactional.as_ref().map(|(_, id)| (TRANSACTIONAL_ID, id.as_str()))
     }
 
+    fn join_group(&mut self) {
+        self.options.let_expire();
+    }
+
     fn build(&self, name: &str, counters: Arc<SinkCounters>) -> BuiltSink {
         counters.extend(EXTRAS);
         let transactions = self.transactional.as_ref();
@@ -174,9 +179,8 @@ impl SinkConfig for KafkaConfig {
     }
 }
 
-/// An event that Kafka never takes.
-fn hopeless(index: usize, code: RDKafkaErrorCode, topic: &str) -> Refused {
-    Refused { index, why: format!("{code} (topic {topic})") }
+fn in_words(code: RDKafkaErrorCode, topic: &str) -> String {
+    format!("{code} (topic {topic})")
 }
 
 /// A batch that is under way.
@@ -250,11 +254,10 @@ impl KafkaSink {
                 match self.send_one(producer, batch.get(index), index, number, &mut refused).await? {
                     None => break,
                     Some(code) if is_hopeless(code) => {
-                        let topic = self.config.message.topic(batch.get(index).headers()).unwrap_or_default();
-                        refused.push(hopeless(index, code, &topic));
+                        refused.push(Refused { index, why: self.why(batch, index, code) });
                         break;
                     }
-                    Some(code) if attempts == 0 => return Err(self.failed(batch.len(), &[(index, code)])),
+                    Some(code) if attempts == 0 => return Err(self.failed(batch, &[(index, code)])),
                     Some(_) => {}
                 }
             }
@@ -341,7 +344,7 @@ impl KafkaSink {
         match producer.send(ticket, index, record).await {
             Ok(()) => return true,
             Err(code) if is_hopeless(code) => {
-                refused.push(hopeless(index, code, &envelope.topic));
+                refused.push(Refused { index, why: in_words(code, &envelope.topic) });
                 ticket.skip();
             }
             Err(code) => ticket.fail((index, code)),
@@ -349,10 +352,16 @@ impl KafkaSink {
         false
     }
 
-    fn failed(&self, of: usize, failures: &[Failure]) -> SinkError {
+    fn failed(&self, batch: &Batch, failures: &[Failure]) -> SinkError {
         self.counters.add_extra(ROLLBACKS, 1);
-        let why = failures.first().map_or(String::new(), |(_, code)| code.to_string());
-        SinkError::new(format!("Failed to publish events: {} of {of} were not delivered: {why}", failures.len()))
+        let why = failures.first().map_or(String::new(), |(index, code)| self.why(batch, *index, *code));
+        let (failed, all) = (failures.len(), batch.len());
+        SinkError::new(format!("Failed to publish events: {failed} of {all} were not delivered: {why}"))
+    }
+
+    fn why(&self, batch: &Batch, index: usize, code: RDKafkaErrorCode) -> String {
+        let topic = self.config.message.topic(batch.get(index).headers()).unwrap_or_default();
+        in_words(code, &topic)
     }
 
     /// Ends a batch that is in no transaction.
@@ -360,10 +369,10 @@ impl KafkaSink {
         let Sent { ticket, mut refused, since, .. } = sent;
         let failures = ticket.wait().await;
         if !failures.is_empty() {
-            let Some(producer) = self.producer.clone() else { return Err(self.failed(batch.len(), &failures)) };
+            let Some(producer) = self.producer.clone() else { return Err(self.failed(batch, &failures)) };
             self.check(&producer);
             if !failures.iter().all(|(_, code)| is_hopeless(*code)) {
-                return Err(self.failed(batch.len(), &failures));
+                return Err(self.failed(batch, &failures));
             }
             let indexes = failures.iter().map(|(index, _)| *index);
             refused.extend(self.send_alone(&producer, batch, indexes, None).await?);
