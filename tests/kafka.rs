@@ -463,6 +463,8 @@ fn old_keys_of_the_source_and_what_zookeeper_would_have_known() {
     assert!(text.contains("ZooKeeper, which zookeeperConnect names, is not asked for them"), "{text}");
     let text = check(&format!("{old}a1.sources.r1.kafka.bootstrap.servers = b:9092\n"));
     assert!(text.contains("no offsets are taken over from there"), "{text}");
+    let text = check("a1.sources.r1.kafka.bootstrap.servers = b:9092\na1.sources.r1.kafka.topics.regex = (?!x).*\n");
+    assert!(text.contains("expected a pattern of topics' names; (?! cannot be translated"), "{text}");
     let text = check("a1.sources.r1.kafka.bootstrap.servers = b:9092\n");
     assert!(text.contains("At least one Kafka topic must be specified."), "{text}");
 }
@@ -585,6 +587,45 @@ fn two_sinks_share_a_channel() {
     agent.wait_for_counter("CHANNEL.c1", "EventTakeSuccessCount", 1);
     drop(client);
     assert!(agent.terminate().success());
+}
+
+#[test]
+fn a_channel_refuses_what_kafka_never_takes_and_the_rest_goes_on() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let (topic, home) = (kafka.topic(1, &[("max.message.bytes", "2000")]), directory());
+    let large = "y".repeat(3000);
+    // The first word is the partition.
+    let lines = write(home.path(), "lines", format!("0 a\nfirst b\n0 {large}\n0 c\n"));
+    let source = format!(
+        "a1.sources = r1\na1.sources.r1.type = exec\na1.sources.r1.command = cat {}\na1.sources.r1.channels = c1\n\
+         a1.sources.r1.interceptors = i1\na1.sources.r1.interceptors.i1.type = regex_extractor\n\
+         a1.sources.r1.interceptors.i1.regex = ^(\\\\w+)\na1.sources.r1.interceptors.i1.serializers = s1\n\
+         a1.sources.r1.interceptors.i1.serializers.s1.name = part\n",
+        lines.display()
+    );
+    let more = "partitionIdHeader = part\nparseAsFlumeEvent = false";
+    let agent = TestAgent::start(&format!("{source}{}", channel(kafka, &topic, more)));
+    agent.wait_for_counter("SOURCE.r1", "EventRefusedCount", 2);
+    agent.wait_for_counter("SOURCE.r1", "EventAcceptedCount", 2);
+    let arrived: BTreeSet<String> = texts(kafka, &topic, 2).into_iter().collect();
+    assert_eq!(arrived, ["0 a", "0 c"].map(str::to_owned).into());
+    agent.wait_for_line("Non integer partition id specified: \"first\"");
+    agent.wait_for_line("MessageSizeTooLarge");
+}
+
+#[test]
+fn a_channel_whose_sink_fails_shares_its_partitions_with_whoever_comes() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let (topic, out) = (kafka.topic(2, &[]), directory());
+    let channel = channel(kafka, &topic, "parseAsFlumeEvent = false");
+    kafka.produce(&topic, Some(0), numbers(0..10));
+    kafka.produce(&topic, Some(1), numbers(10..20));
+    // The next agent is not there.
+    let next = "a1.sinks = k1\na1.sinks.k1.type = avro\na1.sinks.k1.channel = c1\na1.sinks.k1.hostname = 127.0.0.1\n";
+    let failing = TestAgent::start(&format!("{channel}{next}a1.sinks.k1.port = {}\n", free_port()));
+    failing.wait_for_lines("Unable to deliver event.", 2);
+    let _agent = TestAgent::start(&format!("{channel}{}", to_files(out.path())));
+    wait_for_kept_events(out.path(), 10);
 }
 
 /// A file channel `c1`.

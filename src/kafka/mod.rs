@@ -2,11 +2,13 @@
 //!
 //! The client is librdkafka. [`options`] gives it the options of Java's client under its own names, `security` what
 //! Java reads from key stores and JAAS, [`context`] brings its words into the log, [`producer`] sends batches and counts
-//! their delivery reports, and [`consumer`] gives messages and commits their offsets.
+//! their delivery reports, [`consumer`] gives messages and commits their offsets, and [`pattern`] translates patterns of
+//! topics' names.
 
 pub mod consumer;
 pub mod context;
 pub mod options;
+pub mod pattern;
 pub mod producer;
 mod security;
 #[cfg(test)]
