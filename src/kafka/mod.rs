@@ -12,7 +12,7 @@ pub mod pattern;
 pub mod producer;
 mod security;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fmt;
 

@@ -12,7 +12,7 @@ use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -30,6 +30,9 @@ pub const MAX_MESSAGES: usize = u32::MAX as usize / SLOTS;
 
 /// Between attempts at a step.
 const PAUSE: Duration = Duration::from_millis(100);
+
+/// How long the thread for reports listens before it looks whether it is still wanted.
+const LISTEN: Duration = Duration::from_secs(5);
 
 /// How long to wait for a report before asking for room in the queue again: it may have come in between.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
@@ -182,7 +185,8 @@ pub type Record<'a> = BaseRecord<'a, [u8], [u8], usize>;
 /// A producer of batches.
 pub struct Producer {
     /// Taken when it is dropped, which takes its time.
-    inner: Option<ThreadedProducer<Reports>>,
+    inner: Option<Arc<BaseProducer<Reports>>>,
+    is_over: Arc<AtomicBool>,
 }
 
 impl Producer {
@@ -196,10 +200,20 @@ impl Producer {
             crowded: AtomicBool::new(false),
             room: Notify::new(),
         };
-        Ok(Self { inner: Some(config.create_with_context(reports)?) })
+        let inner: Arc<BaseProducer<Reports>> = Arc::new(config.create_with_context(reports)?);
+        let is_over = Arc::new(AtomicBool::new(false));
+        let producer = Self { inner: Some(Arc::clone(&inner)), is_over: Arc::clone(&is_over) };
+        // The binding's own thread spins for up to a millisecond ten times a second.
+        let reports = thread::Builder::new().name("kafka-reports".to_owned()).spawn(move || {
+            while !is_over.load(Ordering::Acquire) {
+                inner.poll(LISTEN);
+            }
+        });
+        reports.map_err(|error| KafkaError::ClientCreation(format!("no thread for its reports: {error}")))?;
+        Ok(producer)
     }
 
-    fn client(&self) -> &ThreadedProducer<Reports> {
+    fn client(&self) -> &Arc<BaseProducer<Reports>> {
         self.inner.as_ref().expect("it is only taken when it is dropped")
     }
 
@@ -261,9 +275,9 @@ pub struct NotCommitted {
 impl Producer {
     async fn blocking<T: Send + 'static>(
         &self,
-        step: impl FnOnce(&ThreadedProducer<Reports>) -> KafkaResult<T> + Send + 'static,
+        step: impl FnOnce(&BaseProducer<Reports>) -> KafkaResult<T> + Send + 'static,
     ) -> KafkaResult<T> {
-        let client = self.client().clone();
+        let client = Arc::clone(self.client());
         tokio::task::spawn_blocking(move || step(&client)).await.unwrap_or(Err(KafkaError::Canceled))
     }
 
@@ -314,9 +328,10 @@ fn patiently(step: impl Fn() -> KafkaResult<()>) -> KafkaResult<()> {
 
 impl Drop for Producer {
     fn drop(&mut self) {
-        // It waits for its threads, which the caller's must not.
+        self.is_over.store(true, Ordering::Release);
+        // What is left is given up at once, and waited for, which the caller must not do.
         let inner = self.inner.take();
-        thread::spawn(move || drop(inner));
+        thread::spawn(move || inner.map(|inner| inner.purge(PurgeConfig::default().queue().inflight())));
     }
 }
 

@@ -28,7 +28,7 @@
 mod message;
 mod transaction;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -62,6 +62,8 @@ const SEND_TIMER: &str = "KafkaEventSendTimer";
 /// How many batches may be under way, and how many may share a transaction.
 const DEPTH: usize = 8;
 const TRANSACTION_DEPTH: usize = 32;
+/// A producer that has had messages for so many topics is made anew.
+const MAX_TOPICS: usize = 2000;
 /// After a transaction that failed for one message, librdkafka may let the next one fail, too.
 const ATTEMPTS_ALONE: u32 = 3;
 const TRANSACTIONAL_ID: &str = "kafka.producer.transactional.id";
@@ -162,20 +164,7 @@ impl SinkConfig for KafkaConfig {
     }
 
     fn build(&self, name: &str, counters: Arc<SinkCounters>) -> BuiltSink {
-        counters.extend(EXTRAS);
-        let transactions = self.transactional.as_ref();
-        BuiltSink::Push(Box::new(KafkaSink {
-            name: name.to_owned(),
-            config: self.clone(),
-            counters,
-            producer: None,
-            transactions: transactions.map(|(topic, id)| Transactions::new(&self.options, topic, id)),
-            under_way: VecDeque::new(),
-            alone: 0,
-            refused: Vec::new(),
-            scratch: Vec::new(),
-            complaints: Limited::default(),
-        }))
+        BuiltSink::Push(Box::new(KafkaSink::new(self.clone(), name, counters)))
     }
 }
 
@@ -193,6 +182,28 @@ struct Sent {
     transaction: Option<u64>,
 }
 
+/// The topics that events have named, of which librdkafka keeps some memory each as long as the producer lives.
+#[derive(Default)]
+struct Topics {
+    all: HashSet<String>,
+    last: String,
+}
+
+impl Topics {
+    fn note(&mut self, topic: &str) {
+        if self.last != topic {
+            topic.clone_into(&mut self.last);
+            if !self.all.contains(topic) {
+                self.all.insert(topic.to_owned());
+            }
+        }
+    }
+
+    fn are_too_many(&self) -> bool {
+        self.all.len() >= MAX_TOPICS
+    }
+}
+
 struct KafkaSink {
     name: String,
     config: KafkaConfig,
@@ -203,6 +214,7 @@ struct KafkaSink {
     under_way: VecDeque<Sent>,
     /// So many batches go in transactions of their own, as one of them has spoilt the one that they shared.
     alone: usize,
+    topics: Topics,
     refused: Vec<Refused>,
     /// For events that are written as a whole.
     scratch: Vec<u8>,
@@ -210,6 +222,24 @@ struct KafkaSink {
 }
 
 impl KafkaSink {
+    fn new(config: KafkaConfig, name: &str, counters: Arc<SinkCounters>) -> Self {
+        counters.extend(EXTRAS);
+        let transactions = config.transactional.as_ref();
+        Self {
+            name: name.to_owned(),
+            counters,
+            producer: None,
+            transactions: transactions.map(|(topic, id)| Transactions::new(&config.options, topic, id)),
+            config,
+            under_way: VecDeque::new(),
+            alone: 0,
+            topics: Topics::default(),
+            refused: Vec::new(),
+            scratch: Vec::new(),
+            complaints: Limited::default(),
+        }
+    }
+
     /// The producer, made anew when there is none.
     async fn producer(&mut self) -> Result<Arc<Producer>, SinkError> {
         if let Some(producer) = &self.producer {
@@ -325,6 +355,7 @@ impl KafkaSink {
                 return false;
             }
         };
+        self.topics.note(&envelope.topic);
         let payload = if self.config.message.whole_event {
             self.scratch.clear();
             put_event(&mut self.scratch, event);
@@ -438,8 +469,13 @@ impl Sink for KafkaSink {
     }
 
     async fn begin(&mut self, batch: &Batch, numbers: Option<Numbers>) -> Result<(), SinkError> {
-        if self.alone > 0 && !self.under_way.is_empty() {
-            return Err(SinkError::rolled_back("batches go one by one", false));
+        if (self.alone > 0 || self.topics.are_too_many()) && !self.under_way.is_empty() {
+            return Err(SinkError::rolled_back("the batches before it come to their end first", false));
+        }
+        if self.topics.are_too_many() {
+            info!("Sink {}: after {MAX_TOPICS} topics the Kafka producer is made anew, to forget them", self.name);
+            self.topics = Topics::default();
+            self.producer = None;
         }
         let producer = self.producer().await?;
         let ticket = producer.open(batch.len()).await;
@@ -488,5 +524,41 @@ impl Sink for KafkaSink {
 
     fn delivered(&mut self) -> Delivered {
         Delivered { refused: std::mem::take(&mut self.refused), ..Delivered::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Event;
+    use crate::kafka::tests::with_props;
+
+    #[tokio::test]
+    async fn topics_that_events_name_are_forgotten_in_the_end() {
+        // librdkafka's own broker, within the process.
+        let (options, _) = with_props("test.mock.num.brokers = 1", |props| Options::producer(props, "b1:9092", &[]));
+        let message = MessageConfig {
+            topic: Topic::Fixed("t".to_owned()),
+            topic_header: Some("topic".to_owned()),
+            partition: Some(0),
+            partition_header: None,
+            timestamp_header: None,
+            headers: Vec::new(),
+            whole_event: false,
+        };
+        let config = KafkaConfig { batch_size: 100, message, options, transactional: None };
+        let mut sink = KafkaSink::new(config, "k1", Arc::new(SinkCounters::new("k1")));
+        let batch = |topics: std::ops::Range<usize>| -> Batch {
+            topics.map(|topic| Event::new("x").with("topic", &format!("t{topic}"))).collect()
+        };
+        for from in (0..MAX_TOPICS).step_by(500) {
+            sink.deliver(&batch(from..from + 500)).await.expect("it is delivered");
+        }
+        let first = sink.producer.clone().expect("a producer");
+        sink.deliver(&batch(0..1)).await.expect("it is delivered");
+        let second = sink.producer.clone().expect("a producer");
+        assert!(!Arc::ptr_eq(&first, &second));
+        sink.deliver(&batch(1..2)).await.expect("it is delivered");
+        assert!(sink.producer.is_some_and(|third| Arc::ptr_eq(&second, &third)));
     }
 }
