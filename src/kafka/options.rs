@@ -106,7 +106,7 @@ const RULES: &[(&str, Rule)] = &[
         As(&["ssl.endpoint.identification.algorithm"], &[("", "none"), ("HTTPS", "https")]),
     ),
     ("ssl.engine.factory.class", Lacking("")),
-    ("ssl.key.password", Elsewhere),
+    ("ssl.key.password", As(&["ssl.key.password"], &[])),
     ("ssl.keymanager.algorithm", Lacking("")),
     ("ssl.keystore.certificate.chain", As(&["ssl.certificate.pem"], &[])),
     ("ssl.keystore.key", As(&["ssl.key.pem"], &[])),
@@ -131,6 +131,8 @@ const COMMON: &[(&str, &str)] = &[
     // Brokers close connections that rest; that is no news.
     ("log.connection.close", "false"),
     ("log.thread.name", "false"),
+    // Half of it is how often a consumer without a coordinator tries to connect, whatever the back-off is.
+    ("reconnect.backoff.ms", "500"),
     ("reconnect.backoff.max.ms", "1000"),
 ];
 
@@ -222,8 +224,9 @@ impl Options {
     /// For clients of another kind that reach the same brokers in the same way.
     pub fn connection(&self) -> ClientConfig {
         let shared = |name: &str| {
-            ["ssl.", "sasl.", "security.", "socket.", "reconnect."].iter().any(|start| name.starts_with(start))
-                || ["bootstrap.servers", "client.id", "client.dns.lookup"].contains(&name)
+            let families =
+                ["ssl.", "sasl.", "security.", "socket.", "reconnect.", "client.", "broker.", "enable.s", "https."];
+            families.iter().any(|start| name.starts_with(start)) || name == "bootstrap.servers"
         };
         self.0.iter().filter(|(name, _)| shared(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
     }
@@ -368,6 +371,23 @@ mod tests {
             ("bootstrap.servers", "b1:9092"),
         ] {
             assert_eq!(options.get(name), Some(value), "{name}");
+        }
+    }
+
+    #[test]
+    fn another_client_reaches_the_same_brokers_in_the_same_way() {
+        let (options, _) = producer(
+            "enable.ssl.certificate.verification = false\nbroker.address.family = v4\nssl.key.password = x\nlinger.ms = 9",
+        );
+        let connection = options.connection();
+        for (name, value) in [
+            ("bootstrap.servers", Some("b1:9092")),
+            ("enable.ssl.certificate.verification", Some("false")),
+            ("broker.address.family", Some("v4")),
+            ("ssl.key.password", Some("x")),
+            ("linger.ms", None),
+        ] {
+            assert_eq!(connection.get(name), value, "{name}");
         }
     }
 
