@@ -106,7 +106,7 @@ const RULES: &[(&str, Rule)] = &[
         As(&["ssl.endpoint.identification.algorithm"], &[("", "none"), ("HTTPS", "https")]),
     ),
     ("ssl.engine.factory.class", Lacking("")),
-    ("ssl.key.password", Elsewhere),
+    ("ssl.key.password", As(&["ssl.key.password"], &[])),
     ("ssl.keymanager.algorithm", Lacking("")),
     ("ssl.keystore.certificate.chain", As(&["ssl.certificate.pem"], &[])),
     ("ssl.keystore.key", As(&["ssl.key.pem"], &[])),
@@ -131,12 +131,20 @@ const COMMON: &[(&str, &str)] = &[
     // Brokers close connections that rest; that is no news.
     ("log.connection.close", "false"),
     ("log.thread.name", "false"),
+    // Half of it is how often a consumer without a coordinator tries to connect, whatever the back-off is.
+    ("reconnect.backoff.ms", "500"),
     ("reconnect.backoff.max.ms", "1000"),
 ];
 
+/// How long a message may wait to be delivered, in milliseconds, and the value for any time.
+const TIMEOUT: &str = "message.timeout.ms";
+const NEVER: &str = "0";
+/// What Java's client has.
+const JAVA_TIMEOUT: &str = "120000";
+
 const PRODUCER: &[(&str, &str)] = &[
     // What the channel holds never grows too old.
-    ("message.timeout.ms", "0"),
+    (TIMEOUT, NEVER),
     ("linger.ms", "0"),
     ("max.in.flight.requests.per.connection", "5"),
     ("message.max.bytes", "1048576"),
@@ -199,6 +207,13 @@ impl Options {
         self.0.remove(name);
     }
 
+    /// Lets messages expire when Java's client does, unless there is a limit already.
+    pub fn let_expire(&mut self) {
+        if self.get(TIMEOUT) == Some(NEVER) {
+            self.set(TIMEOUT, JAVA_TIMEOUT);
+        }
+    }
+
     /// For making clients.
     pub fn config(&self) -> ClientConfig {
         let mut config = ClientConfig::from_iter(self.0.clone());
@@ -209,8 +224,9 @@ impl Options {
     /// For clients of another kind that reach the same brokers in the same way.
     pub fn connection(&self) -> ClientConfig {
         let shared = |name: &str| {
-            ["ssl.", "sasl.", "security.", "socket.", "reconnect."].iter().any(|start| name.starts_with(start))
-                || ["bootstrap.servers", "client.id", "client.dns.lookup"].contains(&name)
+            let families =
+                ["ssl.", "sasl.", "security.", "socket.", "reconnect.", "client.", "broker.", "enable.s", "https."];
+            families.iter().any(|start| name.starts_with(start)) || name == "bootstrap.servers"
         };
         self.0.iter().filter(|(name, _)| shared(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
     }
@@ -321,6 +337,15 @@ mod tests {
     }
 
     #[test]
+    fn messages_expire_when_they_are_let_to_or_as_the_configuration_says() {
+        for (text, expected) in [("", "120000"), ("delivery.timeout.ms = 5000", "5000")] {
+            let (mut options, _) = producer(text);
+            options.let_expire();
+            assert_eq!(options.get("message.timeout.ms"), Some(expected));
+        }
+    }
+
+    #[test]
     fn java_names_and_values_become_those_of_librdkafka() {
         let (options, findings) = producer(
             "acks = all\nbuffer.memory = 100000000\nmax.request.size = 2000000\ndelivery.timeout.ms = 5000\n\
@@ -346,6 +371,23 @@ mod tests {
             ("bootstrap.servers", "b1:9092"),
         ] {
             assert_eq!(options.get(name), Some(value), "{name}");
+        }
+    }
+
+    #[test]
+    fn another_client_reaches_the_same_brokers_in_the_same_way() {
+        let (options, _) = producer(
+            "enable.ssl.certificate.verification = false\nbroker.address.family = v4\nssl.key.password = x\nlinger.ms = 9",
+        );
+        let connection = options.connection();
+        for (name, value) in [
+            ("bootstrap.servers", Some("b1:9092")),
+            ("enable.ssl.certificate.verification", Some("false")),
+            ("broker.address.family", Some("v4")),
+            ("ssl.key.password", Some("x")),
+            ("linger.ms", None),
+        ] {
+            assert_eq!(connection.get(name), value, "{name}");
         }
     }
 

@@ -136,7 +136,9 @@ impl Outlet {
             match attempt {
                 Ok(put) => return Some(put),
                 Err(error) if error.is_transient() => {
-                    warn!("Sink {sink} waits for room for dead letters in channel {name}: {error}");
+                    if let Some(others) = self.complaints.permit() {
+                        warn!("Sink {sink} waits for room for dead letters in channel {name}: {error}{others}");
+                    }
                     patience = Patience::Endless;
                 }
                 Err(error) => {
