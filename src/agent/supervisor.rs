@@ -221,22 +221,21 @@ pub async fn deliver(
     loop {
         if let Some(take) = next.take() {
             delivery.begin(take).await;
-        } else if let Some((take, begun)) = delivery.under_way.pop_front() {
-            delivery.end(take, begun).await;
-        } else {
+        } else if delivery.under_way.is_empty() {
             break;
+        } else {
+            delivery.end().await;
         }
         if delivery.has_room(depth) && !stop.is_cancelled() {
             next = outlet.take(delivery.sink.batch_size()).now_or_never().and_then(Result::ok);
         }
         tokio::task::consume_budget().await;
     }
-    // The newest goes first, so that they are at the head of the channel in their order.
-    delivery.back.into_iter().rev().for_each(drop);
-    delivery.outcome
+    std::mem::replace(&mut delivery.outcome, Ok(false))
 }
 
-/// Batches on their way through a sink.
+/// Batches on their way through a sink. Those that have not been committed when it is dropped, perhaps because it is cut
+/// off, go back to the channel.
 struct Delivery<'a> {
     outlet: &'a Outlet,
     sink: &'a mut dyn Sink,
@@ -262,11 +261,13 @@ impl Delivery<'_> {
     }
 
     /// Ends the delivery of the oldest batch and commits it, or keeps it to go back.
-    async fn end(&mut self, take: Take, begun: Result<(), SinkError>) {
-        let ended = match begun {
+    async fn end(&mut self) {
+        let Some((take, begun)) = self.under_way.front_mut() else { return };
+        let ended = match std::mem::replace(begun, Ok(())) {
             Ok(()) => self.sink.end(take.batch()).await,
             failed => failed,
         };
+        let Some((take, _)) = self.under_way.pop_front() else { return };
         let outcome = match ended {
             Ok(()) => self.commit(take).await,
             Err(error) => {
@@ -293,6 +294,14 @@ impl Delivery<'_> {
         }
         self.outlet.counters().event_write_fail.add(1);
         Err(chain(error))
+    }
+}
+
+impl Drop for Delivery<'_> {
+    fn drop(&mut self) {
+        // The newest goes first, so that they are at the head of the channel in their order.
+        self.under_way.drain(..).rev().for_each(drop);
+        self.back.drain(..).rev().for_each(drop);
     }
 }
 
@@ -349,6 +358,7 @@ mod tests {
     struct Picky {
         fails_to_begin: &'static [u8],
         fails_to_end: &'static [u8],
+        never_ends: &'static [u8],
         goes_back: &'static [u8],
         pauses: bool,
     }
@@ -377,6 +387,7 @@ mod tests {
         async fn end(&mut self, batch: &Batch) -> Result<(), SinkError> {
             match batch.get(0).body() {
                 body if body == self.fails_to_end => Err(SinkError::new("not ended")),
+                body if body == self.never_ends => std::future::pending().await,
                 body if body == self.goes_back => Err(SinkError::rolled_back("back", true)),
                 _ => Ok(()),
             }
@@ -399,7 +410,8 @@ mod tests {
         channel.try_reserve(&batch).expect("room").commit(batch);
         let outlet = Outlet::new(Arc::clone(&channel), Arc::new(SinkCounters::new("k1")), Arc::default());
         let first = outlet.take(1).await.expect("events");
-        let outcome = deliver(&outlet, &mut sink, first, depth, &CancellationToken::new()).await;
+        let outcome = deliver(&outlet, &mut sink, first, depth, &CancellationToken::new()).now_or_never();
+        let outcome = outcome.unwrap_or_else(|| Err("cut off".to_owned()));
         let mut left = String::new();
         while channel.counters().size.get() > 0 {
             let take = channel.take(1).await.expect("events");
@@ -415,6 +427,8 @@ mod tests {
         assert_eq!(delivered(Picky::default(), 1).await, (Ok(false), "bcde".to_owned()));
         let failed = Picky { fails_to_end: b"a", fails_to_begin: b"c", ..Picky::default() };
         assert_eq!(delivered(failed, 3).await, (Err("not ended".to_owned()), "acde".to_owned()));
+        let stuck = Picky { fails_to_end: b"a", never_ends: b"b", ..Picky::default() };
+        assert_eq!(delivered(stuck, 3).await, (Err("cut off".to_owned()), "abcde".to_owned()));
     }
 
     #[tokio::test]

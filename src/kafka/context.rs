@@ -5,7 +5,7 @@ use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
-use rdkafka::config::RDKafkaLogLevel;
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::error::KafkaError;
 use rdkafka::types::RDKafkaErrorCode;
 use tracing::{debug, error, info, warn};
@@ -21,6 +21,8 @@ const TWICE: Duration = Duration::from_secs(1);
 pub struct Voice {
     /// Whose client it is: `Sink k1`.
     owner: String,
+    /// As whom it logs in, to be told when that is refused.
+    login: String,
     complaints: Limited,
     fatal: AtomicBool,
     last: Mutex<Option<(Instant, String)>>,
@@ -28,9 +30,10 @@ pub struct Voice {
 
 impl Voice {
     /// The client of a component, for example `Sink k1`.
-    pub fn new(owner: impl Into<String>) -> Self {
+    pub fn new(owner: &str, config: &ClientConfig) -> Self {
         Self {
-            owner: owner.into(),
+            owner: owner.to_owned(),
+            login: login(config),
             complaints: Limited::default(),
             fatal: AtomicBool::new(false),
             last: Mutex::default(),
@@ -60,8 +63,7 @@ impl ClientContext for Voice {
     fn error(&self, error: KafkaError, reason: &str) {
         match error.rdkafka_error_code() {
             Some(RDKafkaErrorCode::Fatal) => self.fatal.store(true, Ordering::Relaxed),
-            // The log has it already, with the address.
-            Some(RDKafkaErrorCode::BrokerTransportFailure) => return,
+            Some(code) if is_logged(code) => return,
             _ => {}
         }
         {
@@ -72,7 +74,23 @@ impl ClientContext for Voice {
             *last = Some((Instant::now(), reason.to_owned()));
         }
         if let Some(others) = self.complaints.permit() {
-            error!("{}: Kafka client: {}: {reason}{others}", self.owner, Words(&error));
+            let refused = error.rdkafka_error_code() == Some(RDKafkaErrorCode::Authentication);
+            let login = if refused { &self.login } else { "" };
+            error!("{}: Kafka client: {}: {reason}{login}{others}", self.owner, Words(&error));
         }
+    }
+}
+
+/// Whether librdkafka logs what stands behind such an error: with the address, and not once a second.
+pub fn is_logged(code: RDKafkaErrorCode) -> bool {
+    matches!(code, RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::AllBrokersDown)
+}
+
+fn login(config: &ClientConfig) -> String {
+    let mechanism = config.get("sasl.mechanism").or_else(|| config.get("sasl.mechanisms"));
+    match (config.get("sasl.username"), mechanism) {
+        (Some(user), Some(mechanism)) => format!(" (user {user}, mechanism {mechanism})"),
+        (None, Some(mechanism)) => format!(" (mechanism {mechanism})"),
+        (_, None) => String::new(),
     }
 }

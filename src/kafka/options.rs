@@ -134,9 +134,15 @@ const COMMON: &[(&str, &str)] = &[
     ("reconnect.backoff.max.ms", "1000"),
 ];
 
+/// How long a message may wait to be delivered, in milliseconds, and the value for any time.
+const TIMEOUT: &str = "message.timeout.ms";
+const NEVER: &str = "0";
+/// What Java's client has.
+const JAVA_TIMEOUT: &str = "120000";
+
 const PRODUCER: &[(&str, &str)] = &[
     // What the channel holds never grows too old.
-    ("message.timeout.ms", "0"),
+    (TIMEOUT, NEVER),
     ("linger.ms", "0"),
     ("max.in.flight.requests.per.connection", "5"),
     ("message.max.bytes", "1048576"),
@@ -197,6 +203,13 @@ impl Options {
     /// Leaves an option to librdkafka.
     pub fn unset(&mut self, name: &str) {
         self.0.remove(name);
+    }
+
+    /// Lets messages expire when Java's client does, unless there is a limit already.
+    pub fn let_expire(&mut self) {
+        if self.get(TIMEOUT) == Some(NEVER) {
+            self.set(TIMEOUT, JAVA_TIMEOUT);
+        }
     }
 
     /// For making clients.
@@ -318,6 +331,15 @@ mod tests {
         options.config().create_native_config().expect("librdkafka takes them");
         let (options, _) = with_props("", |props| Options::consumer(props, "b1:9092", &[]));
         options.config().create_native_config().expect("librdkafka takes them");
+    }
+
+    #[test]
+    fn messages_expire_when_they_are_let_to_or_as_the_configuration_says() {
+        for (text, expected) in [("", "120000"), ("delivery.timeout.ms = 5000", "5000")] {
+            let (mut options, _) = producer(text);
+            options.let_expire();
+            assert_eq!(options.get("message.timeout.ms"), Some(expected));
+        }
     }
 
     #[test]

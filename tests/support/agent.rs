@@ -231,6 +231,13 @@ impl TestAgent {
         assert!(seen.is_some(), "{group} {attribute} is not {value}: {}", self.metrics());
     }
 
+    /// The memory that it has now, in kilobytes.
+    pub fn memory(&self) -> u64 {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.child.id())).expect("it runs");
+        let resident = status.lines().find_map(|line| line.strip_prefix("VmRSS:")?.trim().strip_suffix(" kB"));
+        resident.and_then(|number| number.parse().ok()).expect("a process has memory")
+    }
+
     /// Sends a signal.
     pub fn signal(&self, signal: Signal) {
         let pid = Pid::from_raw(self.child.id() as i32).expect("a process has an id");

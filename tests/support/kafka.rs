@@ -1,18 +1,18 @@
 //! Real Kafka brokers, and a client that looks at what is in them.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead as _, BufReader};
-use std::net::TcpListener;
+use std::io::{BufRead as _, BufReader, Write as _};
+use std::net::{TcpListener, TcpStream};
 use std::process::{Child, Command, Stdio};
-use std::sync::OnceLock;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
 use futures_util::FutureExt as _;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
@@ -23,6 +23,9 @@ use super::{DEADLINE, directory, interop, java_peers};
 
 /// The version of the brokers.
 const JARS: &str = "kafka-3.9.1";
+
+/// The only user of the listener that asks for one, and the password.
+pub const KAFKA_USER: (&str, &str) = ("flume", "secret");
 
 /// Brokers that run. Those that live as long as the tests end with the process, whose end they notice.
 pub struct Kafka {
@@ -66,8 +69,33 @@ impl Kafka {
         SHARED.get_or_init(|| Self::start(1)).as_ref()
     }
 
+    /// One broker for all tests that kill it, of which one has it at a time. It makes no topics by itself.
+    pub fn mortal() -> Option<MutexGuard<'static, Self>> {
+        static MORTAL: OnceLock<Option<Mutex<Kafka>>> = OnceLock::new();
+        // It comes back only when the controller has missed it for long enough.
+        let options =
+            "auto.create.topics.enable=false\nbroker.session.timeout.ms=3000\nbroker.heartbeat.interval.ms=500";
+        let mortal = MORTAL.get_or_init(|| Self::start_with(1, &[("KAFKA_OPTIONS", options)]).map(Mutex::new));
+        let kafka = mortal.as_ref()?.lock().unwrap_or_else(PoisonError::into_inner);
+        // A test that failed may have left it dead.
+        if TcpStream::connect(("127.0.0.1", kafka.port)).is_err() {
+            kafka.revive(1);
+        }
+        Some(kafka)
+    }
+
+    /// One broker whose messages are on a disk of this size, for example `32m`; nothing where no disk can be mounted,
+    /// too.
+    pub fn with_disk(size: &str) -> Option<Self> {
+        can_mount().then(|| Self::start_with(1, &[("KAFKA_DISK", size)])).flatten()
+    }
+
     /// Brokers of their own for one test.
     pub fn start(brokers: usize) -> Option<Self> {
+        Self::start_with(brokers, &[])
+    }
+
+    fn start_with(brokers: usize, environment: &[(&str, &str)]) -> Option<Self> {
         let _turn = java_peers(&[JARS])?;
         let (port, home) = (free_ports(), directory());
         let mut command = Command::new(interop("kafka.sh"));
@@ -75,7 +103,9 @@ impl Kafka {
         command
             .env("KAFKA_DIR", home.path())
             .env("KAFKA_HEAP", "256m")
-            .env("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1");
+            .env("KAFKA_SASL", format!("{}:{}", KAFKA_USER.0, KAFKA_USER.1))
+            .env("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1")
+            .envs(environment.iter().copied());
         let mut serving = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("the script starts");
         let output = BufReader::new(serving.stdout.take().expect("the output is piped"));
         let ready =
@@ -86,6 +116,11 @@ impl Kafka {
     /// `host:port` of all brokers.
     pub fn servers(&self) -> &str {
         &self.servers
+    }
+
+    /// Where the first broker asks for user and password.
+    pub fn guarded_server(&self) -> String {
+        format!("127.0.0.1:{}", self.port + 50)
     }
 
     fn run(&self, arguments: &[&str]) {
@@ -106,6 +141,11 @@ impl Kafka {
         self.run(&["start-broker", &broker.to_string()]);
     }
 
+    /// Gives the disk of the only broker another size.
+    pub fn resize_disk(&self, size: &str) {
+        self.run(&["disk", "1", size]);
+    }
+
     fn config(&self) -> ClientConfig {
         let mut config = ClientConfig::new();
         config.set("bootstrap.servers", &self.servers).set("reconnect.backoff.max.ms", "500");
@@ -117,8 +157,14 @@ impl Kafka {
     pub fn topic(&self, partitions: i32, options: &[(&str, &str)]) -> String {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let name = format!("topic-{}", NUMBER.fetch_add(1, Ordering::Relaxed));
+        self.make_topic(&name, partitions, options);
+        name
+    }
+
+    /// Makes a topic of this name.
+    pub fn make_topic(&self, name: &str, partitions: i32, options: &[(&str, &str)]) {
         let mut topic =
-            NewTopic::new(&name, partitions, TopicReplication::Fixed(self.servers.split(',').count().min(3) as i32));
+            NewTopic::new(name, partitions, TopicReplication::Fixed(self.servers.split(',').count().min(3) as i32));
         for (key, value) in options {
             topic = topic.set(key, value);
         }
@@ -127,9 +173,8 @@ impl Kafka {
         // A client that has just heard which brokers there are may leave the one that it has asked.
         let made = super::eventually(|| futures_block_on(admin.create_topics([&topic], &options)).ok());
         let made = made.expect("the broker answers");
-        let again = [Err((name.clone(), RDKafkaErrorCode::TopicAlreadyExists))];
-        assert!(made == [Ok(name.clone())] || made == again, "{made:?}");
-        name
+        let again = [Err((name.to_owned(), RDKafkaErrorCode::TopicAlreadyExists))];
+        assert!(made == [Ok(name.to_owned())] || made == again, "{made:?}");
     }
 
     /// The broker that leads partition 0 of a topic.
@@ -151,6 +196,19 @@ impl Kafka {
             producer.send(record).map_err(|(error, _)| error).expect("room for a message");
         }
         producer.flush(DEADLINE).expect("the broker takes the messages");
+    }
+
+    /// Stores an offset for partition 0 of a topic with a group that has no members.
+    pub fn store(&self, group: &str, topic: &str, metadata: &str) {
+        let mut config = self.config();
+        config.set("group.id", group);
+        let consumer: BaseConsumer = config.create().expect("a client");
+        let mut list = TopicPartitionList::new();
+        let mut one = list.add_partition(topic, 0);
+        one.set_offset(Offset::Offset(1)).expect("an offset");
+        one.set_metadata(metadata);
+        let stored = super::eventually(|| consumer.commit(&list, CommitMode::Sync).ok());
+        stored.expect("the broker stores it");
     }
 
     /// Sends a message with a key and headers.
@@ -210,7 +268,25 @@ impl Kafka {
     }
 }
 
-/// The first of some free ports, with others 100 above them, that no other call gives.
+/// Whether this user may mount what is in memory. Without that a test is skipped with a word.
+fn can_mount() -> bool {
+    let at = directory();
+    let mount = Command::new("mount").args(["-t", "tmpfs", "-o", "size=64k", "probe"]).arg(at.path()).output();
+    let why = match mount {
+        Ok(output) if output.status.success() => {
+            let gone = Command::new("umount").arg(at.path()).status();
+            assert!(gone.expect("umount is where mount is").success(), "the probe can be unmounted");
+            return true;
+        }
+        Ok(output) => text(&output.stderr),
+        Err(error) => error.to_string(),
+    };
+    // Not by `eprintln!`, which the test harness would keep to itself.
+    let _nobody_listens = writeln!(std::io::stderr(), "SKIPPED: no small disk can be mounted: {}", why.trim());
+    false
+}
+
+/// The first of some free ports, with others 50 and 100 above them, that no other call gives.
 fn free_ports() -> u16 {
     static NEXT: AtomicUsize = AtomicUsize::new(0);
     const BLOCKS: usize = 35;
@@ -218,8 +294,11 @@ fn free_ports() -> u16 {
         .map(|_| std::process::id() as usize + NEXT.fetch_add(1, Ordering::Relaxed))
         .map(|number| 13_000 + (number % BLOCKS * 200) as u16)
         .find(|port| {
-            (0..3)
-                .all(|n| [port + n, port + 100 + n].iter().all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok()))
+            (0..3).all(|n| {
+                [port + n, port + 50 + n, port + 100 + n]
+                    .iter()
+                    .all(|port| TcpListener::bind(("127.0.0.1", *port)).is_ok())
+            })
         })
         .expect("some ports below 20000 are free")
 }

@@ -23,7 +23,7 @@ pub use conversation::Conversation;
 pub use events::{Event, avro_to_files, expect_kept_events, kept_events, keys, listed, wait_for_kept_events};
 pub use http::{Reply, http, post};
 pub use java::{free_port, interop, java, java_peers, make_key_stores, real_flume, wait_for_port};
-pub use kafka::{Kafka, Message};
+pub use kafka::{KAFKA_USER, Kafka, Message};
 
 /// The program under test.
 pub const PROGRAM: &str = env!("CARGO_BIN_EXE_flume-rs");

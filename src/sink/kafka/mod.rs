@@ -1,8 +1,9 @@
 //! The Kafka sink: events become messages of Kafka topics.
 //!
 //! A batch leaves the channel when the delivery reports of all its messages say so. No message expires while it waits
-//! for a broker, and when the client's queue is full the sink waits. An event that Kafka will never take, such as one
-//! that is too large, is refused and the rest goes on.
+//! for a broker; only in a sink group, where another sink could take the events, it does so after two minutes
+//! (`kafka.producer.delivery.timeout.ms`), as with Java's client. When the client's queue is full the sink waits. An
+//! event that Kafka will never take, such as one that is too large, is refused and the rest goes on.
 //!
 //! | key | default | what |
 //! |---|---|---|
@@ -20,8 +21,9 @@
 //!
 //! With `kafka.producer.transactional.id`, batches are delivered in transactions of Kafka, which also hold how far the
 //! [channel has been delivered](transaction): behind a file channel, whatever crashes, each event is there once for those
-//! who read committed messages only. `kafka.topic` must then be without escapes, `acks` are `all`, the sink must be the
-//! only one of its channel and in no group, and no other sink may have the same id.
+//! who read committed messages only, as long as the brokers keep the group's offsets (`offsets.retention.minutes`, a week
+//! without a commit). `kafka.topic` must then be without escapes, `acks` are `all`, the sink must be the only one of its
+//! channel and in no group, and no other sink may have the same id.
 
 mod message;
 mod transaction;
@@ -41,7 +43,7 @@ use crate::escape::Template;
 use crate::event::{Batch, EventRef};
 use crate::kafka::options::Options;
 use crate::kafka::producer::{Failure, NotCommitted, Producer, Record, Ticket};
-use crate::kafka::{KEY_HEADER, Words, bootstrap_servers, deprecated, is_topic_name};
+use crate::kafka::{KEY_HEADER, Words, bootstrap_servers, deprecated, is_hopeless, is_topic_name};
 use crate::logging::Limited;
 use crate::metrics::{Extras, SinkCounters};
 use crate::rpc::avro::events::put_event;
@@ -151,6 +153,14 @@ impl SinkConfig for KafkaConfig {
         Some(self.batch_size)
     }
 
+    fn transactional_id(&self) -> Option<(&'static str, &str)> {
+        self.transactional.as_ref().map(|(_, id)| (TRANSACTIONAL_ID, id.as_str()))
+    }
+
+    fn join_group(&mut self) {
+        self.options.let_expire();
+    }
+
     fn build(&self, name: &str, counters: Arc<SinkCounters>) -> BuiltSink {
         counters.extend(EXTRAS);
         let transactions = self.transactional.as_ref();
@@ -161,11 +171,16 @@ impl SinkConfig for KafkaConfig {
             producer: None,
             transactions: transactions.map(|(topic, id)| Transactions::new(&self.options, topic, id)),
             under_way: VecDeque::new(),
+            alone: 0,
             refused: Vec::new(),
             scratch: Vec::new(),
             complaints: Limited::default(),
         }))
     }
+}
+
+fn in_words(code: RDKafkaErrorCode, topic: &str) -> String {
+    format!("{code} (topic {topic})")
 }
 
 /// A batch that is under way.
@@ -186,16 +201,12 @@ struct KafkaSink {
     producer: Option<Arc<Producer>>,
     transactions: Option<Transactions>,
     under_way: VecDeque<Sent>,
+    /// So many batches go in transactions of their own, as one of them has spoilt the one that they shared.
+    alone: usize,
     refused: Vec<Refused>,
     /// For events that are written as a whole.
     scratch: Vec<u8>,
     complaints: Limited,
-}
-
-/// Whether a message will never be taken, however often it is sent.
-fn is_hopeless(code: RDKafkaErrorCode) -> bool {
-    use RDKafkaErrorCode::{InvalidMessage, InvalidMessageSize, InvalidRecord, InvalidTopic, MessageSizeTooLarge};
-    matches!(code, MessageSizeTooLarge | InvalidMessageSize | InvalidRecord | InvalidMessage | InvalidTopic)
 }
 
 impl KafkaSink {
@@ -209,7 +220,7 @@ impl KafkaSink {
         if let Some(transactions) = &mut self.transactions {
             let failed = |error| SinkError::new(format!("transactions cannot begin: {}", Words(&error)));
             producer.init_transactions().await.map_err(failed)?;
-            transactions.recall().await.map_err(failed)?;
+            transactions.recall().await.map_err(|why| SinkError::new(format!("transactions cannot begin: {why}")))?;
         }
         Ok(Arc::clone(self.producer.insert(Arc::new(producer))))
     }
@@ -234,17 +245,19 @@ impl KafkaSink {
         let mut refused = Vec::new();
         for index in indexes {
             let number = numbers.and_then(|numbers| Some((&*numbers.channel, numbers.iter().nth(index)?)));
+            if self.transactions.as_ref().is_some_and(|transactions| transactions.has_delivered(number)) {
+                continue;
+            }
             let mut attempts = if self.transactions.is_some() { ATTEMPTS_ALONE } else { 1 };
             loop {
                 attempts -= 1;
                 match self.send_one(producer, batch.get(index), index, number, &mut refused).await? {
                     None => break,
                     Some(code) if is_hopeless(code) => {
-                        let topic = self.config.message.topic(batch.get(index).headers()).unwrap_or_default();
-                        refused.push(Refused { index, why: format!("{code} (topic {topic})") });
+                        refused.push(Refused { index, why: self.why(batch, index, code) });
                         break;
                     }
-                    Some(code) if attempts == 0 => return Err(self.failed(batch.len(), &[(index, code)])),
+                    Some(code) if attempts == 0 => return Err(self.failed(batch, &[(index, code)])),
                     Some(_) => {}
                 }
             }
@@ -263,14 +276,14 @@ impl KafkaSink {
     ) -> Result<Option<RDKafkaErrorCode>, SinkError> {
         self.begin_transaction(producer)?;
         let ticket = producer.open(1).await;
-        self.send(producer, &ticket, index, event, refused).await;
+        let sent = self.send(producer, &ticket, index, event, refused).await;
         let failure = ticket.wait().await.pop().map(|(_, code)| code);
         let Some(transactions) = &mut self.transactions else { return Ok(failure) };
-        let outcome = if failure.is_some() {
-            transactions.abort(producer).await
-        } else {
+        let outcome = if sent && failure.is_none() {
             transactions.note(number);
             transactions.commit(producer).await
+        } else {
+            transactions.abort(producer).await
         };
         self.settle(outcome)?;
         Ok(failure)
@@ -294,6 +307,7 @@ impl KafkaSink {
         })
     }
 
+    /// Hands a message over and returns whether it is on its way. If not, it is among the refused, or the batch fails.
     async fn send(
         &mut self,
         producer: &Producer,
@@ -301,13 +315,14 @@ impl KafkaSink {
         index: usize,
         event: EventRef<'_>,
         refused: &mut Vec<Refused>,
-    ) {
+    ) -> bool {
         let headers = event.headers();
         let envelope = match self.config.message.envelope(headers, &self.complaints) {
             Ok(envelope) => envelope,
             Err(why) => {
                 refused.push(Refused { index, why });
-                return ticket.skip();
+                ticket.skip();
+                return false;
             }
         };
         let payload = if self.config.message.whole_event {
@@ -326,13 +341,27 @@ impl KafkaSink {
             headers: envelope.headers,
             delivery_opaque: 0,
         };
-        producer.send(ticket, index, record).await;
+        match producer.send(ticket, index, record).await {
+            Ok(()) => return true,
+            Err(code) if is_hopeless(code) => {
+                refused.push(Refused { index, why: in_words(code, &envelope.topic) });
+                ticket.skip();
+            }
+            Err(code) => ticket.fail((index, code)),
+        }
+        false
     }
 
-    fn failed(&self, of: usize, failures: &[Failure]) -> SinkError {
+    fn failed(&self, batch: &Batch, failures: &[Failure]) -> SinkError {
         self.counters.add_extra(ROLLBACKS, 1);
-        let why = failures.first().map_or(String::new(), |(_, code)| code.to_string());
-        SinkError::new(format!("Failed to publish events: {} of {of} were not delivered: {why}", failures.len()))
+        let why = failures.first().map_or(String::new(), |(index, code)| self.why(batch, *index, *code));
+        let (failed, all) = (failures.len(), batch.len());
+        SinkError::new(format!("Failed to publish events: {failed} of {all} were not delivered: {why}"))
+    }
+
+    fn why(&self, batch: &Batch, index: usize, code: RDKafkaErrorCode) -> String {
+        let topic = self.config.message.topic(batch.get(index).headers()).unwrap_or_default();
+        in_words(code, &topic)
     }
 
     /// Ends a batch that is in no transaction.
@@ -340,10 +369,10 @@ impl KafkaSink {
         let Sent { ticket, mut refused, since, .. } = sent;
         let failures = ticket.wait().await;
         if !failures.is_empty() {
-            let Some(producer) = self.producer.clone() else { return Err(self.failed(batch.len(), &failures)) };
+            let Some(producer) = self.producer.clone() else { return Err(self.failed(batch, &failures)) };
             self.check(&producer);
             if !failures.iter().all(|(_, code)| is_hopeless(*code)) {
-                return Err(self.failed(batch.len(), &failures));
+                return Err(self.failed(batch, &failures));
             }
             let indexes = failures.iter().map(|(index, _)| *index);
             refused.extend(self.send_alone(&producer, batch, indexes, None).await?);
@@ -356,15 +385,16 @@ impl KafkaSink {
     async fn end_transaction(&mut self, batch: &Batch, sent: Sent, number: u64) -> Result<(), SinkError> {
         let Sent { ticket, mut refused, since, numbers, .. } = sent;
         let (Some(producer), Some(transactions)) = (self.producer.clone(), &mut self.transactions) else {
-            return Err(self.failed(batch.len(), &[]));
+            return Err(self.gone_with_others());
         };
         if transactions.is_open(number) {
             let outcome = transactions.commit(&producer).await;
             let aborted = outcome.as_ref().is_err_and(|failed| failed.aborted);
-            let failures = if outcome.is_err() && aborted { ticket.wait().await } else { Vec::new() };
+            let failures = if aborted { ticket.wait().await } else { Vec::new() };
             let hopeless = failures.iter().any(|(_, code)| is_hopeless(*code));
             if let Err(error) = self.settle(outcome) {
                 if !hopeless {
+                    self.alone = TRANSACTION_DEPTH;
                     return Err(error);
                 }
                 let left = (0..batch.len()).filter(|index| refused.iter().all(|refused| refused.index != *index));
@@ -373,10 +403,17 @@ impl KafkaSink {
                 refused.extend(alone);
             }
         } else if !transactions.is_committed(number) {
-            return Err(self.failed(batch.len(), &[]));
+            return Err(self.gone_with_others());
         }
+        self.alone = self.alone.saturating_sub(1);
         self.ended(refused, since);
         Ok(())
+    }
+
+    /// For a batch whose transaction has failed, which the batch that was to commit it has told.
+    fn gone_with_others(&self) -> SinkError {
+        self.counters.add_extra(ROLLBACKS, 1);
+        SinkError::rolled_back("Failed to publish events: the transaction they were in has failed", false)
     }
 
     fn ended(&mut self, mut refused: Vec<Refused>, since: Instant) {
@@ -401,6 +438,9 @@ impl Sink for KafkaSink {
     }
 
     async fn begin(&mut self, batch: &Batch, numbers: Option<Numbers>) -> Result<(), SinkError> {
+        if self.alone > 0 && !self.under_way.is_empty() {
+            return Err(SinkError::rolled_back("batches go one by one", false));
+        }
         let producer = self.producer().await?;
         let ticket = producer.open(batch.len()).await;
         let mut sent = Sent { ticket, refused: Vec::new(), since: Instant::now(), numbers, transaction: None };
@@ -417,11 +457,13 @@ impl Sink for KafkaSink {
                     sent.transaction = self.begin_transaction(&producer)?;
                 }
                 let refused = sent.refused.len();
-                self.send(&producer, &sent.ticket, index, event, &mut sent.refused).await;
-                if let Some(transactions) = &mut self.transactions
-                    && sent.refused.len() == refused
-                {
-                    transactions.note(number);
+                let is_on_its_way = self.send(&producer, &sent.ticket, index, event, &mut sent.refused).await;
+                if let Some(transactions) = &mut self.transactions {
+                    if is_on_its_way {
+                        transactions.note(number);
+                    } else if sent.refused.len() == refused {
+                        transactions.spoil();
+                    }
                 }
             } else {
                 self.send(&producer, &sent.ticket, index, event, &mut sent.refused).await;
