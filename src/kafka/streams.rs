@@ -11,6 +11,7 @@
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
@@ -27,6 +28,8 @@ const TITLE: &str = "flume-rs 1 ";
 const PATIENCE: Duration = Duration::from_secs(5);
 /// How often they are asked.
 const ATTEMPTS: u32 = 4;
+/// How long they are left alone when they could not.
+const PAUSE: Duration = Duration::from_millis(500);
 
 /// Says how far a stream is in the channels.
 type Recall = Box<dyn Fn(u128) -> Option<u64> + Send + Sync>;
@@ -144,8 +147,10 @@ impl Streams {
         let mut outcome = Ok(false);
         for _ in 0..ATTEMPTS {
             outcome = self.find(owner, consumer, policy, assigned, &left);
-            if matches!(outcome, Ok(true)) {
-                return;
+            match outcome {
+                Ok(true) => return,
+                Ok(false) => {}
+                Err(_) => thread::sleep(PAUSE),
             }
         }
         let why =
@@ -169,9 +174,16 @@ impl Streams {
         let stored = consumer.committed_offsets(asked, PATIENCE)?;
         let mut due = TopicPartitionList::new();
         let mut found = BTreeMap::new();
+        let mut reachable = true;
         for one in stored.elements() {
             one.error()?;
-            let Some(place) = self.place(consumer, policy, &one, left)? else { continue };
+            let begins = || {
+                // One whose leader is away must not hold up the others, and several of them not for long.
+                let start = reachable.then(|| begins(consumer, policy, &one)).flatten();
+                reachable = start.is_some();
+                start
+            };
+            let Some(place) = self.place(&one, left, begins)? else { continue };
             if let Some(offset) = place.due {
                 if let Offset::Offset(committed) = one.offset()
                     && committed < offset
@@ -201,20 +213,14 @@ impl Streams {
     }
 
     /// Where a partition goes on; `None` when that is the client's to find out, and it has no stream.
-    fn place<C: ConsumerContext>(
+    fn place(
         &self,
-        consumer: &BaseConsumer<C>,
-        policy: &str,
         stored: &TopicPartitionListElem<'_>,
         left: &BTreeMap<Partition, (u128, i64)>,
+        begins: impl FnOnce() -> Option<i64>,
     ) -> KafkaResult<Option<Found>> {
         let Offset::Offset(committed) = stored.offset() else {
-            let (low, high) = consumer.fetch_watermarks(stored.topic(), stored.partition(), PATIENCE)?;
-            let start = match policy {
-                "smallest" | "earliest" | "beginning" => low,
-                "largest" | "latest" | "end" => high,
-                _ => return Ok(None),
-            };
+            let Some(start) = begins() else { return Ok(None) };
             return Ok(Some(Found { stream: begin()?, due: Some(start), start }));
         };
         // At what is not UTF-8 the binding panics.
@@ -231,9 +237,51 @@ impl Streams {
     }
 }
 
+/// Where a partition begins of which nothing is committed; `None` when the client may find out later.
+fn begins<C: ConsumerContext>(
+    consumer: &BaseConsumer<C>,
+    policy: &str,
+    partition: &TopicPartitionListElem<'_>,
+) -> Option<i64> {
+    let (low, high) = consumer.fetch_watermarks(partition.topic(), partition.partition(), PATIENCE).ok()?;
+    match policy {
+        "smallest" | "earliest" | "beginning" => Some(low),
+        "largest" | "latest" | "end" => Some(high),
+        _ => None,
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// What is found of a partition with this committed, where the channel knows of stream 5 up to 200 and the consumer
+    /// has read stream 5 up to 300.
+    fn found(committed: Option<i64>, metadata: &str, has_left: bool) -> Option<(bool, Option<i64>, i64)> {
+        let streams = Streams::default();
+        streams.recall(|stream| (stream == 5).then_some(200));
+        let mut list = TopicPartitionList::new();
+        let mut one = list.add_partition("t", 0);
+        one.set_offset(committed.map_or(Offset::Invalid, Offset::Offset)).expect("an offset");
+        one.set_metadata(metadata);
+        let left = BTreeMap::from_iter(has_left.then_some((("t".to_owned(), 0), (5, 300))));
+        let place = streams.place(&one, &left, || Some(7)).expect("a place")?;
+        Some((place.stream == 5, place.due, place.start))
+    }
+
+    #[test]
+    fn a_partition_goes_on_where_its_stream_is() {
+        let own = write(5);
+        assert_eq!(found(Some(100), &own, false), Some((true, Some(200), 200)));
+        assert_eq!(found(Some(250), &own, false), Some((true, None, 250)));
+        // What is on its way to the channel is not committed.
+        assert_eq!(found(Some(100), &own, true), Some((true, Some(200), 300)));
+        assert_eq!(found(Some(400), &own, true), Some((true, None, 400)));
+        // What others have committed is obeyed, and so is nothing.
+        assert_eq!(found(Some(100), "", true), Some((false, Some(100), 100)));
+        assert_eq!(found(Some(100), &write(6), true), Some((false, None, 100)));
+        assert_eq!(found(None, "", true), Some((false, Some(7), 7)));
+    }
 
     #[test]
     fn a_stream_is_read_as_it_was_written() {

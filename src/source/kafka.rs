@@ -13,7 +13,7 @@
 //! - while a partition comes back to the agent that had it: what another agent of the group has put and not committed is
 //!   repeated. With a `kafka.consumer.group.instance.id` of its own, an agent that is started again within
 //!   `session.timeout.ms` gets its partitions back, and at once;
-//! - unless `batchSize` is larger than the channel's `transactionCapacity` becomes while the agent runs.
+//! - unless the channel's `transactionCapacity` becomes smaller than a batch that is on its way.
 //!
 //! An operator who moves the group's offsets (`kafka-consumer-groups --reset-offsets`) is obeyed, as the notes belong to
 //! the source's own commits: their metadata names what they follow. So it begins anew where the offsets were deleted, with

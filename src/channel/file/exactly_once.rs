@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use proptest::prelude::*;
+use tokio_util::sync::CancellationToken;
 
 use super::encryption::Keys;
 use super::image::Image;
@@ -14,6 +15,10 @@ use super::*;
 use crate::event::Event;
 use crate::fs::simulated::Simulated;
 use crate::fs::{Disk, FileSystem as _};
+use crate::interceptor::Chain;
+use crate::metrics::SourceCounters;
+use crate::selector::{Routes, Selector};
+use crate::source::ChannelProcessor;
 
 const STREAM: u128 = 0xF1;
 
@@ -185,6 +190,38 @@ async fn a_note_counts_once_its_put_is_committed() {
     drop(given_up);
     assert_eq!(channel.noted(STREAM), Some(3));
     channel.stop().await;
+}
+
+struct Both;
+
+impl Selector for Both {
+    fn select(&self, batch: Batch) -> Routes {
+        Routes { required: vec![(0, batch.clone()), (1, batch)], ..Routes::default() }
+    }
+
+    fn requires(&self, _channel: usize) -> bool {
+        true
+    }
+}
+
+#[tokio::test]
+async fn a_source_is_where_all_its_channels_are() {
+    let disks = [Simulated::default(), Simulated::default()];
+    let small = FileConfig { transaction_capacity: 2, ..config() };
+    let channels: Vec<_> = [open(&disks[0], &small).await, open(&disks[1], &small).await].map(Arc::new).into();
+    let shared = channels.iter().map(|channel| Arc::clone(channel) as Arc<dyn Channel>).collect();
+    let counters = Arc::new(SourceCounters::new("r1"));
+    let out = ChannelProcessor::new("r1", Chain::default(), Box::new(Both), shared, counters, Arc::default());
+    assert!(out.keeps_notes());
+    let (stop, note) = (CancellationToken::new(), |next| Arc::from([Note { stream: STREAM, next }]));
+    // The note of what is too large for one transaction stands with the last of it.
+    assert!(out.deliver_noted(batch(0, 5), Some(&note(5)), &stop).await);
+    assert_eq!(out.noted(STREAM), Some(5));
+    put(&channels[0], 5, 1).await.expect("room");
+    assert_eq!((channels[0].noted(STREAM), out.noted(STREAM)), (Some(6), Some(5)));
+    for channel in channels {
+        channel.stop().await;
+    }
 }
 
 #[tokio::test]

@@ -9,6 +9,9 @@
 //! the process ends before the mark is written, it is delivered: what was never acknowledged may appear after a crash,
 //! and what was acknowledged is never lost.
 //!
+//! With a put there may be notes of how far its source has come (`notes`): they are durable when its events are, and taken
+//! back when it is given up.
+//!
 //! On disk there are segments (`segment`) of records (`record`), and a checkpoint (`checkpoint`) that says which events are
 //! done and where the first of the others stands, so that opening (`open`) reads only what came after it.
 //!
