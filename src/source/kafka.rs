@@ -10,8 +10,8 @@
 //! - with one channel. With several, all of them file channels that get every event, a crash between their writes
 //!   repeats a batch in those that were faster; where a selector gives them different events, batches that were not
 //!   committed are repeated. Memory and spillable channels keep no such notes, and optional channels are not asked;
-//! - while a partition comes back to the agent that had it: what another agent of the group has put and not committed is
-//!   repeated. With a `kafka.consumer.group.instance.id` of its own, an agent that is started again within
+//! - while a partition comes back to the agent that had it: what another agent of the group has put or is putting, and has
+//!   not committed, is repeated. With a `kafka.consumer.group.instance.id` of its own, an agent that is started again within
 //!   `session.timeout.ms` gets its partitions back, and at once;
 //! - unless the channel's `transactionCapacity` becomes smaller than a batch that is on its way.
 //!
