@@ -23,6 +23,7 @@ mod http;
 mod http_sink;
 mod interceptors;
 mod kafka;
+mod kafka_exactly_once;
 mod kafka_faults;
 mod lifecycle;
 mod logging;

@@ -58,6 +58,15 @@ pub enum Patience {
     Endless,
 }
 
+/// How far a source has come in a stream that it reads: everything before `next` is in the channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Note {
+    /// The stream, which has got its number by chance.
+    pub stream: u128,
+    /// The next place in it, above 0.
+    pub next: u64,
+}
+
 /// A buffer of events with transactions.
 #[async_trait]
 pub trait Channel: Send + Sync {
@@ -78,6 +87,16 @@ pub trait Channel: Send + Sync {
 
     /// For access to the concrete type when a configuration is applied.
     fn as_any(&self) -> &dyn std::any::Any;
+
+    /// Whether it stores the notes of puts together with the events, so that after any crash both are there or neither.
+    fn keeps_notes(&self) -> bool {
+        false
+    }
+
+    /// How far a stream is by the notes of the puts that were committed, in a channel that keeps such and is open.
+    fn noted(&self, _stream: u128) -> Option<u64> {
+        None
+    }
 
     /// Opens it.
     async fn start(&self) -> Result<(), ChannelError>;
@@ -110,6 +129,8 @@ pub trait Channel: Send + Sync {
 /// One channel's side of a put: room that is reserved until it is used or dropped.
 #[async_trait]
 pub trait PutTransaction: Send {
+    /// Has notes stored together with the batch, where the channel keeps such.
+    fn note(&mut self, _notes: &Arc<[Note]>) {}
     /// Makes the batch as durable as the channel promises; no sink sees it yet.
     async fn prepare(&mut self, batch: &Batch) -> Result<(), ChannelError>;
     /// Whether [`prepare`](Self::prepare) does anything.
@@ -128,6 +149,11 @@ impl Put {
     /// Wraps a channel's transaction.
     pub fn new(transaction: impl PutTransaction + 'static) -> Self {
         Self(Box::new(transaction))
+    }
+
+    /// Has notes stored together with the batch, where the channel keeps such; to be called before it is prepared.
+    pub fn note(&mut self, notes: &Arc<[Note]>) {
+        self.0.note(notes);
     }
 
     /// First phase: makes the batch as durable as the channel promises.

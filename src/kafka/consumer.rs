@@ -1,7 +1,8 @@
 //! A consumer that is asked for messages without waiting, and that commits what has been delivered.
 //!
 //! Offsets are committed in the background, one request at a time: what is delivered while one is under way goes with
-//! the next. Before a partition is given up, what was delivered from it is committed.
+//! the next. Before a partition is given up, what was delivered from it is committed. With channels that keep notes it goes
+//! on where these say ([`Streams`]).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,12 +15,16 @@ use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::message::BorrowedMessage;
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
+use tokio::runtime::{Handle, RuntimeFlavor};
 use tokio::sync::Notify;
+use tokio::task::block_in_place;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::Words;
 use super::context::{Voice, is_logged};
+use super::streams::Streams;
+use crate::channel::Note;
 
 /// A member of a group that does not ask for so long is taken for dead after some minutes.
 const ASK_AT_LEAST: Duration = Duration::from_secs(10);
@@ -63,12 +68,9 @@ impl Positions {
         self.0.retain(|(topic, partition, _)| assigned.find_partition(topic, *partition).is_some());
     }
 
-    fn list(&self) -> KafkaResult<TopicPartitionList> {
-        let mut list = TopicPartitionList::with_capacity(self.0.len());
-        for (topic, partition, next) in &self.0 {
-            list.add_partition_offset(topic, *partition, Offset::Offset(*next))?;
-        }
-        Ok(list)
+    /// Topic, partition and next offset of each.
+    pub fn iter(&self) -> impl Iterator<Item = &(String, i32, i64)> {
+        self.0.iter()
     }
 }
 
@@ -89,6 +91,9 @@ pub struct Context {
     owner: String,
     voice: Voice,
     commits: Mutex<Commits>,
+    streams: Streams,
+    /// Where a partition begins of which nothing is committed.
+    reset: String,
     /// Whether something other than a message has come.
     served: AtomicBool,
 }
@@ -96,6 +101,18 @@ pub struct Context {
 impl Context {
     fn commits(&self) -> MutexGuard<'_, Commits> {
         self.commits.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn list(&self, positions: &Positions) -> KafkaResult<TopicPartitionList> {
+        let mut list = TopicPartitionList::with_capacity(positions.0.len());
+        for (topic, partition, next) in positions.iter() {
+            let mut one = list.add_partition(topic, *partition);
+            one.set_offset(Offset::Offset(*next))?;
+            if let Some(metadata) = self.streams.metadata(topic, *partition) {
+                one.set_metadata(metadata);
+            }
+        }
+        Ok(list)
     }
 
     fn committed(&self, positions: Positions, result: KafkaResult<()>) {
@@ -125,7 +142,10 @@ impl ConsumerContext for Context {
     fn pre_rebalance(&self, consumer: &BaseConsumer<Self>, rebalance: &Rebalance<'_>) {
         self.served.store(true, Ordering::Relaxed);
         match rebalance {
-            Rebalance::Assign(list) => info!("{}: partitions assigned: {}", self.owner, names(list)),
+            Rebalance::Assign(list) => {
+                info!("{}: partitions assigned: {}", self.owner, names(list));
+                blocking(|| self.streams.assigned(&self.owner, consumer, &self.reset, list));
+            }
             Rebalance::Revoke(list) => {
                 info!("{}: partitions revoked: {}", self.owner, names(list));
                 let due = {
@@ -136,13 +156,23 @@ impl ConsumerContext for Context {
                 };
                 if !due.is_empty() {
                     // It is sent before the partitions go.
-                    if let Err(error) = due.list().and_then(|list| consumer.commit(&list, CommitMode::Async)) {
+                    if let Err(error) = self.list(&due).and_then(|list| consumer.commit(&list, CommitMode::Async)) {
                         warn!("{}: the last offsets could not be committed: {}", self.owner, Words(&error));
                     }
                 }
+                self.streams.revoked(consumer, list);
             }
             Rebalance::Error(error) => warn!("{}: partitions could not be shared out: {}", self.owner, Words(error)),
         }
+    }
+}
+
+/// Does what waits for brokers, which must not keep other tasks waiting.
+fn blocking(work: impl FnOnce()) {
+    let flavor = Handle::try_current().map(|runtime| runtime.runtime_flavor());
+    match flavor {
+        Ok(RuntimeFlavor::MultiThread) => block_in_place(work),
+        _ => work(),
     }
 }
 
@@ -165,6 +195,8 @@ impl Consumer {
             owner: owner.to_owned(),
             voice: Voice::new(owner, config),
             commits: Mutex::default(),
+            streams: Streams::default(),
+            reset: config.get("auto.offset.reset").unwrap_or("largest").to_owned(),
             served: AtomicBool::new(false),
         };
         let mut inner: BaseConsumer<Context> = config.create_with_context(context)?;
@@ -183,12 +215,35 @@ impl Consumer {
         self.client().client().context().commits()
     }
 
+    fn streams(&self) -> &Streams {
+        &self.client().client().context().streams
+    }
+
+    /// Has the consumer go on where this says that the channels are, which must be open. To be called before anything
+    /// else.
+    pub fn recall(&self, noted: impl Fn(u128) -> Option<u64> + Send + Sync + 'static) {
+        self.streams().recall(noted);
+    }
+
+    /// What the channels are to store with the messages before these positions.
+    pub fn notes(&self, positions: &Positions) -> Option<Arc<[Note]>> {
+        Some(self.streams().notes(positions)).filter(|notes| !notes.is_empty()).map(Arc::from)
+    }
+
+    /// Why this consumer gives no more messages, if that is so.
+    pub fn failed(&self) -> Option<&str> {
+        self.streams().failed()
+    }
+
     /// The next message that is here, if any. This also serves everything else that the group asks of a member.
     pub fn next(&self) -> Option<KafkaResult<BorrowedMessage<'_>>> {
         let served = &self.client().client().context().served;
         loop {
             served.store(false, Ordering::Relaxed);
             let outcome = self.client().poll(Duration::ZERO);
+            if self.failed().is_some() {
+                return None;
+            }
             let error = outcome.as_ref().and_then(|outcome| outcome.as_ref().err());
             if error.and_then(KafkaError::rdkafka_error_code).is_some_and(is_logged) {
                 continue;
@@ -250,8 +305,8 @@ impl Consumer {
         let (client, readable) = (Arc::clone(self.client()), Arc::clone(&self.readable));
         // The binding has no way to be told of the end but to wait for it.
         tokio::task::spawn_blocking(move || {
-            let result = positions.list().and_then(|list| client.commit(&list, CommitMode::Sync));
             let context = client.client().context();
+            let result = context.list(&positions).and_then(|list| client.commit(&list, CommitMode::Sync));
             if let Err(error) = &result {
                 // Nothing is lost: it is tried again, and otherwise the messages come again.
                 warn!("{}: offsets could not be committed: {}", context.owner, Words(error));

@@ -11,6 +11,7 @@ pub mod options;
 pub mod pattern;
 pub mod producer;
 mod security;
+mod streams;
 #[cfg(test)]
 pub(crate) mod tests;
 

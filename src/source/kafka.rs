@@ -1,7 +1,23 @@
 //! The Kafka source: messages of Kafka topics become events.
 //!
-//! Offsets are committed once the events are in the channels, so that a crash repeats messages and loses none. While the
-//! channels are full the source stays a member of its group.
+//! Offsets are committed once the events are in the channels, so that a crash loses none. While the channels are full the
+//! source stays a member of its group.
+//!
+//! # Exactly once
+//! A file channel stores with each batch how far the source is with it. After a crash the source goes on there, also where
+//! its last commit did not get to the brokers, and every message is in the channel once. This holds
+//!
+//! - with one channel. With several, all of them file channels that get every event, a crash between their writes
+//!   repeats a batch in those that were faster; where a selector gives them different events, batches that were not
+//!   committed are repeated. Memory and spillable channels keep no such notes, and optional channels are not asked;
+//! - while a partition comes back to the agent that had it: what another agent of the group has put or is putting, and has
+//!   not committed, is repeated. With a `kafka.consumer.group.instance.id` of its own, an agent that is started again within
+//!   `session.timeout.ms` gets its partitions back, and at once;
+//! - unless the channel's `transactionCapacity` becomes smaller than a batch that is on its way.
+//!
+//! An operator who moves the group's offsets (`kafka-consumer-groups --reset-offsets`) is obeyed, as the notes belong to
+//! the source's own commits: their metadata names what they follow. So it begins anew where the offsets were deleted, with
+//! their topic or alone. Where nothing is committed, the source commits its place before it reads.
 //!
 //! | key | default | what |
 //! |---|---|---|
@@ -29,6 +45,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 
 use super::{ChannelProcessor, Source, SourceBuilder, SourceConfig, SourceError};
+use crate::channel::Note;
 use crate::config::{ComponentType, Props};
 use crate::event::{Batch, Headers};
 use crate::kafka::consumer::{Consumer, Positions};
@@ -235,7 +252,9 @@ fn text(bytes: &[u8]) -> SmolStr {
 impl KafkaSource {
     /// Gathers what is here, up to a batch. An error is one that the consumer does not get over.
     fn gather(&self, consumer: &Consumer, gathered: &mut Gathered, out: &ChannelProcessor) -> Result<(), SourceError> {
-        while !gathered.is_full(self.config.batch_size) {
+        // More than one transaction takes cannot have one note.
+        let most = self.config.batch_size.min(out.transaction_capacity());
+        while !gathered.is_full(most) {
             match consumer.next() {
                 None => break,
                 Some(Ok(message)) => self.add(&message, gathered, out),
@@ -250,7 +269,10 @@ impl KafkaSource {
                 }
             }
         }
-        Ok(())
+        match consumer.failed() {
+            Some(why) => Err(SourceError::new(format!("it is not known where partitions go on: {why}"))),
+            None => Ok(()),
+        }
     }
 
     fn add(&self, message: &BorrowedMessage<'_>, gathered: &mut Gathered, out: &ChannelProcessor) {
@@ -268,11 +290,12 @@ impl KafkaSource {
         &self,
         consumer: &Consumer,
         batch: Batch,
+        notes: Option<Arc<[Note]>>,
         gathered: &mut Gathered,
         out: &ChannelProcessor,
         stop: &CancellationToken,
     ) -> bool {
-        let mut delivery = std::pin::pin!(out.deliver_patiently(batch, stop));
+        let mut delivery = std::pin::pin!(out.deliver_noted(batch, notes.as_ref(), stop));
         let mut held = false;
         let delivered = loop {
             match tokio::time::timeout(SIGN_OF_LIFE, &mut delivery).await {
@@ -304,6 +327,14 @@ impl Source for KafkaSource {
         let Some(consumer) = self.consumer.take() else { return Ok(()) };
         let counters = out.counters();
         counters.extend(EXTRAS);
+        if out.keeps_notes() {
+            // What they know is asked for when partitions come.
+            if !matches!(stop.run_until_cancelled(out.opened()).await, Some(Ok(()))) {
+                return Ok(());
+            }
+            let channels = out.clone();
+            consumer.recall(move |stream| channels.noted(stream));
+        }
         let mut gathered = Gathered::default();
         while !stop.is_cancelled() {
             let since = Instant::now();
@@ -315,8 +346,9 @@ impl Source for KafkaSource {
                 stop.run_until_cancelled(consumer.readable()).await;
                 continue;
             }
+            let notes = consumer.notes(&positions);
             counters.add_extra(GET_TIMER, since.elapsed().as_millis() as u64);
-            if !self.deliver(&consumer, batch, &mut gathered, out, stop).await {
+            if !self.deliver(&consumer, batch, notes, &mut gathered, out, stop).await {
                 break;
             }
             consumer.commit(positions);

@@ -13,7 +13,7 @@ use tracing::{error, warn};
 
 pub use pipeline::Pipeline;
 
-use crate::channel::{Channel, ChannelError, Patience, Put};
+use crate::channel::{Channel, ChannelError, Note, Patience, Put};
 use crate::event::Batch;
 use crate::interceptor::Chain;
 use crate::logging::{Limited, Suppressed};
@@ -227,7 +227,37 @@ impl ChannelProcessor {
     /// was delivered.
     pub async fn deliver_patiently(&self, mut batch: Batch, stop: &CancellationToken) -> bool {
         self.intercept(&mut batch);
-        self.deliver_intercepted(batch, stop).await
+        self.deliver_intercepted(batch, None, stop).await
+    }
+
+    /// The same, with notes that the channels store together with the last of the events.
+    pub async fn deliver_noted(&self, mut batch: Batch, notes: Option<&Arc<[Note]>>, stop: &CancellationToken) -> bool {
+        self.intercept(&mut batch);
+        self.deliver_intercepted(batch, notes, stop).await
+    }
+
+    fn required(&self) -> impl Iterator<Item = &Arc<dyn Channel>> {
+        let Shared { selector, channels, .. } = &*self.shared;
+        channels.iter().enumerate().filter(|(number, _)| selector.requires(*number)).map(|(_, channel)| channel)
+    }
+
+    /// Whether every required channel, of which there are some, keeps notes.
+    pub fn keeps_notes(&self) -> bool {
+        self.required().next().is_some() && self.required().all(|channel| channel.keeps_notes())
+    }
+
+    /// How far a stream is in all required channels, once they are [open](Self::opened).
+    pub fn noted(&self, stream: u128) -> Option<u64> {
+        // Where one has nothing of the stream, it is in no place in all of them.
+        self.required().map(|channel| channel.noted(stream)).min().flatten()
+    }
+
+    /// Waits until all required channels take events.
+    pub async fn opened(&self) -> Result<(), ChannelError> {
+        for channel in self.required() {
+            drop(channel.reserve(&Batch::new(), Patience::Endless).await?);
+        }
+        Ok(())
     }
 
     /// Says how much found no room before the stop.
@@ -245,14 +275,20 @@ impl ChannelProcessor {
         self.accept_dropped(events - batch.len());
     }
 
-    async fn deliver_intercepted(&self, mut batch: Batch, stop: &CancellationToken) -> bool {
+    async fn deliver_intercepted(
+        &self,
+        mut batch: Batch,
+        notes: Option<&Arc<[Note]>>,
+        stop: &CancellationToken,
+    ) -> bool {
         let mut patience = Patience::KeepAlive;
         let mut all = true;
         let mut size = batch.len();
         while !batch.is_empty() {
             let part = batch.front(size);
             size = part.len();
-            match self.put(part, Wait::Until(patience, stop)).await {
+            let is_last = size == batch.len();
+            match self.put_noted(part, notes.filter(|_| is_last), Wait::Until(patience, stop)).await {
                 Ok(()) => {
                     batch.advance(size);
                     size = batch.len();
@@ -324,7 +360,14 @@ impl ChannelProcessor {
 
     /// Selects, reserves everywhere, and commits to all required channels or to none.
     async fn put(&self, batch: Batch, wait: Wait<'_>) -> Result<(), Refusal> {
-        let begun = self.begin(batch, wait).await?;
+        self.put_noted(batch, None, wait).await
+    }
+
+    async fn put_noted(&self, batch: Batch, notes: Option<&Arc<[Note]>>, wait: Wait<'_>) -> Result<(), Refusal> {
+        let mut begun = self.begin(batch, wait).await?;
+        if let Some(notes) = notes {
+            begun.puts.iter_mut().for_each(|put| put.note(notes));
+        }
         self.commit(begun.prepared().await?).await;
         Ok(())
     }

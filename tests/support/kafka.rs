@@ -189,7 +189,10 @@ impl Kafka {
 
     /// Sends messages with these values, to the partition if one is named, and waits until they are there.
     pub fn produce(&self, topic: &str, partition: Option<i32>, values: impl IntoIterator<Item = impl AsRef<[u8]>>) {
-        let producer: BaseProducer = self.config().create().expect("a client");
+        let mut config = self.config();
+        // A broker that is killed meanwhile must not make a message two.
+        config.set("enable.idempotence", "true");
+        let producer: BaseProducer = config.create().expect("a client");
         for value in values {
             let mut record: BaseRecord<'_, [u8], [u8]> = BaseRecord::to(topic).payload(value.as_ref());
             record.partition = partition;
@@ -200,12 +203,34 @@ impl Kafka {
 
     /// Stores an offset for partition 0 of a topic with a group that has no members.
     pub fn store(&self, group: &str, topic: &str, metadata: &str) {
+        self.store_at(group, topic, 1, metadata);
+    }
+
+    fn member(&self, group: &str) -> BaseConsumer {
         let mut config = self.config();
         config.set("group.id", group);
-        let consumer: BaseConsumer = config.create().expect("a client");
+        config.create().expect("a client")
+    }
+
+    /// The offset that a group has stored for partition 0 of a topic, and its metadata.
+    pub fn stored(&self, group: &str, topic: &str) -> (i64, String) {
+        let consumer = self.member(group);
+        let stored = super::eventually(|| {
+            let mut list = TopicPartitionList::new();
+            list.add_partition(topic, 0);
+            let stored = consumer.committed_offsets(list, Duration::from_secs(5)).ok()?;
+            let one = stored.find_partition(topic, 0)?;
+            Some((one.offset().to_raw()?, one.metadata().to_owned()))
+        });
+        stored.expect("the broker answers")
+    }
+
+    /// Stores this offset for partition 0 of a topic with a group that has no members.
+    pub fn store_at(&self, group: &str, topic: &str, offset: i64, metadata: &str) {
+        let consumer = self.member(group);
         let mut list = TopicPartitionList::new();
         let mut one = list.add_partition(topic, 0);
-        one.set_offset(Offset::Offset(1)).expect("an offset");
+        one.set_offset(Offset::Offset(offset)).expect("an offset");
         one.set_metadata(metadata);
         let stored = super::eventually(|| consumer.commit(&list, CommitMode::Sync).ok());
         stored.expect("the broker stores it");

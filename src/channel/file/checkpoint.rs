@@ -5,20 +5,24 @@
 //! to which this speaks for the records (segment, offset); the place of a record at or before the first event that is
 //! not done (its number, segment, offset); the ranges that are done, as 4 bytes of their count and from each the first
 //! number and the one behind the last; the segments, as 4 bytes of their count and from each its number, first event,
-//! the number behind its last event and its length; and the CRC-32 of all that, 4 bytes.
+//! the number behind its last event and its length; and the CRC-32 of all that, 4 bytes. With the version 2 the
+//! [notes](super::notes) stand before the CRC-32; it is written where there are any.
 
 use std::io;
 use std::path::Path;
 
 use bytes::Buf as _;
 
+use super::notes::{self, Notes};
 use super::ranges::Ranges;
 use crate::fs::{self, FileSystem};
 
 /// The file in the checkpoint directory.
 pub const FILE: &str = "channel.checkpoint";
 
-const TITLE: &[u8; 8] = b"flrckpt\x01";
+const TITLE: &[u8; 7] = b"flrckpt";
+const VERSION: u8 = 1;
+const VERSION_WITH_NOTES: u8 = 2;
 /// Far more than there is to say.
 const LIMIT: u64 = 64 << 20;
 
@@ -57,11 +61,14 @@ pub struct Checkpoint {
     pub done: Ranges,
     /// All segments that are needed.
     pub segments: Vec<Listed>,
+    /// How far sources have come.
+    pub notes: Notes,
 }
 
 impl Checkpoint {
     fn encode(&self) -> Vec<u8> {
         let mut bytes = TITLE.to_vec();
+        bytes.push(if self.notes.is_empty() { VERSION } else { VERSION_WITH_NOTES });
         let mut put = |number: u64| bytes.extend_from_slice(&number.to_le_bytes());
         for Position { event, segment, offset } in [self.tail, self.head] {
             [event, segment, offset].into_iter().for_each(&mut put);
@@ -77,6 +84,9 @@ impl Checkpoint {
                 bytes.extend_from_slice(&number.to_le_bytes());
             }
         }
+        if !self.notes.is_empty() {
+            notes::encode(&self.notes.list(), &mut bytes);
+        }
         let crc = crc32fast::hash(&bytes);
         bytes.extend_from_slice(&crc.to_le_bytes());
         bytes
@@ -87,7 +97,7 @@ impl Checkpoint {
         if crc32fast::hash(content).to_le_bytes() != *crc {
             return None;
         }
-        let mut content = content.strip_prefix(TITLE)?;
+        let (version, mut content) = content.strip_prefix(TITLE)?.split_first()?;
         let mut position = || {
             let (event, segment) = (content.try_get_u64_le().ok()?, content.try_get_u64_le().ok()?);
             Some(Position { event, segment, offset: content.try_get_u64_le().ok()? })
@@ -102,7 +112,12 @@ impl Checkpoint {
             let mut next = || content.try_get_u64_le().ok();
             segments.push(Listed { number: next()?, first: next()?, end: next()?, len: next()? });
         }
-        content.is_empty().then_some(Self { tail, head, done, segments })
+        let notes = match *version {
+            VERSION => Notes::default(),
+            VERSION_WITH_NOTES => notes::decode(&mut content)?.into_iter().collect(),
+            _ => return None,
+        };
+        content.is_empty().then_some(Self { tail, head, done, segments, notes })
     }
 
     /// Replaces the checkpoint of a directory.
@@ -123,6 +138,7 @@ impl Checkpoint {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::channel::Note;
 
     fn checkpoint() -> Checkpoint {
         Checkpoint {
@@ -130,12 +146,16 @@ mod tests {
             head: Position { event: 3, segment: 3, offset: 32 },
             done: Ranges::from_iter([(0, 5), (7, 9)]),
             segments: vec![Listed { number: 3, first: 0, end: 50, len: 1000 }],
+            notes: Notes::from_iter([Note { stream: 5, next: 6 }, Note { stream: 1, next: 2 }]),
         }
     }
 
     #[test]
     fn it_is_read_back() {
         assert_eq!(Checkpoint::decode(&checkpoint().encode()), Some(checkpoint()));
+        let plain = Checkpoint { notes: Notes::default(), ..checkpoint() };
+        assert_eq!(plain.encode()[7], 1, "as it has always been");
+        assert_eq!(Checkpoint::decode(&plain.encode()), Some(plain));
     }
 
     #[test]

@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use super::checkpoint::{self, Checkpoint, Listed, Position};
+use super::notes::Notes;
 use super::open::{Replay, find_segments, read_checkpoint};
 use super::ranges::Ranges;
 use super::record::{HEADER, Header, Kind, decode_put};
@@ -30,6 +31,7 @@ pub struct Image {
     pub(super) head: Position,
     /// The next event's number.
     pub(super) next: u64,
+    notes: Notes,
     missing: Vec<Missing>,
     /// Events behind the checkpoint whose records are not there.
     lost: u64,
@@ -117,8 +119,8 @@ impl Image {
         let empty = missing.iter().map(|missing| missing.path.clone()).collect();
         let shared = never_started(&plain.directories, ReadOnly { empty });
         files.extend(missing.iter().map(|missing| (missing.segment, missing.path.clone())));
-        let Replay { segments, done, head, next, lost, .. } = Replay::run(&shared, files)?;
-        Ok(Self { segments, done, head, next, lost, missing, shared })
+        let Replay { segments, done, head, next, notes, lost, .. } = Replay::run(&shared, files)?;
+        Ok(Self { segments, done, head, next, notes, lost, missing, shared })
     }
 
     /// How many events wait.
@@ -250,6 +252,7 @@ impl Image {
             head: self.head,
             done: self.done.clone(),
             segments: self.segments.iter().map(listed).collect(),
+            notes: self.notes.clone(),
         }
     }
 }
@@ -389,7 +392,7 @@ impl<'a> Walk<'a> {
 
     fn piece(&mut self, found: Found) -> io::Result<Piece> {
         let (at, to) = match found {
-            Found::Record { header, payload, at } if header.kind == Kind::Put => {
+            Found::Record { header, payload, at, .. } if header.kind == Kind::Put => {
                 match decode_put(&header, payload) {
                     // Written anew, after a disk had failed.
                     Some(_) if header.end() <= self.expected => return Ok(Piece::Done),

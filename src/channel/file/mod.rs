@@ -9,6 +9,9 @@
 //! the process ends before the mark is written, it is delivered: what was never acknowledged may appear after a crash,
 //! and what was acknowledged is never lost.
 //!
+//! With a put there may be notes of how far its source has come (`notes`): they are durable when its events are, and taken
+//! back when it is given up.
+//!
 //! On disk there are segments (`segment`) of records (`record`), and a checkpoint (`checkpoint`) that says which events are
 //! done and where the first of the others stands, so that opening (`open`) reads only what came after it.
 //!
@@ -22,9 +25,12 @@
 mod checkpoint;
 mod config;
 mod encryption;
+#[cfg(test)]
+mod exactly_once;
 mod identity;
 mod image;
 mod lock;
+mod notes;
 mod open;
 mod ranges;
 mod reader;
@@ -61,7 +67,9 @@ pub use takeover::log as flume_log;
 use self::record::Draft;
 use self::state::{Held, Phase, Request, State, Waits, Written};
 use super::room::{Room, within};
-use super::{Channel, ChannelBuilder, ChannelError, Numbers, Patience, Put, PutTransaction, Take, TakeTransaction};
+use super::{
+    Channel, ChannelBuilder, ChannelError, Note, Numbers, Patience, Put, PutTransaction, Take, TakeTransaction,
+};
 use crate::config::ComponentType;
 use crate::event::Batch;
 use crate::fs::{FileSystem, in_directory};
@@ -333,6 +341,14 @@ impl Channel for FileChannel {
         self
     }
 
+    fn keeps_notes(&self) -> bool {
+        true
+    }
+
+    fn noted(&self, stream: u128) -> Option<u64> {
+        self.0.state().noted(stream)
+    }
+
     /// Opens it. When that does not work, it says why, and goes on trying.
     async fn start(&self) -> Result<(), ChannelError> {
         let (opened, first_attempt) = oneshot::channel();
@@ -423,13 +439,14 @@ impl Channel for FileChannel {
 struct Reserved {
     shared: Arc<Shared>,
     events: u32,
+    notes: Option<Arc<[Note]>>,
     waiting: Option<oneshot::Receiver<Result<Written, ChannelError>>>,
     written: Option<Written>,
 }
 
 impl Reserved {
     fn new(shared: &Arc<Shared>, events: u32) -> Self {
-        Self { shared: Arc::clone(shared), events, waiting: None, written: None }
+        Self { shared: Arc::clone(shared), events, notes: None, waiting: None, written: None }
     }
 }
 
@@ -449,24 +466,29 @@ impl Drop for Reserved {
 
 #[async_trait]
 impl PutTransaction for Reserved {
+    fn note(&mut self, notes: &Arc<[Note]>) {
+        self.notes = Some(Arc::clone(notes));
+    }
+
     fn needs_prepare(&self) -> bool {
         true
     }
 
     async fn prepare(&mut self, batch: &Batch) -> Result<(), ChannelError> {
         let shared = Arc::clone(&self.shared);
-        let Some(most) = Draft::most(batch) else {
+        let notes = self.notes.as_deref().unwrap_or_default();
+        let Some(most) = Draft::most(batch, notes.len()) else {
             return Err(ChannelError::RecordTooLarge { channel: shared.name.clone(), bytes: batch.body_bytes() });
         };
         let bytes = most.min(shared.tuning.in_flight_bytes) as u32;
         let stopped = || ChannelError::Stopped { channel: shared.name.clone() };
         let _in_flight = Arc::clone(&shared.in_flight).acquire_many_owned(bytes).await.map_err(|_| stopped())?;
-        let draft = Draft::put_within(batch, most);
+        let draft = Draft::put_within(batch, notes, most);
         let (reply, waiting) = oneshot::channel();
         {
             let mut state = shared.state();
             shared.check(&state)?;
-            state.inbox.push(Request { draft, reply, _in_flight });
+            state.inbox.push(Request { draft, notes: self.notes.take(), reply, _in_flight });
             shared.wake_writer(&state, true);
         }
         let written = self.waiting.insert(waiting).await;

@@ -19,6 +19,7 @@ use super::checkpoint::{Checkpoint, Position};
 use super::encryption::Seal;
 use super::identity;
 use super::lock::lock_all;
+use super::notes::Notes;
 use super::ranges::Ranges;
 use super::reader::{self, report_damage};
 use super::record::{Kind, decode_done};
@@ -27,6 +28,7 @@ use super::state::Phase;
 use super::takeover::{self, Imported};
 use super::writer::Writer;
 use super::{Directories, Shared};
+use crate::channel::Note;
 use crate::fs::{File, Lock};
 
 /// Opens the channel, as often as it takes, and runs it until it stops. The first attempt's outcome is told.
@@ -118,7 +120,10 @@ fn open(shared: &Arc<Shared>, announce: &mut dyn FnMut()) -> Result<Opened, Stri
         shared.counters.size.set(waiting);
     }
     info!("Queue Size after replay: {waiting} [channel={}]", shared.name);
-    shared.change(|state| state.open(replay.segments, replay.done, replay.head, replay.next));
+    shared.change(|state| {
+        state.notes = replay.notes;
+        state.open(replay.segments, replay.done, replay.head, replay.next);
+    });
     Ok(Opened { locks, writer, reader })
 }
 
@@ -182,6 +187,8 @@ pub struct Replay<'a> {
     pub head: Position,
     /// The next event's number.
     pub next: u64,
+    /// How far sources have come.
+    pub notes: Notes,
     /// The events whose records were seen.
     seen: Ranges,
     /// How many undelivered events have no record.
@@ -193,7 +200,7 @@ impl<'a> Replay<'a> {
     pub fn run(shared: &'a Shared, mut files: BTreeMap<u64, PathBuf>) -> Result<Self, String> {
         let checkpoint = read_checkpoint(shared)?;
         let known = checkpoint.is_some();
-        let Checkpoint { tail, head, done, segments: listed } = checkpoint.unwrap_or_default();
+        let Checkpoint { tail, head, done, segments: listed, notes } = checkpoint.unwrap_or_default();
         let last_segment = tail.segment;
         let mut replay = Self {
             shared,
@@ -202,6 +209,7 @@ impl<'a> Replay<'a> {
             done,
             head,
             next: tail.event,
+            notes,
             seen: Ranges::default(),
             lost: 0,
         };
@@ -302,12 +310,14 @@ impl<'a> Replay<'a> {
                     self.report(&scanner, path, damage.replace((from, to)));
                     continue;
                 }
-                Found::Record { header, .. } if header.kind == Kind::Put => {
+                Found::Record { header, notes, .. } if header.kind == Kind::Put => {
+                    self.note(notes);
                     self.seen.insert(header.first, header.end());
                     end = end.max(header.end());
                 }
                 Found::Record { header, .. } if header.kind == Kind::Key => {}
-                Found::Record { payload, .. } => {
+                Found::Record { payload, notes, .. } => {
+                    self.note(notes);
                     for (from, to) in decode_done(&payload).unwrap_or_default() {
                         self.done.insert(from, to);
                         // Their records may be gone, but their numbers are not to be used again.
@@ -330,6 +340,12 @@ impl<'a> Replay<'a> {
         let segment = Segment { path: path.to_owned(), first, end, len: whole, seal: None };
         self.segments.insert(number, segment);
         Ok(())
+    }
+
+    fn note(&mut self, notes: Vec<Note>) {
+        for note in notes {
+            self.notes.set(note);
+        }
     }
 
     fn report(&self, scanner: &Scanner, path: &Path, damage: Option<(u64, u64)>) {

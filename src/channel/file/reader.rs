@@ -101,7 +101,9 @@ impl Reader<'_> {
         let mut at_end = true;
         while let Some(found) = scanner.next()? {
             match found {
-                Found::Record { header, payload, at } if header.kind == Kind::Put && header.end() > position.event => {
+                Found::Record { header, payload, at, .. }
+                    if header.kind == Kind::Put && header.end() > position.event =>
+                {
                     let place = Position { event: header.first, segment: number, offset: at };
                     let bytes = payload.len();
                     let payload = unseal(segment.seal.as_deref(), &header, at, payload);

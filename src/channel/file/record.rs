@@ -6,7 +6,7 @@
 //! | at | bytes | |
 //! |---|---|---|
 //! | 0 | 4 | `F1 75 6D 65` |
-//! | 4 | 1 | version, 1 |
+//! | 4 | 1 | version: 1, or 2 where the payload begins with [notes](super::notes) |
 //! | 5 | 1 | kind: 1 a put, 2 done, 3 a key |
 //! | 6 | 1 | 1 when the payload is encrypted, else 0 |
 //! | 7 | 1 | 0 |
@@ -27,11 +27,16 @@
 //! sequence numbers, 8 bytes each, the first of a range and the one behind its last. Its own number is 0.
 //!
 //! A key says how the puts of its segment are encrypted ([`Seal`]). The checksum of a payload is that of the encrypted one.
+//!
+//! The notes of a put say how far its source has come with it; they are not encrypted. Those of a record of what is done
+//! take notes back whose puts were given up, or repeat what was noted before the segment.
 
 use bytes::{Buf as _, Bytes};
 use smol_str::SmolStr;
 
 use super::encryption::Seal;
+use super::notes;
+use crate::channel::Note;
 use crate::event::{Batch, Headers, NO_HEADERS};
 
 /// Bytes of a record's header.
@@ -42,6 +47,7 @@ pub const MAGIC: [u8; 4] = [0xF1, 0x75, 0x6D, 0x65];
 pub const MAX_PAYLOAD: usize = 1 << 30;
 
 const VERSION: u8 = 1;
+const VERSION_WITH_NOTES: u8 = 2;
 
 /// What a record says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -61,6 +67,8 @@ pub struct Header {
     pub kind: Kind,
     /// Whether the payload is encrypted.
     pub encrypted: bool,
+    /// Whether the payload begins with notes.
+    pub noted: bool,
     /// Bytes behind the header.
     pub payload: usize,
     /// Events in it.
@@ -96,8 +104,10 @@ impl Header {
         let encrypted = fields.get_u16_le() == 1;
         let payload = fields.get_u32_le() as usize;
         let (events, first, payload_crc) = (fields.get_u32_le(), fields.get_u64_le(), fields.get_u32_le());
-        let valid = version == VERSION && payload <= MAX_PAYLOAD && first.checked_add(events.into()).is_some();
-        valid.then_some(Self { kind, encrypted, payload, events, first, payload_crc })
+        let noted = version == VERSION_WITH_NOTES;
+        let valid = (version == VERSION || noted) && payload <= MAX_PAYLOAD;
+        let valid = valid && first.checked_add(events.into()).is_some();
+        valid.then_some(Self { kind, encrypted, noted, payload, events, first, payload_crc })
     }
 
     /// The whole record's length.
@@ -114,6 +124,11 @@ impl Header {
     pub fn fits(&self, payload: &[u8]) -> bool {
         payload.len() == self.payload && crc32fast::hash(payload) == self.payload_crc
     }
+
+    /// Takes the notes off the payload; `None` when they are none.
+    pub fn take_notes(&self, payload: &mut Bytes) -> Option<Vec<Note>> {
+        if self.noted { notes::decode(payload) } else { Some(Vec::new()) }
+    }
 }
 
 /// A record that has its payload and gets its place when it is written.
@@ -122,33 +137,45 @@ pub struct Draft {
     bytes: Vec<u8>,
     kind: Kind,
     events: u32,
+    /// Where the payload's notes end.
+    notes_end: usize,
     payload_crc: u32,
 }
 
 impl Draft {
-    fn new(bytes: Vec<u8>, kind: Kind, events: usize) -> Self {
+    fn new(bytes: Vec<u8>, notes_end: usize, kind: Kind, events: usize) -> Self {
         let payload_crc = crc32fast::hash(&bytes[HEADER..]);
-        Self { bytes, kind, events: events as u32, payload_crc }
+        Self { bytes, kind, events: events as u32, notes_end, payload_crc }
     }
 
-    /// The most bytes that a put of a batch takes; `None` when it is too large for a record.
-    pub fn most(batch: &Batch) -> Option<usize> {
+    /// A header to be filled in, and notes; where they end.
+    fn begin(mut bytes: Vec<u8>, notes: &[Note]) -> (Vec<u8>, usize) {
+        bytes.resize(HEADER, 0);
+        if !notes.is_empty() {
+            notes::encode(notes, &mut bytes);
+        }
+        let end = bytes.len();
+        (bytes, end)
+    }
+
+    /// The most bytes that a put of a batch with so many notes takes; `None` when it is too large for a record.
+    pub fn most(batch: &Batch, notes: usize) -> Option<usize> {
         let sets = batch.header_sets();
         let headers: usize = sets.iter().flat_map(Headers::iter).map(|(key, value)| key.len() + value.len() + 6).sum();
-        let estimate = HEADER + batch.body_bytes() + 6 * batch.len() + headers + 2 * sets.len() + 5;
+        let notes = notes::encoded_len(notes);
+        let estimate = HEADER + notes + batch.body_bytes() + 6 * batch.len() + headers + 2 * sets.len() + 5;
         (estimate <= MAX_PAYLOAD).then_some(estimate)
     }
 
     /// A put of a batch; `None` when it is too large for a record.
     pub fn put(batch: &Batch) -> Option<Self> {
-        Self::most(batch).map(|most| Self::put_within(batch, most))
+        Self::most(batch, 0).map(|most| Self::put_within(batch, &[], most))
     }
 
-    /// A put of a batch that takes no more bytes than these.
-    pub fn put_within(batch: &Batch, most: usize) -> Self {
+    /// A put of a batch with notes that takes no more bytes than these.
+    pub fn put_within(batch: &Batch, notes: &[Note], most: usize) -> Self {
         let sets = batch.header_sets();
-        let mut bytes = Vec::with_capacity(most);
-        bytes.resize(HEADER, 0);
+        let (mut bytes, notes_end) = Self::begin(Vec::with_capacity(most), notes);
         put_varint(&mut bytes, sets.len());
         for set in sets {
             put_varint(&mut bytes, set.len());
@@ -164,32 +191,32 @@ impl Draft {
         for event in batch.iter() {
             bytes.extend_from_slice(event.body());
         }
-        Self::new(bytes, Kind::Put, batch.len())
+        Self::new(bytes, notes_end, Kind::Put, batch.len())
     }
 
-    /// A record of ranges that are done.
-    pub fn done(ranges: impl IntoIterator<Item = (u64, u64)>) -> Self {
-        let mut bytes = vec![0; HEADER];
+    /// A record of ranges that are done, and of notes.
+    pub fn done(ranges: impl IntoIterator<Item = (u64, u64)>, notes: &[Note]) -> Self {
+        let (mut bytes, notes_end) = Self::begin(Vec::new(), notes);
         for (from, to) in ranges {
             bytes.extend_from_slice(&from.to_le_bytes());
             bytes.extend_from_slice(&to.to_le_bytes());
         }
-        Self::new(bytes, Kind::Done, 0)
+        Self::new(bytes, notes_end, Kind::Done, 0)
     }
 
     /// A record that says nothing and takes so many bytes, to stand in the place of damage.
     pub fn blank(len: usize) -> Self {
-        Self::new(vec![0; len.max(HEADER)], Kind::Done, 0)
+        Self::new(vec![0; len.max(HEADER)], HEADER, Kind::Done, 0)
     }
 
     /// A record of the kind key.
     pub fn key(payload: &[u8]) -> Self {
-        Self::new([&[0; HEADER], payload].concat(), Kind::Key, 0)
+        Self::new([&[0; HEADER], payload].concat(), HEADER, Kind::Key, 0)
     }
 
-    /// A record that was written before, to be written elsewhere.
+    /// A record that was written before, to be written elsewhere without its notes.
     pub fn again(header: &Header, payload: &[u8]) -> Self {
-        Self::new([&[0; HEADER], payload].concat(), header.kind, header.events as usize)
+        Self::new([&[0; HEADER], payload].concat(), HEADER, header.kind, header.events as usize)
     }
 
     /// The whole record's length.
@@ -207,12 +234,13 @@ impl Draft {
         let payload = (self.bytes.len() - HEADER) as u32;
         let seal = seal.filter(|_| self.kind == Kind::Put);
         if let Some(seal) = seal {
-            seal.apply(offset, &mut self.bytes[HEADER..]);
+            seal.apply(offset, &mut self.bytes[self.notes_end..]);
             self.payload_crc = crc32fast::hash(&self.bytes[HEADER..]);
         }
+        let version = if self.notes_end > HEADER { VERSION_WITH_NOTES } else { VERSION };
         let header = &mut self.bytes[..HEADER];
         header[..4].copy_from_slice(&MAGIC);
-        header[4..8].copy_from_slice(&[VERSION, self.kind as u8, u8::from(seal.is_some()), 0]);
+        header[4..8].copy_from_slice(&[version, self.kind as u8, u8::from(seal.is_some()), 0]);
         header[8..12].copy_from_slice(&payload.to_le_bytes());
         header[12..16].copy_from_slice(&self.events.to_le_bytes());
         header[16..24].copy_from_slice(&first.to_le_bytes());
@@ -322,7 +350,9 @@ mod tests {
     fn read(bytes: &[u8]) -> Option<Batch> {
         let header = Header::parse(bytes, 3, 64)?;
         let payload = bytes.get(HEADER..HEADER + header.payload)?;
-        header.fits(payload).then(|| decode_put(&header, Bytes::copy_from_slice(payload)))?
+        let mut rest = Bytes::copy_from_slice(payload);
+        let whole = header.fits(payload) && header.take_notes(&mut rest).is_some();
+        whole.then(|| decode_put(&header, rest))?
     }
 
     #[test]
@@ -336,6 +366,21 @@ mod tests {
         assert_eq!(bytes[HEADER..], *b"\x01\x01\x01k\x01v\x01\x02\x00\x01abc");
         let header = Header::parse(&bytes, 3, 64).expect("a header");
         assert_eq!((header.first, header.end(), header.len()), (7, 9, bytes.len() as u64));
+    }
+
+    #[test]
+    fn notes_stand_before_the_events() {
+        let batch = Batch::from_iter([Event::new("ab")]);
+        let notes = [Note { stream: 7, next: 300 }];
+        let most = Draft::most(&batch, 1).expect("small");
+        let bytes = Draft::put_within(&batch, &notes, most).seal(7, 3, 64, None).to_vec();
+        assert!(bytes.len() <= most);
+        assert_eq!(bytes[4], 2);
+        let header = Header::parse(&bytes, 3, 64).expect("a header");
+        let mut payload = Bytes::copy_from_slice(&bytes[HEADER..]);
+        assert!(header.fits(&payload));
+        assert_eq!(header.take_notes(&mut payload), Some(notes.to_vec()));
+        assert_eq!(decode_put(&header, payload), Some(batch));
     }
 
     #[test]
@@ -358,7 +403,7 @@ mod tests {
     #[test]
     fn ranges_are_read_back() {
         let ranges = vec![(0, 5), (9, u64::MAX)];
-        let bytes = Draft::done(ranges.clone()).seal(0, 3, 64, None).to_vec();
+        let bytes = Draft::done(ranges.clone(), &[]).seal(0, 3, 64, None).to_vec();
         assert_eq!(Header::parse(&bytes, 3, 64).expect("a header").kind, Kind::Done);
         assert_eq!(decode_done(&bytes[HEADER..]), Some(ranges));
         assert_eq!(decode_done(&bytes[HEADER + 1..]), None);
@@ -404,8 +449,9 @@ mod tests {
 
         #[test]
         fn no_payload_panics(payload in prop::collection::vec(any::<u8>(), 0..100), events in 0u32..50) {
-            let header = Header { kind: Kind::Put, encrypted: false, payload: payload.len(), events, first: 0, payload_crc: 0 };
+            let header = Header { kind: Kind::Put, encrypted: false, noted: true, payload: payload.len(), events, first: 0, payload_crc: 0 };
             decode_put(&header, payload.clone().into());
+            header.take_notes(&mut payload.clone().into());
             decode_done(&payload);
         }
     }

@@ -15,6 +15,7 @@ use memchr::memmem;
 use super::encryption::Seal;
 use super::record::{HEADER, Header, Kind, MAGIC};
 use super::window::Window;
+use crate::channel::Note;
 use crate::fs::{File, FileSystem};
 
 /// Where the records begin.
@@ -101,7 +102,9 @@ pub enum Found {
         at: u64,
         /// Its header.
         header: Header,
-        /// Its payload.
+        /// Its notes.
+        notes: Vec<Note>,
+        /// Its payload behind them.
         payload: Bytes,
     },
     /// Bytes that are none.
@@ -146,11 +149,12 @@ impl Scanner {
             self.at = self.find(at + 1)?;
             return Ok(Some(Found::Damage { from: at, to: self.at }));
         };
-        let payload = self.window.bytes(at + HEADER as u64, header.payload)?;
+        let mut payload = self.window.bytes(at + HEADER as u64, header.payload)?;
         self.at = at + header.len();
-        Ok(Some(match header.fits(&payload) {
-            true => Found::Record { at, header, payload },
-            false => Found::Damage { from: at, to: self.at },
+        let notes = if header.fits(&payload) { header.take_notes(&mut payload) } else { None };
+        Ok(Some(match notes {
+            Some(notes) => Found::Record { at, header, notes, payload },
+            None => Found::Damage { from: at, to: self.at },
         }))
     }
 

@@ -5,14 +5,16 @@
 //! taken or done.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::sync::Arc;
 
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 
 use super::checkpoint::Position;
+use super::notes::Notes;
 use super::ranges::Ranges;
 use super::record::Draft;
 use super::segment::Segment;
-use crate::channel::ChannelError;
+use crate::channel::{ChannelError, Note};
 use crate::event::Batch;
 
 /// The most marks; beyond, every other one goes.
@@ -24,6 +26,8 @@ const EVENT_OVERHEAD: usize = 16;
 pub struct Request {
     /// Its record.
     pub draft: Draft,
+    /// The notes in it.
+    pub notes: Option<Arc<[Note]>>,
     /// Who waits.
     pub reply: oneshot::Sender<Result<Written, ChannelError>>,
     /// The room among the records that wait, whoever still waits for this one.
@@ -39,6 +43,30 @@ pub struct Written {
     pub end: u64,
     /// The record's length.
     pub bytes: usize,
+}
+
+/// What is to be logged although nobody puts.
+#[derive(Clone, Debug, Default)]
+pub struct Unlogged {
+    /// Ranges that are done.
+    pub done: Ranges,
+    /// Notes that bring back what was noted before puts that were given up.
+    pub notes: Vec<Note>,
+}
+
+impl Unlogged {
+    /// Whether there is nothing.
+    pub fn is_empty(&self) -> bool {
+        self.done.is_empty() && self.notes.is_empty()
+    }
+
+    /// Adds what came later.
+    pub fn append(&mut self, later: Self) {
+        for (from, to) in later.done.iter() {
+            self.done.insert(from, to);
+        }
+        self.notes.extend(later.notes);
+    }
 }
 
 /// What the channel is.
@@ -78,8 +106,8 @@ pub struct State {
     pub reconfigured: bool,
     /// Puts for the writer.
     pub inbox: Vec<Request>,
-    /// Ranges that are done and not in the log yet.
-    pub unlogged: Ranges,
+    /// What is not in the log yet.
+    pub unlogged: Unlogged,
     /// Whether the writer waits.
     pub writer: Waits,
     /// Whether the reader waits.
@@ -92,6 +120,10 @@ pub struct State {
     pub done: Ranges,
     /// Written and neither committed nor given up: first number and the one behind the last.
     pub pending: BTreeMap<u64, u64>,
+    /// What has been noted by the puts that are written, pending ones too.
+    pub notes: Notes,
+    /// What the notes of pending puts have replaced, by their first numbers.
+    replaced: BTreeMap<u64, Vec<Note>>,
     /// From here on, events are in the segments only.
     pub cold: Option<Position>,
     /// Bytes written and read since the last checkpoint.
@@ -129,13 +161,15 @@ impl State {
             ailment: None,
             reconfigured: false,
             inbox: Vec::new(),
-            unlogged: Ranges::default(),
+            unlogged: Unlogged::default(),
             writer: Waits::No,
             reader_waits: false,
             segments: BTreeMap::new(),
             written: 0,
             done: Ranges::default(),
             pending: BTreeMap::new(),
+            notes: Notes::default(),
+            replaced: BTreeMap::new(),
             cold: None,
             moved: 0,
             taken: 0,
@@ -181,6 +215,7 @@ impl State {
     pub fn commit(&mut self, written: Written, batch: Batch) {
         let Written { position, end, bytes } = written;
         self.pending.remove(&position.event);
+        self.replaced.remove(&position.event);
         match self.cold {
             // The reader comes by.
             Some(cold) if position.event >= cold.event => return,
@@ -196,16 +231,41 @@ impl State {
         self.insert(position.event, batch, bytes + overhead);
     }
 
+    /// Notes a put that is written and neither committed nor given up.
+    pub fn add_pending(&mut self, written: &Written, notes: Option<&[Note]>) {
+        self.pending.insert(written.position.event, written.end);
+        if let Some(notes) = notes {
+            let replaced = notes.iter().map(|note| self.notes.set(*note)).collect();
+            self.replaced.insert(written.position.event, replaced);
+        }
+    }
+
+    /// How far a stream is by the puts that were committed.
+    pub fn noted(&self, stream: u128) -> Option<u64> {
+        let replaced = self.replaced.values().flatten().find(|note| note.stream == stream);
+        replaced.map_or_else(|| self.notes.get(stream), |note| Some(note.next).filter(|next| *next > 0))
+    }
+
+    /// Takes notes back that may or may not be in the log.
+    pub fn take_back(&mut self, notes: &[Note]) {
+        let now = notes.iter().map(|note| Note { next: self.notes.get(note.stream).unwrap_or(0), ..*note });
+        self.unlogged.notes.extend(now);
+    }
+
     /// Takes a written put back.
     pub fn give_up(&mut self, written: &Written) {
         self.pending.remove(&written.position.event);
+        for note in self.replaced.remove(&written.position.event).into_iter().flatten() {
+            self.notes.set(note);
+            self.unlogged.notes.push(note);
+        }
         self.finish(written.position.event, written.end);
     }
 
     /// Notes events that are done.
     pub fn finish(&mut self, from: u64, to: u64) {
         self.done.insert(from, to);
-        self.unlogged.insert(from, to);
+        self.unlogged.done.insert(from, to);
     }
 
     /// Takes at most `max` events off the front; `None` when nothing is ready.
@@ -308,11 +368,11 @@ impl State {
         self.marks.front().copied().unwrap_or_default()
     }
 
-    /// Takes the segments out of the list whose events are all done, but not the last one.
-    pub fn retire(&mut self) -> Vec<(u64, Segment)> {
+    /// Takes the segments out of the list whose events are all done, but not the last ones.
+    pub fn retire(&mut self, keep: usize) -> Vec<(u64, Segment)> {
         let floor = self.done.floor();
         let mut retired = Vec::new();
-        while self.segments.len() > 1
+        while self.segments.len() > keep
             && let Some(first) = self.segments.first_entry()
             && first.get().end <= floor
         {

@@ -14,11 +14,11 @@ use tracing::{error, info, warn};
 use super::checkpoint::{Checkpoint, Listed, Position};
 use super::config::FileConfig;
 use super::encryption::{Seal, unseal};
-use super::ranges::Ranges;
 use super::record::{Draft, Kind};
 use super::segment::{self, Found, Scanner, Segment};
-use super::state::{Phase, Request, State, Waits, Written};
+use super::state::{Phase, Request, State, Unlogged, Waits, Written};
 use super::{Directories, Shared, first_success};
+use crate::channel::Note;
 use crate::fs::{File, FileId, in_directory, naming};
 
 /// How long what is known of the free space holds.
@@ -113,7 +113,7 @@ impl From<io::Error> for Failure {
 /// What woke the writer.
 struct Work {
     requests: VecDeque<Request>,
-    done: Ranges,
+    done: Unlogged,
     stopping: bool,
 }
 
@@ -188,7 +188,7 @@ impl Writer {
             let reconfigured = std::mem::take(&mut state.reconfigured);
             if stopping || reconfigured || !state.inbox.is_empty() || due.is_some_and(|due| due <= now) {
                 let requests = std::mem::take(&mut state.inbox).into();
-                let done = if ailing { Ranges::default() } else { std::mem::take(&mut state.unlogged) };
+                let done = if ailing { Unlogged::default() } else { std::mem::take(&mut state.unlogged) };
                 return Work { requests, done, stopping };
             }
             state.writer = if state.unlogged.is_empty() { Waits::ForAnything } else { Waits::ForPuts };
@@ -223,13 +223,15 @@ impl Writer {
     }
 
     /// Writes all puts that were asked for, in as many groups as there are segments for them.
-    fn write(&mut self, mut requests: VecDeque<Request>, done: Ranges) {
+    fn write(&mut self, mut requests: VecDeque<Request>, done: Unlogged) {
         let mut done = Some(done).filter(|done| !done.is_empty());
+        // What nobody waits for any more must not be taken back behind what its source has put since.
+        requests.retain(|request| !request.reply.is_closed());
         while !requests.is_empty() || done.is_some() {
             let ailment = self.shared.state().ailment.clone();
             if let Some(ailment) = ailment {
                 if let Some(done) = done.take() {
-                    self.log_later(&done);
+                    self.log_later(done);
                 }
                 for request in requests.drain(..) {
                     request.reply.send(Err(ailment.clone())).ok();
@@ -244,11 +246,10 @@ impl Writer {
         }
     }
 
-    fn log_later(&self, done: &Ranges) {
+    fn log_later(&self, done: Unlogged) {
         let mut state = self.shared.state();
-        for (from, to) in done.iter() {
-            state.unlogged.insert(from, to);
-        }
+        let later = std::mem::replace(&mut state.unlogged, done);
+        state.unlogged.append(later);
     }
 
     /// Refuses puts until it works again.
@@ -262,13 +263,13 @@ impl Writer {
 
     /// Writes what fits into the segment, and what is done before it. After an error what is done, and the puts whose
     /// turn did not come, are still there.
-    fn write_group(&mut self, requests: &mut VecDeque<Request>, done: &mut Option<Ranges>) -> Result<(), Failure> {
+    fn write_group(&mut self, requests: &mut VecDeque<Request>, done: &mut Option<Unlogged>) -> Result<(), Failure> {
         let puts = requests.front().map_or(0, |request| request.draft.len());
         if puts > 0 {
             self.wanted = puts;
         }
         self.ensure_space(puts)?;
-        let mut done_draft = done.as_ref().map(|done| Draft::done(done.iter()));
+        let mut done_draft = done.as_ref().map(|done| Draft::done(done.done.iter(), &done.notes));
         let seal = self.config.keys.active().map_or(0, |(alias, _)| Seal::record_len(alias));
         let lead = seal + done_draft.as_ref().map_or(0, Draft::len);
         let mut active = match self.active.take() {
@@ -281,8 +282,16 @@ impl Writer {
                 self.create(self.next_event, puts)?
             }
         };
+        // A segment knows what was noted before it, as those before it go.
+        if active.len == active.start
+            && let notes = self.shared.state().notes.list()
+            && !notes.is_empty()
+        {
+            let done = done.clone().unwrap_or_default();
+            done_draft = Some(Draft::done(done.done.iter(), &[done.notes, notes].concat()));
+        }
         // Chosen before anything is written.
-        let mut len = active.len + lead;
+        let mut len = active.len + seal + done_draft.as_ref().map_or(0, Draft::len);
         let mut group: Vec<Request> = Vec::with_capacity(requests.len());
         while let Some(request) = requests.front()
             && (group.is_empty() || len + request.draft.len() <= self.config.max_file_size)
@@ -316,7 +325,7 @@ impl Writer {
                     // What is encrypted is not written twice to one place: the two would tell what they are.
                     Ok(()) if active.seal.is_none() => self.active = Some(active),
                     _ => {
-                        self.burn(event);
+                        self.burn(event, &group);
                         self.abandon(active, offset);
                     }
                 }
@@ -336,13 +345,13 @@ impl Writer {
             && self.config.fsync_interval.is_none()
             && let Err(error) = self.make_durable(&mut active, event)
         {
-            self.burn(event);
+            self.burn(event, &group);
             self.abandon(active, offset);
             return Err(Failure { error, group });
         }
         *done = None;
         self.next_event = event;
-        self.publish(active.number, offset, event, bytes, &places);
+        self.publish(active.number, offset, event, bytes, group.iter().zip(&places));
         self.active = Some(active);
         for (request, written) in group.into_iter().zip(places) {
             if request.reply.send(Ok(written)).is_err() {
@@ -353,7 +362,14 @@ impl Writer {
     }
 
     /// Lets everybody know what can be read.
-    fn publish(&self, segment: u64, len: u64, event: u64, bytes: u64, places: &[Written]) {
+    fn publish<'a>(
+        &self,
+        segment: u64,
+        len: u64,
+        event: u64,
+        bytes: u64,
+        puts: impl Iterator<Item = (&'a Request, &'a Written)>,
+    ) {
         let mut state = self.shared.state();
         state.moved += bytes;
         if let Some(segment) = state.segments.get_mut(&segment) {
@@ -361,15 +377,18 @@ impl Writer {
             segment.end = event;
         }
         state.written = event;
-        for written in places {
-            state.pending.insert(written.position.event, written.end);
+        for (request, written) in puts {
+            state.add_pending(written, request.notes.as_deref());
         }
     }
 
     /// Marks the numbers up to `event` as done that are not to be used again, as their records may or may not be there.
-    fn burn(&mut self, event: u64) {
+    fn burn(&mut self, event: u64, group: &[Request]) {
         let mut state = self.shared.state();
         state.finish(self.next_event, event);
+        for notes in group.iter().filter_map(|request| request.notes.as_deref()) {
+            state.take_back(notes);
+        }
         state.written = event;
         self.next_event = event;
     }
@@ -543,12 +562,13 @@ impl Writer {
         let lost = (waiting > 0).then(|| Scanner::new(file, number, synced_len, *len));
         let share = u128::from(bytes) * u128::from(waiting) / u128::from((self.next_event - synced_event).max(1));
         let mut active = self.create(synced_event, (share as u64).max(self.wanted))?;
-        let (done, unlogged) = {
+        let (done, notes, unlogged) = {
             let mut state = self.shared.state();
-            (Draft::done(state.done.iter()), std::mem::take(&mut state.unlogged))
+            let unlogged = std::mem::take(&mut state.unlogged);
+            (Draft::done(state.done.iter(), &unlogged.notes), state.notes.list(), unlogged)
         };
-        if let Err(error) = self.fill(&mut active, done, lost, seal.as_deref()) {
-            self.log_later(&unlogged);
+        if let Err(error) = self.fill(&mut active, done, lost, seal.as_deref(), &notes) {
+            self.log_later(unlogged);
             self.discard(&active);
             return Err(error);
         }
@@ -568,8 +588,15 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes what is done, and of another segment the puts that are still needed.
-    fn fill(&self, active: &mut Active, done: Draft, lost: Option<Scanner>, seal: Option<&Seal>) -> io::Result<()> {
+    /// Writes what is done, of another segment the puts that are still needed, and what was noted by all of them.
+    fn fill(
+        &self,
+        active: &mut Active,
+        done: Draft,
+        lost: Option<Scanner>,
+        seal: Option<&Seal>,
+        notes: &[Note],
+    ) -> io::Result<()> {
         let mut write = |first, mut draft: Draft| {
             let record = draft.seal(first, active.number, active.len, active.seal.as_deref());
             active.file.write_at(&[IoSlice::new(record)], active.len)?;
@@ -579,7 +606,7 @@ impl Writer {
         write(0, done)?;
         if let Some(mut lost) = lost {
             while let Some(found) = lost.next()? {
-                let Found::Record { header, payload, at } = found else { continue };
+                let Found::Record { header, payload, at, .. } = found else { continue };
                 let waits = || self.shared.state().done.count_missing(header.first, header.end()) > 0;
                 if header.kind == Kind::Put
                     && waits()
@@ -588,6 +615,9 @@ impl Writer {
                     write(header.first, Draft::again(&header, &payload))?;
                 }
             }
+        }
+        if !notes.is_empty() {
+            write(0, Draft::done([], notes))?;
         }
         self.make_durable(active, self.next_event)
     }
@@ -632,7 +662,9 @@ impl Writer {
     }
 
     fn snapshot(&self, state: &mut State) -> (Checkpoint, Vec<(u64, Segment)>) {
-        let retired = state.retire();
+        // What was noted stands in the one before until the last one has a record.
+        let begun = self.active.as_ref().is_some_and(|active| active.len == active.start) && !state.notes.is_empty();
+        let retired = state.retire(if begun { 2 } else { 1 });
         let listed = |(number, segment): (&u64, &Segment)| Listed {
             number: *number,
             first: segment.first,
@@ -653,7 +685,8 @@ impl Writer {
                 Position { event: self.next_event, segment, offset }
             }
         };
-        (Checkpoint { tail, head: state.head(), done: state.done.clone(), segments }, retired)
+        let (head, done, notes) = (state.head(), state.done.clone(), state.notes.clone());
+        (Checkpoint { tail, head, done, segments, notes }, retired)
     }
 
     /// Replaces the checkpoint and its copy. Without the copy the channel goes on as if none were configured.

@@ -86,7 +86,7 @@ impl<'a> Pipeline<'a> {
     }
 
     async fn deliver_slowly(&mut self, batch: Batch) {
-        let delivered = self.out.deliver_intercepted(batch, self.stop).await;
+        let delivered = self.out.deliver_intercepted(batch, None, self.stop).await;
         self.note(delivered);
     }
 
