@@ -403,7 +403,7 @@ impl Reader {
     }
 
     /// Where to go on behind a record that is damaged and ends at `next`, if its length is right. Records within it may
-    /// be part of an event; when they lead right up to `next`, they are not, and the length is wrong.
+    /// be part of an event; when they lead right up to `next` or to the fill, they are not, and the length is wrong.
     fn resume(&mut self, at: u64, next: u64) -> io::Result<u64> {
         let found = self.find(at + 1, next)?;
         let mut end = found;
@@ -413,7 +413,7 @@ impl Reader {
         {
             end += (FRAME + length) as u64;
         }
-        Ok(if end == next { found } else { next })
+        Ok(if end == next || (found < next && self.is_fill(end)?) { found } else { next })
     }
 
     fn no_frame(&mut self, at: u64) -> io::Result<Option<Found>> {

@@ -367,6 +367,24 @@ proptest! {
     }
 }
 
+#[test]
+fn records_before_a_length_that_leads_into_the_fill_are_found() {
+    let fs = left_behind(CLEAN);
+    let content = fs.content(Path::new("/data/log-1"));
+    let (all, _) = scan(&content);
+    let last = *all.last().expect("there are records");
+    assert!(content.ends_with(&[0x80; 8]), "it has fill at its end");
+    for at in &all[1..all.len() - 1] {
+        let mut wrong = content.clone();
+        let at = *at as usize;
+        let length = wrong.len() - 4 - (at + 5);
+        wrong[at + 1..at + 5].copy_from_slice(&(length as u32).to_be_bytes());
+        let (found, _) = scan(&wrong);
+        assert_eq!(found.last(), Some(&last), "the length at {at} is wrong");
+        assert_eq!(found.len(), all.len() - 1);
+    }
+}
+
 #[tokio::test]
 async fn the_channel_goes_on_behind_what_it_took_over() {
     let fs = left_behind(CLEAN);
