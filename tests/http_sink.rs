@@ -78,7 +78,7 @@ fn bodies_are_posted_one_by_one() {
     // An event without a body is not sent, and the connection is the same.
     assert_eq!(server.body(), "two");
     server.answer("204 No Content");
-    agent.wait_for_line("Processed empty event. Sink k1");
+    agent.wait_for_line("Sink k1 can never deliver an event of 0 bytes: it has no body; it is dropped");
     agent.wait_for_counter("CHANNEL.c1", "EventTakeSuccessCount", 3);
     assert_eq!(agent.counter("SINK.k1", "EventDrainSuccessCount"), 2, "what was not sent does not count");
     assert_eq!(agent.counter("SINK.k1", "ConnectionCreatedCount"), 1);
@@ -105,9 +105,30 @@ fn rules_say_what_a_status_means() {
     }
     agent.wait_for_counter("CHANNEL.c1", "EventTakeSuccessCount", 3);
     assert_eq!(agent.counter("SINK.k1", "EventDrainSuccessCount"), 2);
+    assert_eq!(agent.counter("SINK.k1", "EventRefusedCount"), 1);
     assert_eq!(agent.counter("SINK.k1", "EventWriteFail"), 0);
     agent.wait_for_line("Got status code 503 from HTTP server. Rolled back event for retry.");
     agent.wait_for_line("Got status code 500 from HTTP server. Rolled back event and backed off.");
+}
+
+#[test]
+fn what_the_server_refuses_for_good_is_a_dead_letter() {
+    let (mut server, endpoint) = Server::start();
+    let rules = "rollback.4XX = false\nbackoff.4XX = false\nincrementMetrics.410 = true\ndeadLetterChannel = dead\n";
+    let dead = "a1.channels = c1 dead\na1.channels.dead.type = memory\na1.sinks = k1 k2\na1.sinks.k2.type = logger\n\
+                a1.sinks.k2.channel = dead\n";
+    let agent = TestAgent::start(&format!("{}{dead}", sender(&endpoint, &format!("{USUAL}{rules}"))));
+    Conversation::with(agent.port()).send("one\ntwo\nthree\n");
+    // What the rules count is delivered.
+    for (body, status) in [("one", "413 Content Too Large"), ("two", "410 Gone"), ("three", "200 OK")] {
+        assert_eq!(server.body(), body, "{status}");
+        server.answer(status);
+    }
+    agent.wait_for_counter("SINK.k1", "EventDrainSuccessCount", 2);
+    agent.wait_for_counter("SINK.k2", "EventDrainSuccessCount", 1);
+    assert_eq!(agent.counter("SINK.k1", "EventDeadLetterCount"), 1);
+    let events = agent.events();
+    assert!(events[0].contains("deadLetterReason=the server answered 413") && events[0].contains("one"), "{events:?}");
 }
 
 #[test]

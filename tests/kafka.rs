@@ -1,6 +1,7 @@
 //! The Kafka sink, source and channel, with real brokers.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fs;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
@@ -462,6 +463,8 @@ fn old_keys_of_the_source_and_what_zookeeper_would_have_known() {
     assert!(text.contains("ZooKeeper, which zookeeperConnect names, is not asked for them"), "{text}");
     let text = check(&format!("{old}a1.sources.r1.kafka.bootstrap.servers = b:9092\n"));
     assert!(text.contains("no offsets are taken over from there"), "{text}");
+    let text = check("a1.sources.r1.kafka.bootstrap.servers = b:9092\na1.sources.r1.kafka.topics.regex = (?!x).*\n");
+    assert!(text.contains("expected a pattern of topics' names; (?! cannot be translated"), "{text}");
     let text = check("a1.sources.r1.kafka.bootstrap.servers = b:9092\n");
     assert!(text.contains("At least one Kafka topic must be specified."), "{text}");
 }
@@ -586,6 +589,45 @@ fn two_sinks_share_a_channel() {
     assert!(agent.terminate().success());
 }
 
+#[test]
+fn a_channel_refuses_what_kafka_never_takes_and_the_rest_goes_on() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let (topic, home) = (kafka.topic(1, &[("max.message.bytes", "2000")]), directory());
+    let large = "y".repeat(3000);
+    // The first word is the partition.
+    let lines = write(home.path(), "lines", format!("0 a\nfirst b\n0 {large}\n0 c\n"));
+    let source = format!(
+        "a1.sources = r1\na1.sources.r1.type = exec\na1.sources.r1.command = cat {}\na1.sources.r1.channels = c1\n\
+         a1.sources.r1.interceptors = i1\na1.sources.r1.interceptors.i1.type = regex_extractor\n\
+         a1.sources.r1.interceptors.i1.regex = ^(\\\\w+)\na1.sources.r1.interceptors.i1.serializers = s1\n\
+         a1.sources.r1.interceptors.i1.serializers.s1.name = part\n",
+        lines.display()
+    );
+    let more = "partitionIdHeader = part\nparseAsFlumeEvent = false";
+    let agent = TestAgent::start(&format!("{source}{}", channel(kafka, &topic, more)));
+    agent.wait_for_counter("SOURCE.r1", "EventRefusedCount", 2);
+    agent.wait_for_counter("SOURCE.r1", "EventAcceptedCount", 2);
+    let arrived: BTreeSet<String> = texts(kafka, &topic, 2).into_iter().collect();
+    assert_eq!(arrived, ["0 a", "0 c"].map(str::to_owned).into());
+    agent.wait_for_line("Non integer partition id specified: \"first\"");
+    agent.wait_for_line("MessageSizeTooLarge");
+}
+
+#[test]
+fn a_channel_whose_sink_fails_shares_its_partitions_with_whoever_comes() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let (topic, out) = (kafka.topic(2, &[]), directory());
+    let channel = channel(kafka, &topic, "parseAsFlumeEvent = false");
+    kafka.produce(&topic, Some(0), numbers(0..10));
+    kafka.produce(&topic, Some(1), numbers(10..20));
+    // The next agent is not there.
+    let next = "a1.sinks = k1\na1.sinks.k1.type = avro\na1.sinks.k1.channel = c1\na1.sinks.k1.hostname = 127.0.0.1\n";
+    let failing = TestAgent::start(&format!("{channel}{next}a1.sinks.k1.port = {}\n", free_port()));
+    failing.wait_for_lines("Unable to deliver event.", 2);
+    let _agent = TestAgent::start(&format!("{channel}{}", to_files(out.path())));
+    wait_for_kept_events(out.path(), 10);
+}
+
 /// A file channel `c1`.
 fn file_channel(home: &Path) -> String {
     let home = home.display();
@@ -647,6 +689,66 @@ fn transactions_leave_out_what_kafka_never_takes() {
     assert_eq!(texts(kafka, &topic, 5), ["1", "2", "3", "4", "5"]);
 }
 
+/// An avro source, a file channel and a sink with transactions, and a client of the source.
+fn avro_to_transactions(kafka: &Kafka, topic: &str, home: &Path, more: &str) -> (TestAgent, AvroClient) {
+    let keys = format!("kafka.producer.transactional.id = {topic}\n{more}");
+    let keys: String = keys.lines().map(|line| format!("a1.sinks.k1.{line}\n")).collect();
+    let agent = TestAgent::start(&format!("{AVRO}{}{}{keys}", file_channel(home), sink(kafka.servers(), topic)));
+    let client = AvroClient::with(agent.port_after("Avro source r1: listening on"));
+    (agent, client)
+}
+
+#[test]
+fn what_the_client_itself_refuses_is_not_taken_for_delivered() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let (topic, home) = (kafka.topic(1, &[]), directory());
+    let (agent, mut client) = avro_to_transactions(kafka, &topic, home.path(), "");
+    let events = [Event::new("1"), Event::new(vec![b'x'; 2_000_000]), Event::new("2")];
+    assert_eq!(client.append_batch(&Batch::from_iter(events)), Answer::Ok);
+    assert_eq!(texts(kafka, &topic, 2), ["1", "2"]);
+    agent.wait_for_counter("SINK.k1", "EventDrainSuccessCount", 2);
+    agent.wait_for_counter("SINK.k1", "EventRefusedCount", 1);
+}
+
+#[test]
+fn a_message_that_is_refused_does_not_hold_up_the_batches_that_share_its_transaction() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let (topic, home) = (kafka.topic(2, &[("max.message.bytes", "2000")]), directory());
+    // On its own partition, and in its own batch, but in the same transaction.
+    let large = Event::new(vec![b'x'; 3000]).with("part", "1");
+    let small = |body: &'static str| Event::new(body).with("part", "0");
+    fill(&file_channel(home.path()), [Batch::from_iter([small("1"), small("2"), large, small("3"), small("4")])]);
+    let more = "flumeBatchSize = 1\npartitionIdHeader = part";
+    let (agent, _client) = avro_to_transactions(kafka, &topic, home.path(), more);
+    assert_eq!(texts(kafka, &topic, 4), numbers(1..5));
+    agent.wait_for_counter("SINK.k1", "EventRefusedCount", 1);
+    agent.wait_for_counter("CHANNEL.c1", "ChannelSize", 0);
+}
+
+#[test]
+fn what_is_stored_as_delivered_is_not_sent_again_beside_a_message_that_is_refused() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let (topic, home) = (kafka.topic(1, &[("max.message.bytes", "2000")]), directory());
+    let events = [Event::new("0"), Event::new("1"), Event::new(vec![b'x'; 3000]), Event::new("2")];
+    fill(&file_channel(home.path()), [Batch::from_iter(events)]);
+    let identity = fs::read_to_string(home.path().join("data/channel.identity")).expect("an identity");
+    kafka.store(&topic, &topic, &format!("flume-rs 1 {} 0-2", identity.trim()));
+    let (agent, _client) = avro_to_transactions(kafka, &topic, home.path(), "");
+    assert_eq!(texts(kafka, &topic, 1), ["2"]);
+    agent.wait_for_counter("SINK.k1", "EventRefusedCount", 1);
+    assert_eq!(texts(kafka, &topic, 1), ["2"]);
+}
+
+#[test]
+fn a_group_that_holds_something_else_is_not_overwritten() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let (topic, home) = (kafka.topic(1, &[]), directory());
+    kafka.store(&topic, &topic, "somebody's");
+    let (agent, _client) = avro_to_transactions(kafka, &topic, home.path(), "");
+    let line = agent.wait_for_line("transactions cannot begin");
+    assert!(line.contains("\"somebody's\""), "{line}");
+}
+
 #[test]
 fn a_second_sink_with_the_same_id_takes_over_and_nothing_is_there_twice() {
     let Some(kafka) = Kafka::shared() else { return };
@@ -680,6 +782,26 @@ fn a_transactional_id_has_its_conditions() {
     let text = stdout(&run(&["check", "--conf-file", &write(home.path(), "agent.conf", text).display().to_string()]));
     assert!(text.contains("expected all, as there is kafka.producer.transactional.id"), "{text}");
     assert!(text.contains("expected a topic without escapes"), "{text}");
+}
+
+#[test]
+fn a_transactional_id_belongs_to_one_sink_which_has_its_channel_for_itself() {
+    let home = directory();
+    let id = "kafka.producer.transactional.id";
+    let one = format!("{}a1.sinks.k1.{id} = same\n", sink("127.0.0.1:9", "t"));
+    let two = one.replace(".k1.", ".k2.").replace("a1.sinks = k1\n", "");
+    let text = format!("{NETCAT}{MEMORY}{one}{two}a1.sinks = k1 k2\n");
+    let check = |text: String| {
+        let path = write(home.path(), "agent.conf", text);
+        stdout(&run(&["check", "--conf-file", &path.display().to_string()]))
+    };
+    let said = check(text.clone());
+    assert!(said.contains("sink k1 has the same id"), "{said}");
+    let said = check(text.replace(&format!("a1.sinks.k2.{id} = same"), ""));
+    assert!(said.contains("sink k2 empties channel c1, too"), "{said}");
+    let group = "a1.sinkgroups = g1\na1.sinkgroups.g1.sinks = k1 k2\na1.sinkgroups.g1.processor.type = failover\n";
+    let said = check(format!("{text}{group}").replace("id = same\na1.sinks = k1 k2", "id = other\na1.sinks = k1 k2"));
+    assert!(said.contains("in sink group g1"), "{said}");
 }
 
 #[test]

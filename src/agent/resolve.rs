@@ -135,6 +135,7 @@ impl Resolver<'_> {
         for group in &self.plan.groups {
             self.group(group, &mut agent);
         }
+        self.transactions(&mut agent);
         self.connections(&mut agent);
         agent
     }
@@ -352,6 +353,42 @@ impl Resolver<'_> {
             Some(property) => finding.at(full, &property.value, &property.origin),
             None => finding.missing(full, group.component.origin()),
         });
+    }
+
+    /// What keeps sinks with transactions from delivering each event once.
+    fn transactions(&mut self, agent: &mut ResolvedAgent) {
+        let all: Vec<&ResolvedSink> = agent.all_sinks().collect();
+        let mut twice = Vec::new();
+        for (at, sink) in all.iter().enumerate() {
+            let Some((key, id)) = sink.config.transactional_id() else { continue };
+            let name = &sink.plan.name;
+            let earlier = all[..at].iter().find(|other| other.config.transactional_id() == Some((key, id)));
+            let sharing = all.iter().find(|other| other.channel == sink.channel && other.plan.name != *name);
+            let group = agent.groups.iter().find(|group| group.sinks.iter().any(|one| one.plan.name == *name));
+            let finding = if let Some(group) = group {
+                let group = &group.plan.name;
+                Finding::warning(format!("in sink group {group} an event may be delivered twice after a crash"))
+            } else if let Some(earlier) = earlier {
+                twice.push(name.clone());
+                let other = &earlier.plan.name;
+                Finding::error(format!(
+                    "sink {other} has the same id, so that each would end the other again and again"
+                ))
+            } else if let Some(other) = sharing {
+                let (other, channel) = (&other.plan.name, &sink.channel);
+                Finding::warning(format!(
+                    "sink {other} empties channel {channel}, too; an event may be delivered twice after a crash"
+                ))
+            } else {
+                continue;
+            };
+            let full = format!("{}.sinks.{name}.{key}", self.plan.name);
+            self.findings.push(match sink.plan.properties.get(key) {
+                Some(property) => finding.at(full, &property.value, &property.origin),
+                None => finding.missing(full, sink.plan.origin()),
+            });
+        }
+        agent.sinks.retain(|sink| !twice.contains(&sink.plan.name));
     }
 
     /// Channels without a source, without a sink, or without either.

@@ -88,6 +88,8 @@ pub enum ChannelError {
         channel: String,
         /// What the client said.
         cause: String,
+        /// Whether Kafka will never take an event of it.
+        never: bool,
     },
     /// The channel could not be opened yet.
     #[error("Channel closed [channel={channel}]. Due to {why}")]
@@ -116,7 +118,7 @@ impl ChannelError {
                 | Self::MemoryFull { never: false }
                 | Self::MemoryBytesFull { never: false, .. }
                 | Self::PutFailed { .. }
-                | Self::SendFailed { .. }
+                | Self::SendFailed { never: false, .. }
                 | Self::Closed { .. }
         )
     }

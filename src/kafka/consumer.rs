@@ -5,6 +5,7 @@
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
@@ -22,6 +23,9 @@ use super::context::{Voice, is_logged};
 
 /// A member of a group that does not ask for so long is taken for dead after some minutes.
 const ASK_AT_LEAST: Duration = Duration::from_secs(10);
+
+/// How long a commit that failed waits for the next attempt.
+const COMMIT_AGAIN: Duration = Duration::from_secs(1);
 
 /// How far partitions have come: the next offset of each.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -46,6 +50,12 @@ impl Positions {
         for (topic, partition, next) in other.0 {
             self.advance(&topic, partition, next);
         }
+    }
+
+    /// Adds what has not come further in the meantime.
+    fn merge_older(&mut self, older: Self) {
+        let newer = std::mem::replace(self, older);
+        self.merge(newer);
     }
 
     /// Only those of these partitions.
@@ -88,14 +98,13 @@ impl Context {
         self.commits.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn committed(&self, result: KafkaResult<()>) {
+    fn committed(&self, positions: Positions, result: KafkaResult<()>) {
         let mut commits = self.commits();
         if let Some(asked) = commits.asked.take() {
             commits.spent += asked.elapsed();
         }
-        if let Err(error) = result {
-            // Nothing is lost: the messages come again, or the next commit covers them.
-            warn!("{}: offsets could not be committed: {}", self.owner, Words(&error));
+        if result.is_err() {
+            commits.due.merge_older(positions);
         }
     }
 }
@@ -222,26 +231,33 @@ impl Consumer {
 
     /// Notes what has been delivered, and has it committed unless a request is under way. To be called from time to
     /// time, also with nothing new. Positions of partitions that are no longer this consumer's are of no use.
-    pub fn commit(&self, mut delivered: Positions) {
-        if !delivered.is_empty()
-            && let Ok(assigned) = self.client().assignment()
-        {
-            delivered.keep(&assigned);
-        }
-        let list = {
+    pub fn commit(&self, delivered: Positions) {
+        let positions = {
             let mut commits = self.commits();
             commits.due.merge(delivered);
             if commits.due.is_empty() || commits.asked.is_some() {
                 return;
             }
+            if let Ok(assigned) = self.client().assignment() {
+                commits.due.keep(&assigned);
+            }
+            if commits.due.is_empty() {
+                return;
+            }
             commits.asked = Some(Instant::now());
-            std::mem::take(&mut commits.due).list()
+            std::mem::take(&mut commits.due)
         };
         let (client, readable) = (Arc::clone(self.client()), Arc::clone(&self.readable));
         // The binding has no way to be told of the end but to wait for it.
         tokio::task::spawn_blocking(move || {
-            let result = list.and_then(|list| client.commit(&list, CommitMode::Sync));
-            client.client().context().committed(result);
+            let result = positions.list().and_then(|list| client.commit(&list, CommitMode::Sync));
+            let context = client.client().context();
+            if let Err(error) = &result {
+                // Nothing is lost: it is tried again, and otherwise the messages come again.
+                warn!("{}: offsets could not be committed: {}", context.owner, Words(error));
+                thread::sleep(COMMIT_AGAIN);
+            }
+            context.committed(positions, result);
             drop(client);
             readable.notify_one();
         });
@@ -280,7 +296,7 @@ impl Drop for Consumer {
     fn drop(&mut self) {
         // It leaves its group, which the caller must not wait for.
         if let Some(inner) = self.inner.take() {
-            std::thread::spawn(move || drop(inner));
+            thread::spawn(move || drop(inner));
         }
     }
 }
@@ -301,6 +317,14 @@ mod tests {
         positions.merge(other);
         let expected = [("a".to_owned(), 0, 9), ("b".to_owned(), 0, 7), ("a".to_owned(), 1, 4)];
         assert_eq!(positions.0, expected);
+        let mut failed = Positions::default();
+        failed.advance("a", 0, 3);
+        failed.advance("c", 0, 5);
+        failed.merge_older(positions.clone());
+        let mut newer = failed.0.clone();
+        newer.sort();
+        let all = [("a".to_owned(), 0, 3), ("a".to_owned(), 1, 4), ("b".to_owned(), 0, 7), ("c".to_owned(), 0, 5)];
+        assert_eq!(newer, all);
         let mut assigned = TopicPartitionList::new();
         assigned.add_partition("a", 1);
         positions.keep(&assigned);

@@ -2,19 +2,22 @@
 //!
 //! The client is librdkafka. [`options`] gives it the options of Java's client under its own names, `security` what
 //! Java reads from key stores and JAAS, [`context`] brings its words into the log, [`producer`] sends batches and counts
-//! their delivery reports, and [`consumer`] gives messages and commits their offsets.
+//! their delivery reports, [`consumer`] gives messages and commits their offsets, and [`pattern`] translates patterns of
+//! topics' names.
 
 pub mod consumer;
 pub mod context;
 pub mod options;
+pub mod pattern;
 pub mod producer;
 mod security;
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;
 
 use std::fmt;
 
 use rdkafka::error::KafkaError;
+use rdkafka::types::RDKafkaErrorCode;
 
 use crate::config::Props;
 
@@ -46,6 +49,17 @@ pub fn deprecated(props: &Props<'_>, new: &'static str, old: &'static str) -> &'
 pub fn is_topic_name(name: &str) -> bool {
     let legal = |c: u8| c.is_ascii_alphanumeric() || b"._-".contains(&c);
     (1..=249).contains(&name.len()) && name.bytes().all(legal) && name != "." && name != ".."
+}
+
+/// Whether a message that fails so will never be taken, however often it is sent.
+pub fn is_hopeless(code: RDKafkaErrorCode) -> bool {
+    use RDKafkaErrorCode::{
+        InvalidMessage, InvalidMessageSize, InvalidRecord, InvalidTimestamp, InvalidTopic, MessageSizeTooLarge,
+    };
+    matches!(
+        code,
+        MessageSizeTooLarge | InvalidMessageSize | InvalidRecord | InvalidMessage | InvalidTimestamp | InvalidTopic
+    )
 }
 
 /// A Kafka error in words: what librdkafka says of it, without the name of the type.

@@ -3,15 +3,16 @@
 //! Messages of up to [`SLOTS`] batches are under way at once. Each carries the place of its batch and its own in it;
 //! its delivery report counts the batch down. The last one wakes whoever waits for the batch.
 
-use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
 use std::time::Duration;
 
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use rdkafka::consumer::ConsumerGroupMetadata;
 use rdkafka::error::{KafkaError, KafkaResult};
-use rdkafka::producer::{BaseRecord, DeliveryResult, Producer as _, ProducerContext, ThreadedProducer};
+use rdkafka::producer::{BaseProducer, BaseRecord, DeliveryResult, Producer as _, ProducerContext, PurgeConfig};
 use rdkafka::topic_partition_list::TopicPartitionList;
 use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
@@ -27,6 +28,12 @@ const STEP: Duration = Duration::from_secs(30);
 /// The most messages of a batch.
 pub const MAX_MESSAGES: usize = u32::MAX as usize / SLOTS;
 
+/// Between attempts at a step.
+const PAUSE: Duration = Duration::from_millis(100);
+
+/// How long the thread for reports listens before it looks whether it is still wanted.
+const LISTEN: Duration = Duration::from_secs(5);
+
 /// How long to wait for a report before asking for room in the queue again: it may have come in between.
 const ASK_AGAIN: Duration = Duration::from_millis(50);
 
@@ -35,21 +42,56 @@ pub type Failure = (usize, RDKafkaErrorCode);
 
 #[derive(Default)]
 struct Slot {
-    /// How many batches have had it; reports of an earlier one are of no interest any more.
-    round: AtomicU32,
-    open: AtomicUsize,
+    /// How many batches have had it, in the upper half, and how many messages of the last one are open. One number, so
+    /// that the report of an earlier batch's message cannot count for a later one.
+    open: AtomicU64,
     failures: Mutex<Vec<Failure>>,
     done: Notify,
 }
 
 impl Slot {
-    fn close(&self, failure: Option<Failure>) {
+    fn failures(&self) -> MutexGuard<'_, Vec<Failure>> {
+        self.failures.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn round(&self) -> u32 {
+        (self.open.load(Ordering::Acquire) >> 32) as u32
+    }
+
+    fn is_done(&self) -> bool {
+        self.open.load(Ordering::Acquire) as u32 == 0
+    }
+
+    /// Begins a round with so many messages.
+    fn begin(&self, messages: usize) -> u32 {
+        self.failures().clear();
+        let round = self.round();
+        self.open.store(u64::from(round) << 32 | messages as u64, Ordering::Release);
+        round
+    }
+
+    /// Counts a message down, unless its round is over.
+    fn close(&self, round: u32, failure: Option<Failure>) {
         if let Some(failure) = failure {
-            self.failures.lock().unwrap_or_else(PoisonError::into_inner).push(failure);
+            let mut failures = self.failures();
+            // A round ends under this lock.
+            if self.round() == round {
+                failures.push(failure);
+            }
         }
-        if self.open.fetch_sub(1, Ordering::AcqRel) == 1 {
+        let is_current = |open: u64| (open >> 32) as u32 == round;
+        let closed = |open: u64| is_current(open).then(|| open - 1);
+        let was = self.open.fetch_update(Ordering::AcqRel, Ordering::Acquire, closed);
+        if was.is_ok_and(|open| open as u32 == 1) {
             self.done.notify_one();
         }
+    }
+
+    /// From now on reports of this round mean nothing.
+    fn end(&self) {
+        let _failures = self.failures();
+        let next = self.round().wrapping_add(1);
+        self.open.store(u64::from(next) << 32, Ordering::Release);
     }
 }
 
@@ -68,7 +110,12 @@ impl Ticket {
 
     /// Leaves a message of the batch out.
     pub fn skip(&self) {
-        self.slot().close(None);
+        self.slot().close(self.round, None);
+    }
+
+    /// Notes that a message was not even sent.
+    pub fn fail(&self, failure: Failure) {
+        self.slot().close(self.round, Some(failure));
     }
 
     /// Waits for the reports of all messages, which must have been sent or left out. Gives the failures in the order of
@@ -76,11 +123,11 @@ impl Ticket {
     pub async fn wait(self) -> Vec<Failure> {
         let slot = self.slot();
         // The one that stands for the batch itself.
-        slot.close(None);
-        while slot.open.load(Ordering::Acquire) > 0 {
+        self.skip();
+        while !slot.is_done() {
             slot.done.notified().await;
         }
-        let mut failures = std::mem::take(&mut *slot.failures.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut failures = std::mem::take(&mut *slot.failures());
         failures.sort_unstable_by_key(|(index, _)| *index);
         failures
     }
@@ -93,8 +140,7 @@ impl Ticket {
 
 impl Drop for Ticket {
     fn drop(&mut self) {
-        // From now on reports mean nothing.
-        self.slot().round.fetch_add(1, Ordering::AcqRel);
+        self.slot().end();
         self.reports.free.lock().unwrap_or_else(PoisonError::into_inner).push(self.place);
     }
 }
@@ -125,11 +171,8 @@ impl ProducerContext for Reports {
 
     fn delivery(&self, result: &DeliveryResult<'_>, opaque: usize) {
         let (round, index, place) = ((opaque >> 32) as u32, (opaque as u32) as usize / SLOTS, opaque % SLOTS);
-        let slot = &self.slots[place];
-        if slot.round.load(Ordering::Acquire) == round {
-            let code = |error: &KafkaError| error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
-            slot.close(result.as_ref().err().map(|(error, _)| (index, code(error))));
-        }
+        let code = |error: &KafkaError| error.rdkafka_error_code().unwrap_or(RDKafkaErrorCode::Fail);
+        self.slots[place].close(round, result.as_ref().err().map(|(error, _)| (index, code(error))));
         if self.crowded.swap(false, Ordering::AcqRel) {
             self.room.notify_one();
         }
@@ -142,7 +185,8 @@ pub type Record<'a> = BaseRecord<'a, [u8], [u8], usize>;
 /// A producer of batches.
 pub struct Producer {
     /// Taken when it is dropped, which takes its time.
-    inner: Option<ThreadedProducer<Reports>>,
+    inner: Option<Arc<BaseProducer<Reports>>>,
+    is_over: Arc<AtomicBool>,
 }
 
 impl Producer {
@@ -156,10 +200,20 @@ impl Producer {
             crowded: AtomicBool::new(false),
             room: Notify::new(),
         };
-        Ok(Self { inner: Some(config.create_with_context(reports)?) })
+        let inner: Arc<BaseProducer<Reports>> = Arc::new(config.create_with_context(reports)?);
+        let is_over = Arc::new(AtomicBool::new(false));
+        let producer = Self { inner: Some(Arc::clone(&inner)), is_over: Arc::clone(&is_over) };
+        // The binding's own thread spins for up to a millisecond ten times a second.
+        let reports = thread::Builder::new().name("kafka-reports".to_owned()).spawn(move || {
+            while !is_over.load(Ordering::Acquire) {
+                inner.poll(LISTEN);
+            }
+        });
+        reports.map_err(|error| KafkaError::ClientCreation(format!("no thread for its reports: {error}")))?;
+        Ok(producer)
     }
 
-    fn client(&self) -> &ThreadedProducer<Reports> {
+    fn client(&self) -> &Arc<BaseProducer<Reports>> {
         self.inner.as_ref().expect("it is only taken when it is dropped")
     }
 
@@ -182,17 +236,14 @@ impl Producer {
         let permit = Arc::clone(&reports.permits).acquire_owned().await.expect("it is never closed");
         let free = reports.free.lock().unwrap_or_else(PoisonError::into_inner).pop();
         let place = free.expect("there is one for each permit");
-        let slot = &reports.slots[place];
-        slot.failures.lock().unwrap_or_else(PoisonError::into_inner).clear();
         // One more than there are: the batch is not done before all have been handed over.
-        slot.open.store(messages + 1, Ordering::Release);
-        let round = slot.round.load(Ordering::Acquire);
+        let round = reports.slots[place].begin(messages + 1);
         Ticket { reports, place, round, _permit: permit }
     }
 
-    /// Hands a message over, as number `index` of its batch, and waits for room in the queue. What is refused at once
-    /// is among the failures.
-    pub async fn send(&self, ticket: &Ticket, index: usize, record: Record<'_>) {
+    /// Hands a message over, as number `index` of its batch, and waits for room in the queue. One that is refused at
+    /// once is not closed: it is for the caller to [skip](Ticket::skip) it or to [fail](Ticket::fail).
+    pub async fn send(&self, ticket: &Ticket, index: usize, record: Record<'_>) -> Result<(), RDKafkaErrorCode> {
         let mut record = record.delivery_opaque(ticket.opaque(index));
         let reports = self.reports();
         while let Err((error, returned)) = self.client().send(record) {
@@ -203,9 +254,10 @@ impl Producer {
                     reports.crowded.store(true, Ordering::Release);
                     timeout(ASK_AGAIN, room).await.ok();
                 }
-                code => return ticket.slot().close(Some((index, code))),
+                code => return Err(code),
             }
         }
+        Ok(())
     }
 }
 
@@ -223,9 +275,9 @@ pub struct NotCommitted {
 impl Producer {
     async fn blocking<T: Send + 'static>(
         &self,
-        step: impl FnOnce(&ThreadedProducer<Reports>) -> KafkaResult<T> + Send + 'static,
+        step: impl FnOnce(&BaseProducer<Reports>) -> KafkaResult<T> + Send + 'static,
     ) -> KafkaResult<T> {
-        let client = self.client().clone();
+        let client = Arc::clone(self.client());
         tokio::task::spawn_blocking(move || step(&client)).await.unwrap_or(Err(KafkaError::Canceled))
     }
 
@@ -270,14 +322,16 @@ fn patiently(step: impl Fn() -> KafkaResult<()>) -> KafkaResult<()> {
             Err(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)) => {}
             outcome => return outcome,
         }
+        thread::sleep(PAUSE);
     }
 }
 
 impl Drop for Producer {
     fn drop(&mut self) {
-        // It waits for its threads, which the caller's must not.
+        self.is_over.store(true, Ordering::Release);
+        // What is left is given up at once, and waited for, which the caller must not do.
         let inner = self.inner.take();
-        std::thread::spawn(move || drop(inner));
+        thread::spawn(move || inner.map(|inner| inner.purge(PurgeConfig::default().queue().inflight())));
     }
 }
 
@@ -304,13 +358,31 @@ mod tests {
         let producer = producer(&[("message.max.bytes", "1000")]);
         let large = [b'x'; 2000];
         let ticket = producer.open(5).await;
+        let mut refused = Vec::new();
         for (index, payload) in [&b"a"[..], &large, b"b", &large].into_iter().enumerate() {
-            producer.send(&ticket, index, record(payload)).await;
+            if let Err(code) = producer.send(&ticket, index, record(payload)).await {
+                refused.push((index, code));
+                ticket.fail((index, code));
+            }
         }
         ticket.skip();
-        let failures = ticket.wait().await;
-        assert_eq!(failures, [(1, RDKafkaErrorCode::MessageSizeTooLarge), (3, RDKafkaErrorCode::MessageSizeTooLarge)]);
+        assert_eq!(refused, [(1, RDKafkaErrorCode::MessageSizeTooLarge), (3, RDKafkaErrorCode::MessageSizeTooLarge)]);
+        assert_eq!(ticket.wait().await, refused);
         assert_eq!(producer.fatal(), None);
+    }
+
+    #[test]
+    fn a_report_of_an_earlier_round_counts_for_nobody() {
+        let slot = Slot::default();
+        let first = slot.begin(2);
+        slot.end();
+        let second = slot.begin(1);
+        slot.close(first, None);
+        slot.close(first, Some((0, RDKafkaErrorCode::Fail)));
+        assert!(!slot.is_done());
+        slot.close(second, None);
+        assert!(slot.is_done());
+        assert_eq!(*slot.failures(), []);
     }
 
     #[tokio::test]
@@ -318,7 +390,7 @@ mod tests {
         let producer = producer(&[("queue.buffering.max.messages", "2")]);
         let ticket = producer.open(50).await;
         for index in 0..50 {
-            producer.send(&ticket, index, record(b"x")).await;
+            producer.send(&ticket, index, record(b"x")).await.expect("it is taken");
         }
         assert_eq!(ticket.wait().await, []);
     }
@@ -328,13 +400,13 @@ mod tests {
         let producer = producer(&[]);
         for _ in 0..3 * SLOTS {
             let ticket = producer.open(2).await;
-            producer.send(&ticket, 0, record(b"given up")).await;
+            producer.send(&ticket, 0, record(b"given up")).await.expect("it is taken");
             drop(ticket);
         }
         let mut tickets = Vec::new();
         for _ in 0..SLOTS {
             let ticket = producer.open(1).await;
-            producer.send(&ticket, 0, record(b"kept")).await;
+            producer.send(&ticket, 0, record(b"kept")).await.expect("it is taken");
             tickets.push(ticket);
         }
         assert!(timeout(ASK_AGAIN, producer.open(1)).await.is_err(), "no more than there are places");

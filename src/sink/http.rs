@@ -4,8 +4,8 @@
 //! whether the event counts as delivered. The rule for a status (`rollback.503`) comes before that for its class
 //! (`rollback.5XX`), and that before the default. The defaults put an event back even when the answer is 200, as in Flume:
 //! a useful configuration has at least `rollback.2XX` and `backoff.2XX` = false. Redirects are not followed; 3XX is a status
-//! like the others. An event without a body is not sent. What leaves the channel and does not count as delivered shows in
-//! the channel's counters only. An answer's body is of no use: one that is long or slow costs the connection and nothing else.
+//! like the others. An event without a body is not sent. What leaves the channel without a status 2XX, and does not count as
+//! delivered, is a dead letter. An answer's body is of no use: one that is long or slow costs the connection and nothing else.
 //!
 //! Keys: `endpoint` (http or https), `connectTimeout` and `requestTimeout` (5000 ms), `contentTypeHeader` and
 //! `acceptHeader` (text/plain), `defaultBackoff` (true), `defaultRollback` (true), `defaultIncrementMetrics` (false),
@@ -26,9 +26,9 @@ use hyper::{Method, Request, Response, StatusCode, Uri};
 use hyper_util::rt::TokioIo;
 use tokio::time::timeout;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{info, warn};
+use tracing::info;
 
-use super::{BuiltSink, Delivered, Sink, SinkBuilder, SinkConfig, SinkError};
+use super::{BuiltSink, Delivered, Refused, Sink, SinkBuilder, SinkConfig, SinkError};
 use crate::config::{ComponentType, FromText as _, Props};
 use crate::event::Batch;
 use crate::logging::Limited;
@@ -198,10 +198,7 @@ impl Sink for HttpSink {
     async fn deliver(&mut self, batch: &Batch) -> Result<(), SinkError> {
         for event in batch.iter() {
             if event.body().is_empty() {
-                if let Some(others) = self.complaints.permit() {
-                    warn!("Processed empty event. Sink {}: nothing is sent{others}", self.name);
-                }
-                self.delivered = Delivered { count: false, ..Delivered::default() };
+                self.delivered = refused("it has no body");
                 continue;
             }
             let status = self
@@ -229,7 +226,10 @@ impl HttpSink {
         let HttpConfig { rollback, backoff, increment_metrics, .. } = &*self.config;
         let (pause, count) = (backoff.of(status), increment_metrics.of(status));
         if !rollback.of(status) {
-            self.delivered = Delivered { pause, count, ..Delivered::default() };
+            self.delivered = match status.is_success() || count {
+                true => Delivered { pause, count, ..Delivered::default() },
+                false => Delivered { pause, ..refused(format!("the server answered {status}")) },
+            };
             return Ok(());
         }
         if count {
@@ -295,6 +295,10 @@ impl HttpSink {
             self.counters.connection_closed.add(1);
         }
     }
+}
+
+fn refused(why: impl Into<String>) -> Delivered {
+    Delivered { pause: false, count: false, refused: vec![Refused { index: 0, why: why.into() }] }
 }
 
 /// Reads an answer and drops it. Whether it came to its end, so that the connection can be used again.

@@ -50,6 +50,11 @@ pub trait SinkConfig: Send + Sync {
     fn is_pulled(&self) -> bool {
         false
     }
+    /// The key and the value of the name under which it delivers each event once, which is its alone. It must know all
+    /// that leaves its channel.
+    fn transactional_id(&self) -> Option<(&'static str, &str)> {
+        None
+    }
     /// Called when it is one of a group, whose other sinks get their turn when it fails: it must not be patient for ever.
     fn join_group(&mut self) {}
     /// Makes the sink. Called again when the sink has failed and is to start anew.

@@ -18,11 +18,12 @@
 //!
 //! Headers: `timestamp`, `topic`, `partition` and `offset`, where the event does not have them, and `key`.
 
+use std::panic::catch_unwind;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
-use rdkafka::message::{BorrowedMessage, Headers as _, Message as _};
+use rdkafka::message::{BorrowedHeaders, BorrowedMessage, Header, Headers as _, Message as _};
 use smol_str::{SmolStr, ToSmolStr as _};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
@@ -32,7 +33,7 @@ use crate::config::{ComponentType, Props};
 use crate::event::{Batch, Headers};
 use crate::kafka::consumer::{Consumer, Positions};
 use crate::kafka::options::Options;
-use crate::kafka::{KEY_HEADER, Words, deprecated};
+use crate::kafka::{KEY_HEADER, Words, deprecated, pattern};
 use crate::metrics::Extras;
 use crate::rpc::avro::events::read_event;
 
@@ -82,7 +83,10 @@ impl KafkaConfig {
         let topics_key = deprecated(props, "kafka.topics", "topic");
         let list: String = props.or(topics_key, String::new());
         let topics = match props.text("kafka.topics.regex").filter(|text| !text.is_empty()) {
-            Some(pattern) => vec![posix(pattern)],
+            Some(pattern) => pattern::posix(pattern).map(|pattern| vec![pattern]).unwrap_or_else(|why| {
+                props.error("kafka.topics.regex", &format!("a pattern of topics' names; {why}"), "");
+                vec![String::new()]
+            }),
             None => list.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect(),
         };
         if topics.is_empty() {
@@ -133,13 +137,6 @@ fn servers(props: &Props<'_>) -> String {
         "host:port of one or more Kafka brokers, separated by commas",
         "Bootstrap Servers must be specified",
     )
-}
-
-/// A pattern of Java's for librdkafka, which wants it to begin with `^` and knows POSIX's extended syntax. It stands for
-/// whole names, as in Java.
-fn posix(pattern: &str) -> String {
-    let pattern = pattern.replace("(?:", "(").replace("\\d", "[0-9]");
-    format!("^({pattern})$")
 }
 
 impl SourceConfig for Arc<KafkaConfig> {
@@ -194,7 +191,7 @@ impl Gathered {
         set_missing(&SmolStr::new_static("partition"), partition.to_smolstr());
         set_missing(&SmolStr::new_static("offset"), offset.to_smolstr());
         if !config.headers.is_empty() {
-            for one in message.headers().into_iter().flat_map(|headers| headers.iter()) {
+            for one in message.headers().into_iter().flat_map(readable) {
                 for (name, _) in config.headers.iter().filter(|(_, kafka_name)| kafka_name == one.key) {
                     headers.set(name.clone(), text(one.value.unwrap_or_default()));
                 }
@@ -224,6 +221,11 @@ impl Gathered {
         }
         (batch, positions)
     }
+}
+
+/// The headers of a message whose names are UTF-8; at others the binding panics.
+fn readable(headers: &BorrowedHeaders) -> impl Iterator<Item = Header<'_, &[u8]>> {
+    (0..headers.count()).filter_map(|index| catch_unwind(|| headers.get(index)).ok())
 }
 
 fn text(bytes: &[u8]) -> SmolStr {
@@ -323,16 +325,5 @@ impl Source for KafkaSource {
         }
         consumer.close(LAST_COMMIT).await;
         Ok(())
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_pattern_stands_for_whole_names() {
-        assert_eq!(posix("logs-\\d+"), "^(logs-[0-9]+)$");
-        assert_eq!(posix("(?:a|b).*"), "^((a|b).*)$");
     }
 }

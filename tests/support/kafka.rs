@@ -12,7 +12,7 @@ use futures_util::FutureExt as _;
 use rdkafka::admin::{AdminClient, AdminOptions, NewTopic, TopicReplication};
 use rdkafka::client::DefaultClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
-use rdkafka::consumer::{BaseConsumer, Consumer as _};
+use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _};
 use rdkafka::error::RDKafkaErrorCode;
 use rdkafka::message::{Header, Headers as _, Message as _, OwnedHeaders};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
@@ -196,6 +196,19 @@ impl Kafka {
             producer.send(record).map_err(|(error, _)| error).expect("room for a message");
         }
         producer.flush(DEADLINE).expect("the broker takes the messages");
+    }
+
+    /// Stores an offset for partition 0 of a topic with a group that has no members.
+    pub fn store(&self, group: &str, topic: &str, metadata: &str) {
+        let mut config = self.config();
+        config.set("group.id", group);
+        let consumer: BaseConsumer = config.create().expect("a client");
+        let mut list = TopicPartitionList::new();
+        let mut one = list.add_partition(topic, 0);
+        one.set_offset(Offset::Offset(1)).expect("an offset");
+        one.set_metadata(metadata);
+        let stored = super::eventually(|| consumer.commit(&list, CommitMode::Sync).ok());
+        stored.expect("the broker stores it");
     }
 
     /// Sends a message with a key and headers.

@@ -26,9 +26,10 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message as _};
-use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::Notify;
+use tokio::time::sleep;
 use tracing::{error, warn};
 
 use super::{Channel, ChannelConfig, ChannelError, Patience, Put, PutTransaction, Take, TakeTransaction};
@@ -38,11 +39,11 @@ use crate::java::parse_int;
 use crate::kafka::consumer::Consumer;
 use crate::kafka::options::Options;
 use crate::kafka::producer::{Producer, Record};
-use crate::kafka::{KEY_HEADER, Words, bootstrap_servers, deprecated, is_topic_name};
-use crate::logging::Limited;
+use crate::kafka::{KEY_HEADER, Words, bootstrap_servers, deprecated, is_hopeless, is_topic_name};
+use crate::logging::{Excerpt, Limited};
 use crate::metrics::{ChannelCounters, Extras, Metrics};
 use crate::rpc::avro::events::{put_event, read_event};
-use taken::{Places, Tracker};
+use taken::{Places, Taking, Tracker};
 
 /// How the type is registered.
 pub const TYPE: ComponentType<super::ChannelBuilder> = ComponentType {
@@ -65,8 +66,14 @@ const EXTRAS: Extras = &[
 /// Flume's channel has no limit; this one bounds what a transaction takes in memory.
 const TRANSACTION_CAPACITY: usize = 100_000;
 const TRANSACTION_BYTES: usize = 16 << 20;
-/// What a message has beside its body, at most, when it has no headers.
+/// What a message takes beside its key and value, and an event or a header beside its texts, at most.
 const OVERHEAD: usize = 512;
+const HEADER_OVERHEAD: usize = 10;
+/// A put that fails takes so long at least: nobody is to try again at once, and again.
+const FAILED_PUT: Duration = Duration::from_secs(1);
+/// How often a consumer from which no sink takes serves its group, whose other members would wait for it otherwise.
+const SIGN_OF_LIFE: Duration = Duration::from_secs(5);
+const TRANSACTIONAL_ID: &str = "kafka.producer.transactional.id";
 const LAST_COMMIT: Duration = Duration::from_secs(5);
 
 #[derive(Clone, Debug)]
@@ -107,7 +114,11 @@ impl KafkaConfig {
         }
         // Unlike a sink's, a failed put is told to the source's client, which cannot wait for ever.
         let own = [("acks", "all"), ("message.timeout.ms", "120000")];
-        let producer = Options::producer(props, &servers, &own);
+        let mut producer = Options::producer(props, &servers, &own);
+        if props.text(TRANSACTIONAL_ID).is_some() {
+            props.warning(TRANSACTIONAL_ID, "has no effect: a put is in the channel when Kafka has all its messages");
+            producer.unset("transactional.id");
+        }
         let mut consumer = Options::consumer(props, &servers, &[("auto.offset.reset", begin)]);
         consumer.set("group.id", group);
         let max_message = producer.get("message.max.bytes").and_then(|value| value.parse().ok());
@@ -116,7 +127,7 @@ impl KafkaConfig {
             whole_event: props.or("parseAsFlumeEvent", true),
             partition,
             partition_header: props.optional("partitionIdHeader"),
-            max_message: max_message.unwrap_or(usize::MAX),
+            max_message: max_message.unwrap_or(usize::MAX).saturating_sub(OVERHEAD),
             producer,
             consumer,
         })
@@ -128,9 +139,17 @@ impl KafkaConfig {
             None => Ok(self.partition),
             Some(text) => match parse_int(text).filter(|partition| *partition >= 0) {
                 Some(partition) => Ok(Some(partition)),
-                None => Err(format!("Non integer partition id specified: {text:?}")),
+                None => Err(format!("Non integer partition id specified: {:?}", Excerpt(text).to_string())),
             },
         }
+    }
+
+    /// The bytes of an event's message, without its overhead.
+    fn size(&self, event: EventRef<'_>) -> usize {
+        let headers = event.headers();
+        let key = headers.get(KEY_HEADER).map_or(0, str::len);
+        let texts = headers.iter().filter(|_| self.whole_event);
+        key + event.body().len() + texts.map(|(name, value)| name.len() + value.len() + HEADER_OVERHEAD).sum::<usize>()
     }
 }
 
@@ -150,6 +169,7 @@ impl ChannelConfig for KafkaConfig {
             producer: Mutex::default(),
             consumer: tokio::sync::Mutex::default(),
             tracker: Mutex::default(),
+            is_held: AtomicBool::new(false),
             returned: Notify::new(),
             complaints: Limited::default(),
         })))
@@ -171,6 +191,8 @@ struct Shared {
     /// One sink at a time asks for messages.
     consumer: tokio::sync::Mutex<Option<Arc<Consumer>>>,
     tracker: Mutex<Tracker>,
+    /// Whether the consumer has been told to keep what it has.
+    is_held: AtomicBool,
     /// Wakes a sink when another has put events back.
     returned: Notify,
     complaints: Limited,
@@ -192,12 +214,12 @@ impl Shared {
         }
     }
 
-    fn closed(&self, error: &rdkafka::error::KafkaError) -> ChannelError {
+    fn closed(&self, error: &KafkaError) -> ChannelError {
         ChannelError::Closed { channel: self.name.clone(), why: Words(error).to_string() }
     }
 
-    fn send_failed(&self, cause: impl ToString) -> ChannelError {
-        ChannelError::SendFailed { channel: self.name.clone(), cause: cause.to_string() }
+    fn send_failed(&self, cause: impl ToString, never: bool) -> ChannelError {
+        ChannelError::SendFailed { channel: self.name.clone(), cause: cause.to_string(), never }
     }
 
     /// The producer, made anew when there is none or it cannot go on.
@@ -219,8 +241,9 @@ impl Shared {
         if batch.len() > TRANSACTION_CAPACITY {
             return Err(ChannelError::TransactionTooLarge { capacity: TRANSACTION_CAPACITY });
         }
-        let largest = self.config.max_message.saturating_sub(OVERHEAD);
-        if let Some(bytes) = batch.body_lengths().find(|len| *len > largest) {
+        if let Some(bytes) =
+            batch.iter().map(|event| self.config.size(event)).find(|size| *size > self.config.max_message)
+        {
             return Err(ChannelError::RecordTooLarge { bytes, channel: self.name.clone() });
         }
         Ok(Put::new(Sending { channel: Arc::clone(self) }))
@@ -230,7 +253,7 @@ impl Shared {
     async fn send(&self, batch: &Batch) -> Result<(), ChannelError> {
         let since = Instant::now();
         let partitions: Result<Vec<_>, _> = batch.iter().map(|event| self.config.partition(event)).collect();
-        let partitions = partitions.map_err(|why| self.send_failed(why))?;
+        let partitions = partitions.map_err(|why| self.send_failed(why, true))?;
         let producer = self.producer()?;
         let ticket = producer.open(batch.len()).await;
         let mut scratch = Vec::new();
@@ -251,57 +274,39 @@ impl Shared {
                 headers: None,
                 delivery_opaque: 0,
             };
-            producer.send(&ticket, index, record).await;
+            if let Err(code) = producer.send(&ticket, index, record).await {
+                ticket.fail((index, code));
+            }
         }
         let failures = ticket.wait().await;
         self.counters.add_extra(SEND_TIMER, since.elapsed().as_millis() as u64);
-        match failures.first() {
-            None => Ok(()),
-            Some((index, RDKafkaErrorCode::MessageSizeTooLarge)) if batch.len() == 1 => {
-                Err(ChannelError::RecordTooLarge { bytes: batch.get(*index).body().len(), channel: self.name.clone() })
-            }
-            Some((_, code)) => {
-                self.counters.add_extra(ROLLBACKS, 1);
-                Err(self.send_failed(format!("{} of {} events: {code}", failures.len(), batch.len())))
-            }
+        let Some((_, code)) = failures.first() else { return Ok(()) };
+        self.counters.add_extra(ROLLBACKS, 1);
+        let never = failures.iter().any(|(_, code)| is_hopeless(*code));
+        if !never {
+            sleep(FAILED_PUT.saturating_sub(since.elapsed())).await;
         }
+        Err(self.send_failed(format!("{} of {} events: {code}", failures.len(), batch.len()), never))
     }
 
-    /// What is here, at most `max` events: first what has come back, then what Kafka has.
-    fn try_take(&self, consumer: &Consumer, max: usize) -> Option<(Batch, Places)> {
+    /// What is here, at most `max` events: first what has come back, then what Kafka has. An error is one that the
+    /// consumer does not get over.
+    fn try_take(&self, consumer: &Consumer, max: usize) -> Result<Option<Taking>, ChannelError> {
         let mut tracker = self.tracker();
         tracker.forget(consumer.revoked());
         if let Some(returned) = tracker.take_returned(max) {
-            return Some(returned);
+            return Ok(Some(returned));
+        }
+        if self.is_held.swap(false, Ordering::Relaxed) {
+            consumer.go_on();
         }
         let since = Instant::now();
-        let mut batch = Batch::new();
-        let mut places = Places::default();
-        while batch.len() < max && batch.body_bytes() < TRANSACTION_BYTES {
+        let mut taking = Taking::default();
+        while taking.0.len() < max && taking.0.body_bytes() < TRANSACTION_BYTES {
             match consumer.next() {
                 None => break,
-                Some(Ok(message)) => {
-                    // Partitions may have gone just before it came.
-                    tracker.forget(consumer.revoked());
-                    let place = (message.partition(), message.offset());
-                    tracker.took(place);
-                    match self.event(&message) {
-                        Ok(event) => {
-                            batch.push(event);
-                            places.push_back(place);
-                        }
-                        Err(why) => {
-                            tracker.done([place]);
-                            self.counters.lost.add(1);
-                            if let Some(others) = self.complaints.permit() {
-                                error!(
-                                    "Error while getting events from Kafka. {}: {why}; it is skipped{others}",
-                                    self.owner()
-                                );
-                            }
-                        }
-                    }
-                }
+                Some(Ok(message)) => self.add(consumer, &mut tracker, &message, &mut taking),
+                Some(Err(error @ KafkaError::MessageConsumptionFatal(_))) => return Err(self.closed(&error)),
                 Some(Err(error)) => {
                     if let Some(others) = self.complaints.permit() {
                         warn!("{}: {}{others}", self.owner(), Words(&error));
@@ -309,12 +314,46 @@ impl Shared {
                 }
             }
         }
-        if batch.is_empty() {
-            return None;
+        if taking.0.is_empty() {
+            return Ok(None);
         }
-        batch.repack();
+        taking.0.repack();
         self.counters.add_extra(GET_TIMER, since.elapsed().as_millis() as u64);
-        Some((batch, places))
+        Ok(Some(taking))
+    }
+
+    /// Takes a message. One that is no event is left behind.
+    fn add(&self, consumer: &Consumer, tracker: &mut Tracker, message: &BorrowedMessage<'_>, taking: &mut Taking) {
+        // Partitions may have gone just before it came.
+        tracker.forget(consumer.revoked());
+        let place = (message.partition(), message.offset());
+        tracker.took(place);
+        match self.event(message) {
+            Ok(event) => {
+                taking.0.push(event);
+                taking.1.push_back(place);
+            }
+            Err(why) => {
+                tracker.done([place]);
+                self.counters.lost.add(1);
+                if let Some(others) = self.complaints.permit() {
+                    error!("Error while getting events from Kafka. {}: {why}; it is skipped{others}", self.owner());
+                }
+            }
+        }
+    }
+
+    /// Shows the group that the consumer is there, unless a sink that waits for events does.
+    fn show_life(&self) {
+        let Ok(made) = self.consumer.try_lock() else { return };
+        let Some(consumer) = &*made else { return };
+        let mut tracker = self.tracker();
+        self.is_held.store(true, Ordering::Relaxed);
+        let mut strays = Taking::default();
+        consumer.hold(|message| self.add(consumer, &mut tracker, &message, &mut strays));
+        tracker.forget(consumer.revoked());
+        tracker.append(strays);
+        consumer.commit(tracker.progress(&self.config.topic));
     }
 
     fn event(&self, message: &BorrowedMessage<'_>) -> Result<Event, String> {
@@ -363,6 +402,16 @@ impl Channel for Handle {
 
     async fn start(&self) -> Result<(), ChannelError> {
         self.0.stopped.store(false, Ordering::Release);
+        let shared = Arc::downgrade(&self.0);
+        tokio::spawn(async move {
+            loop {
+                sleep(SIGN_OF_LIFE).await;
+                match shared.upgrade().filter(|shared| shared.open().is_ok()) {
+                    Some(shared) => shared.show_life(),
+                    None => return,
+                }
+            }
+        });
         self.0.counters.started();
         Ok(())
     }
@@ -398,10 +447,19 @@ impl Channel for Handle {
                 none => {
                     let consumer =
                         Consumer::new(&shared.config.consumer.config(), &shared.owner(), &[&shared.config.topic]);
-                    none.insert(Arc::new(consumer.map_err(|error| shared.closed(&error))?))
+                    let consumer = consumer.map_err(|error| shared.closed(&error))?;
+                    *shared.tracker() = Tracker::default();
+                    none.insert(Arc::new(consumer))
                 }
             };
-            if let Some((batch, places)) = shared.try_take(consumer, max) {
+            let taken = match shared.try_take(consumer, max) {
+                Ok(taken) => taken,
+                Err(error) => {
+                    *made = None;
+                    return Err(error);
+                }
+            };
+            if let Some((batch, places)) = taken {
                 shared.counters.take_attempt.add(batch.len() as u64);
                 let consumer = Arc::downgrade(consumer);
                 return Ok(Take::new(Taken { channel: Arc::clone(shared), consumer, batch, places }));

@@ -8,6 +8,9 @@ use crate::kafka::consumer::Positions;
 /// Where each event of a batch comes from: partition and offset.
 pub type Places = VecDeque<(i32, i64)>;
 
+/// Events that are taken, and their places.
+pub type Taking = (Batch, Places);
+
 #[derive(Debug, Default)]
 struct Partition {
     /// Taken, and not yet done.
@@ -22,7 +25,7 @@ struct Partition {
 #[derive(Debug, Default)]
 pub struct Tracker {
     partitions: HashMap<i32, Partition>,
-    returned: VecDeque<(Batch, Places)>,
+    returned: VecDeque<Taking>,
 }
 
 impl Tracker {
@@ -49,7 +52,14 @@ impl Tracker {
         }
     }
 
-    fn still_open(&self, batch: Batch, places: Places) -> Option<(Batch, Places)> {
+    /// Events that nobody has asked for are taken behind all that has come back.
+    pub fn append(&mut self, (batch, places): Taking) {
+        if let Some(kept) = self.still_open(batch, places) {
+            self.returned.push_back(kept);
+        }
+    }
+
+    fn still_open(&self, batch: Batch, places: Places) -> Option<Taking> {
         let open = |(partition, offset): &(i32, i64)| {
             self.partitions.get(partition).is_some_and(|partition| partition.open.contains(offset))
         };
@@ -62,7 +72,7 @@ impl Tracker {
     }
 
     /// What has come back first, at most `max` events.
-    pub fn take_returned(&mut self, max: usize) -> Option<(Batch, Places)> {
+    pub fn take_returned(&mut self, max: usize) -> Option<Taking> {
         let (mut batch, mut places) = self.returned.pop_front()?;
         if batch.len() > max {
             let front = batch.split_to(max);
@@ -143,6 +153,21 @@ mod tests {
         assert_eq!(tracker.take_returned(9).map(|(batch, _)| batch.len()), Some(1));
         assert_eq!(tracker.take_returned(9).map(|(_, places)| places), Some(Places::from([(0, 3), (0, 4)])));
         assert_eq!(tracker.take_returned(9), None);
+    }
+
+    #[test]
+    fn what_nobody_has_asked_for_comes_last_and_is_not_done() {
+        let mut tracker = Tracker::default();
+        let (first, first_places) = taken(&mut tracker, 0, 0..3);
+        let stray = taken(&mut tracker, 0, 3..5);
+        tracker.append(stray.clone());
+        tracker.give_back(first.clone(), first_places.clone());
+        tracker.append(Taking::default());
+        assert_eq!(tracker.take_returned(9), Some((first, first_places.clone())));
+        assert_eq!(tracker.take_returned(9), Some(stray));
+        assert_eq!(tracker.take_returned(9), None);
+        tracker.done(first_places);
+        assert_eq!(progress(&mut tracker), positions(&[(0, 3)]));
     }
 
     #[test]

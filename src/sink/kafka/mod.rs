@@ -21,13 +21,14 @@
 //!
 //! With `kafka.producer.transactional.id`, batches are delivered in transactions of Kafka, which also hold how far the
 //! [channel has been delivered](transaction): behind a file channel, whatever crashes, each event is there once for those
-//! who read committed messages only. `kafka.topic` must then be without escapes, `acks` are `all`, the sink must be the
-//! only one of its channel and in no group, and no other sink may have the same id.
+//! who read committed messages only, as long as the brokers keep the group's offsets (`offsets.retention.minutes`, a week
+//! without a commit). `kafka.topic` must then be without escapes, `acks` are `all`, the sink must be the only one of its
+//! channel and in no group, and no other sink may have the same id.
 
 mod message;
 mod transaction;
 
-use std::collections::VecDeque;
+use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -42,7 +43,7 @@ use crate::escape::Template;
 use crate::event::{Batch, EventRef};
 use crate::kafka::options::Options;
 use crate::kafka::producer::{Failure, NotCommitted, Producer, Record, Ticket};
-use crate::kafka::{KEY_HEADER, Words, bootstrap_servers, deprecated, is_topic_name};
+use crate::kafka::{KEY_HEADER, Words, bootstrap_servers, deprecated, is_hopeless, is_topic_name};
 use crate::logging::Limited;
 use crate::metrics::{Extras, SinkCounters};
 use crate::rpc::avro::events::put_event;
@@ -61,6 +62,8 @@ const SEND_TIMER: &str = "KafkaEventSendTimer";
 /// How many batches may be under way, and how many may share a transaction.
 const DEPTH: usize = 8;
 const TRANSACTION_DEPTH: usize = 32;
+/// A producer that has had messages for so many topics is made anew.
+const MAX_TOPICS: usize = 2000;
 /// After a transaction that failed for one message, librdkafka may let the next one fail, too.
 const ATTEMPTS_ALONE: u32 = 3;
 const TRANSACTIONAL_ID: &str = "kafka.producer.transactional.id";
@@ -152,25 +155,21 @@ impl SinkConfig for KafkaConfig {
         Some(self.batch_size)
     }
 
+    fn transactional_id(&self) -> Option<(&'static str, &str)> {
+        self.transactional.as_ref().map(|(_, id)| (TRANSACTIONAL_ID, id.as_str()))
+    }
+
     fn join_group(&mut self) {
         self.options.let_expire();
     }
 
     fn build(&self, name: &str, counters: Arc<SinkCounters>) -> BuiltSink {
-        counters.extend(EXTRAS);
-        let transactions = self.transactional.as_ref();
-        BuiltSink::Push(Box::new(KafkaSink {
-            name: name.to_owned(),
-            config: self.clone(),
-            counters,
-            producer: None,
-            transactions: transactions.map(|(topic, id)| Transactions::new(&self.options, topic, id)),
-            under_way: VecDeque::new(),
-            refused: Vec::new(),
-            scratch: Vec::new(),
-            complaints: Limited::default(),
-        }))
+        BuiltSink::Push(Box::new(KafkaSink::new(self.clone(), name, counters)))
     }
+}
+
+fn in_words(code: RDKafkaErrorCode, topic: &str) -> String {
+    format!("{code} (topic {topic})")
 }
 
 /// A batch that is under way.
@@ -183,6 +182,28 @@ struct Sent {
     transaction: Option<u64>,
 }
 
+/// The topics that events have named, of which librdkafka keeps some memory each as long as the producer lives.
+#[derive(Default)]
+struct Topics {
+    all: HashSet<String>,
+    last: String,
+}
+
+impl Topics {
+    fn note(&mut self, topic: &str) {
+        if self.last != topic {
+            topic.clone_into(&mut self.last);
+            if !self.all.contains(topic) {
+                self.all.insert(topic.to_owned());
+            }
+        }
+    }
+
+    fn are_too_many(&self) -> bool {
+        self.all.len() >= MAX_TOPICS
+    }
+}
+
 struct KafkaSink {
     name: String,
     config: KafkaConfig,
@@ -191,19 +212,34 @@ struct KafkaSink {
     producer: Option<Arc<Producer>>,
     transactions: Option<Transactions>,
     under_way: VecDeque<Sent>,
+    /// So many batches go in transactions of their own, as one of them has spoilt the one that they shared.
+    alone: usize,
+    topics: Topics,
     refused: Vec<Refused>,
     /// For events that are written as a whole.
     scratch: Vec<u8>,
     complaints: Limited,
 }
 
-/// Whether a message will never be taken, however often it is sent.
-fn is_hopeless(code: RDKafkaErrorCode) -> bool {
-    use RDKafkaErrorCode::{InvalidMessage, InvalidMessageSize, InvalidRecord, InvalidTopic, MessageSizeTooLarge};
-    matches!(code, MessageSizeTooLarge | InvalidMessageSize | InvalidRecord | InvalidMessage | InvalidTopic)
-}
-
 impl KafkaSink {
+    fn new(config: KafkaConfig, name: &str, counters: Arc<SinkCounters>) -> Self {
+        counters.extend(EXTRAS);
+        let transactions = config.transactional.as_ref();
+        Self {
+            name: name.to_owned(),
+            counters,
+            producer: None,
+            transactions: transactions.map(|(topic, id)| Transactions::new(&config.options, topic, id)),
+            config,
+            under_way: VecDeque::new(),
+            alone: 0,
+            topics: Topics::default(),
+            refused: Vec::new(),
+            scratch: Vec::new(),
+            complaints: Limited::default(),
+        }
+    }
+
     /// The producer, made anew when there is none.
     async fn producer(&mut self) -> Result<Arc<Producer>, SinkError> {
         if let Some(producer) = &self.producer {
@@ -214,7 +250,7 @@ impl KafkaSink {
         if let Some(transactions) = &mut self.transactions {
             let failed = |error| SinkError::new(format!("transactions cannot begin: {}", Words(&error)));
             producer.init_transactions().await.map_err(failed)?;
-            transactions.recall().await.map_err(failed)?;
+            transactions.recall().await.map_err(|why| SinkError::new(format!("transactions cannot begin: {why}")))?;
         }
         Ok(Arc::clone(self.producer.insert(Arc::new(producer))))
     }
@@ -239,6 +275,9 @@ impl KafkaSink {
         let mut refused = Vec::new();
         for index in indexes {
             let number = numbers.and_then(|numbers| Some((&*numbers.channel, numbers.iter().nth(index)?)));
+            if self.transactions.as_ref().is_some_and(|transactions| transactions.has_delivered(number)) {
+                continue;
+            }
             let mut attempts = if self.transactions.is_some() { ATTEMPTS_ALONE } else { 1 };
             loop {
                 attempts -= 1;
@@ -267,14 +306,14 @@ impl KafkaSink {
     ) -> Result<Option<RDKafkaErrorCode>, SinkError> {
         self.begin_transaction(producer)?;
         let ticket = producer.open(1).await;
-        self.send(producer, &ticket, index, event, refused).await;
+        let sent = self.send(producer, &ticket, index, event, refused).await;
         let failure = ticket.wait().await.pop().map(|(_, code)| code);
         let Some(transactions) = &mut self.transactions else { return Ok(failure) };
-        let outcome = if failure.is_some() {
-            transactions.abort(producer).await
-        } else {
+        let outcome = if sent && failure.is_none() {
             transactions.note(number);
             transactions.commit(producer).await
+        } else {
+            transactions.abort(producer).await
         };
         self.settle(outcome)?;
         Ok(failure)
@@ -298,6 +337,7 @@ impl KafkaSink {
         })
     }
 
+    /// Hands a message over and returns whether it is on its way. If not, it is among the refused, or the batch fails.
     async fn send(
         &mut self,
         producer: &Producer,
@@ -305,15 +345,17 @@ impl KafkaSink {
         index: usize,
         event: EventRef<'_>,
         refused: &mut Vec<Refused>,
-    ) {
+    ) -> bool {
         let headers = event.headers();
         let envelope = match self.config.message.envelope(headers, &self.complaints) {
             Ok(envelope) => envelope,
             Err(why) => {
                 refused.push(Refused { index, why });
-                return ticket.skip();
+                ticket.skip();
+                return false;
             }
         };
+        self.topics.note(&envelope.topic);
         let payload = if self.config.message.whole_event {
             self.scratch.clear();
             put_event(&mut self.scratch, event);
@@ -330,7 +372,15 @@ impl KafkaSink {
             headers: envelope.headers,
             delivery_opaque: 0,
         };
-        producer.send(ticket, index, record).await;
+        match producer.send(ticket, index, record).await {
+            Ok(()) => return true,
+            Err(code) if is_hopeless(code) => {
+                refused.push(Refused { index, why: in_words(code, &envelope.topic) });
+                ticket.skip();
+            }
+            Err(code) => ticket.fail((index, code)),
+        }
+        false
     }
 
     fn failed(&self, batch: &Batch, failures: &[Failure]) -> SinkError {
@@ -342,7 +392,7 @@ impl KafkaSink {
 
     fn why(&self, batch: &Batch, index: usize, code: RDKafkaErrorCode) -> String {
         let topic = self.config.message.topic(batch.get(index).headers()).unwrap_or_default();
-        format!("{code} (topic {topic})")
+        in_words(code, &topic)
     }
 
     /// Ends a batch that is in no transaction.
@@ -366,15 +416,16 @@ impl KafkaSink {
     async fn end_transaction(&mut self, batch: &Batch, sent: Sent, number: u64) -> Result<(), SinkError> {
         let Sent { ticket, mut refused, since, numbers, .. } = sent;
         let (Some(producer), Some(transactions)) = (self.producer.clone(), &mut self.transactions) else {
-            return Err(self.failed(batch, &[]));
+            return Err(self.gone_with_others());
         };
         if transactions.is_open(number) {
             let outcome = transactions.commit(&producer).await;
             let aborted = outcome.as_ref().is_err_and(|failed| failed.aborted);
-            let failures = if outcome.is_err() && aborted { ticket.wait().await } else { Vec::new() };
+            let failures = if aborted { ticket.wait().await } else { Vec::new() };
             let hopeless = failures.iter().any(|(_, code)| is_hopeless(*code));
             if let Err(error) = self.settle(outcome) {
                 if !hopeless {
+                    self.alone = TRANSACTION_DEPTH;
                     return Err(error);
                 }
                 let left = (0..batch.len()).filter(|index| refused.iter().all(|refused| refused.index != *index));
@@ -383,10 +434,17 @@ impl KafkaSink {
                 refused.extend(alone);
             }
         } else if !transactions.is_committed(number) {
-            return Err(self.failed(batch, &[]));
+            return Err(self.gone_with_others());
         }
+        self.alone = self.alone.saturating_sub(1);
         self.ended(refused, since);
         Ok(())
+    }
+
+    /// For a batch whose transaction has failed, which the batch that was to commit it has told.
+    fn gone_with_others(&self) -> SinkError {
+        self.counters.add_extra(ROLLBACKS, 1);
+        SinkError::rolled_back("Failed to publish events: the transaction they were in has failed", false)
     }
 
     fn ended(&mut self, mut refused: Vec<Refused>, since: Instant) {
@@ -411,6 +469,14 @@ impl Sink for KafkaSink {
     }
 
     async fn begin(&mut self, batch: &Batch, numbers: Option<Numbers>) -> Result<(), SinkError> {
+        if (self.alone > 0 || self.topics.are_too_many()) && !self.under_way.is_empty() {
+            return Err(SinkError::rolled_back("the batches before it come to their end first", false));
+        }
+        if self.topics.are_too_many() {
+            info!("Sink {}: after {MAX_TOPICS} topics the Kafka producer is made anew, to forget them", self.name);
+            self.topics = Topics::default();
+            self.producer = None;
+        }
         let producer = self.producer().await?;
         let ticket = producer.open(batch.len()).await;
         let mut sent = Sent { ticket, refused: Vec::new(), since: Instant::now(), numbers, transaction: None };
@@ -427,11 +493,13 @@ impl Sink for KafkaSink {
                     sent.transaction = self.begin_transaction(&producer)?;
                 }
                 let refused = sent.refused.len();
-                self.send(&producer, &sent.ticket, index, event, &mut sent.refused).await;
-                if let Some(transactions) = &mut self.transactions
-                    && sent.refused.len() == refused
-                {
-                    transactions.note(number);
+                let is_on_its_way = self.send(&producer, &sent.ticket, index, event, &mut sent.refused).await;
+                if let Some(transactions) = &mut self.transactions {
+                    if is_on_its_way {
+                        transactions.note(number);
+                    } else if sent.refused.len() == refused {
+                        transactions.spoil();
+                    }
                 }
             } else {
                 self.send(&producer, &sent.ticket, index, event, &mut sent.refused).await;
@@ -456,5 +524,41 @@ impl Sink for KafkaSink {
 
     fn delivered(&mut self) -> Delivered {
         Delivered { refused: std::mem::take(&mut self.refused), ..Delivered::default() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::event::Event;
+    use crate::kafka::tests::with_props;
+
+    #[tokio::test]
+    async fn topics_that_events_name_are_forgotten_in_the_end() {
+        // librdkafka's own broker, within the process.
+        let (options, _) = with_props("test.mock.num.brokers = 1", |props| Options::producer(props, "b1:9092", &[]));
+        let message = MessageConfig {
+            topic: Topic::Fixed("t".to_owned()),
+            topic_header: Some("topic".to_owned()),
+            partition: Some(0),
+            partition_header: None,
+            timestamp_header: None,
+            headers: Vec::new(),
+            whole_event: false,
+        };
+        let config = KafkaConfig { batch_size: 100, message, options, transactional: None };
+        let mut sink = KafkaSink::new(config, "k1", Arc::new(SinkCounters::new("k1")));
+        let batch = |topics: std::ops::Range<usize>| -> Batch {
+            topics.map(|topic| Event::new("x").with("topic", &format!("t{topic}"))).collect()
+        };
+        for from in (0..MAX_TOPICS).step_by(500) {
+            sink.deliver(&batch(from..from + 500)).await.expect("it is delivered");
+        }
+        let first = sink.producer.clone().expect("a producer");
+        sink.deliver(&batch(0..1)).await.expect("it is delivered");
+        let second = sink.producer.clone().expect("a producer");
+        assert!(!Arc::ptr_eq(&first, &second));
+        sink.deliver(&batch(1..2)).await.expect("it is delivered");
+        assert!(sink.producer.is_some_and(|third| Arc::ptr_eq(&second, &third)));
     }
 }

@@ -14,8 +14,10 @@ use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
 use crate::channel::Ranges;
+use crate::kafka::Words;
 use crate::kafka::options::Options;
 use crate::kafka::producer::{NotCommitted, Producer};
+use crate::logging::Excerpt;
 use crate::sink::SinkError;
 
 const TITLE: &str = "flume-rs 1";
@@ -84,6 +86,8 @@ pub struct Transactions {
     /// The number of the open transaction, or of the next one.
     number: u64,
     is_open: bool,
+    /// Whether the open one must not be committed.
+    is_spoilt: bool,
     /// Those up to here that came to their end otherwise have failed.
     last_committed: u64,
 }
@@ -102,12 +106,13 @@ impl Transactions {
             noted: Progress::default(),
             number: 1,
             is_open: false,
+            is_spoilt: false,
             last_committed: 0,
         }
     }
 
     /// Reads what is stored. The producer must have ended earlier transactions before.
-    pub async fn recall(&mut self) -> KafkaResult<()> {
+    pub async fn recall(&mut self) -> Result<(), String> {
         let (reader, topic) = (self.reader.clone(), self.topic.clone());
         let stored = tokio::task::spawn_blocking(move || {
             let consumer: BaseConsumer = reader.create()?;
@@ -116,16 +121,28 @@ impl Transactions {
             let mut list = TopicPartitionList::new();
             list.add_partition(&topic, 0);
             let stored = consumer.committed_offsets(list, PATIENCE)?;
-            let text = stored.elements().first().map(|one| one.metadata().to_owned());
-            KafkaResult::Ok((text.unwrap_or_default(), consumer.group_metadata()))
+            let stored = stored.elements().first().map(|one| one.error().map(|()| one.metadata().to_owned()));
+            KafkaResult::Ok((stored.transpose()?.unwrap_or_default(), consumer.group_metadata()))
         });
-        let (text, group) = stored.await.unwrap_or(Err(KafkaError::Canceled))?;
-        self.committed = Progress::read(&text).unwrap_or_default();
+        let stored = stored.await.unwrap_or(Err(KafkaError::Canceled));
+        let (text, group) = stored.map_err(|error| Words(&error).to_string())?;
+        self.committed = match text.as_str() {
+            "" => Progress::default(),
+            text => Progress::read(text).ok_or_else(|| self.is_not_ours(text))?,
+        };
         self.noted = self.committed.clone();
         self.group = group.map(Arc::new);
         self.is_open = false;
         self.number += 1;
         Ok(())
+    }
+
+    fn is_not_ours(&self, text: &str) -> String {
+        let (group, topic) = (self.reader.get("group.id").unwrap_or_default(), &self.topic);
+        let text = Excerpt(text);
+        format!(
+            "the consumer group {group}, which has the name of the transactional id, holds \"{text}\" for {topic}-0, which is not this sink's"
+        )
     }
 
     /// Whether an event is in a committed transaction.
@@ -139,8 +156,14 @@ impl Transactions {
             let failed = |error: KafkaError| SinkError::new(format!("no transaction can begin: {error}"));
             producer.begin_transaction().map_err(failed)?;
             self.is_open = true;
+            self.is_spoilt = false;
         }
         Ok(self.number)
+    }
+
+    /// Notes that an event could not be added to the open transaction, which can only be given up.
+    pub fn spoil(&mut self) {
+        self.is_spoilt = true;
     }
 
     /// Notes that an event is in the open transaction.
@@ -162,6 +185,10 @@ impl Transactions {
 
     /// Commits the open transaction.
     pub async fn commit(&mut self, producer: &Producer) -> Result<(), NotCommitted> {
+        if self.is_spoilt {
+            self.abort(producer).await?;
+            return Err(NotCommitted { why: "not all of them could be sent".to_owned(), aborted: true });
+        }
         self.noted.trim();
         let offsets = if self.noted == self.committed { None } else { self.group.clone() };
         let offsets = match offsets.map(|group| Ok((self.list()?, group))).transpose() {
@@ -201,7 +228,7 @@ impl Transactions {
 }
 
 fn not_stored(error: &KafkaError) -> NotCommitted {
-    NotCommitted { why: crate::kafka::Words(error).to_string(), aborted: false }
+    NotCommitted { why: Words(error).to_string(), aborted: false }
 }
 
 #[cfg(test)]
