@@ -59,8 +59,9 @@ pub const TYPE: ComponentType<SinkBuilder> = ComponentType {
 
 const DEFAULT_TOPIC: &str = "default-flume-topic";
 const SEND_TIMER: &str = "KafkaEventSendTimer";
-/// How many batches may be under way, and how many may share a transaction.
-const DEPTH: usize = 8;
+/// How many batches may be under way, enough to keep brokers busy with the default batches, and how many may share a
+/// transaction.
+const DEPTH: usize = 64;
 const TRANSACTION_DEPTH: usize = 128;
 /// Nor do more follow behind batches of so many bytes, which stay in memory until they have been committed.
 const BYTES_UNDER_WAY: usize = 8 << 20;
