@@ -8,8 +8,9 @@ runs both in turn. Prints one Markdown row a scenario with the medians, and "mis
 when one is. Scenarios: netcat, netcat-ack, roll (exec to file_roll), syslogtcp, multiport_syslogtcp, http (lists of 100
 events in JSON), routing (netcat, three interceptors, multiplexing to three channels), hop-1000, hop-100, hop-deflate,
 hop-tls (exec to avro sink, avro source to null; both agents added up), kafka, kafka-all (netcat to Kafka, acks 1 and
-all), kafka-source (Kafka to null; these three also beside the smallest client of librdkafka), file-1000, file-100 (exec
-to the file channel to null), file-nc (64 netcat clients that send all they have and read the answers, to the file
+all), kafka-source (Kafka to null; these three also beside the smallest client of librdkafka), kafka-chain (Kafka to the
+file channel to Kafka), kafka-transactional (flume-rs alone: transactions beside acks=all), file-1000, file-100 (exec to
+the file channel to null), file-nc (64 netcat clients that send all they have and read the answers, to the file
 channel), file-ack (the same, each waiting for every answer), taildir, spooldir (a file of 1 GB to the memory channel to
 null), durable (CPU of the file channel beside the memory channel's), backlog (from the agent's start to the first event
 when many wait in the file channel; --backlogs), startup, latency, hop-latency (netcat to avro sink, avro source to
@@ -32,13 +33,14 @@ THROUGHPUT = {
     "hop-1000": (2_000_000, 8, None, 0.6, 30), "hop-100": (1_000_000, 10, None, 1.3, 30),
     "hop-deflate": (2_000_000, 4, None, None, 30), "hop-tls": (2_000_000, 6, None, None, 30),
     "kafka": (1_000_000, 6, None, 1.5, 64), "kafka-all": (1_000_000, 6, None, 1.5, 64),
-    "kafka-source": (2_000_000, 6, None, None, 64),
+    "kafka-source": (2_000_000, 6, None, None, 64), "kafka-chain": (500_000, 10, None, None, 64),
     "file-1000": (1_000_000, 25, None, 1.5, None), "file-100": (1_000_000, 15, None, 1.5, None),
     "file-nc": (100_000, 20, None, None, None), "file-ack": (50_000, 20, None, None, None),
     "taildir": (10_000_000, 4, None, 0.13, None), "spooldir": (10_000_000, 4, None, 0.13, None),
 }
 # scenario: what the smallest possible client does instead, and how many times longer ours may take
 CEILINGS = {"kafka": ("produce", "1", 1.25), "kafka-all": ("produce", "all", 1.25), "kafka-source": ("consume", "", 1.25)}
+TRANSACTIONAL, KAFKA_RSS_MB = 0.6, 64
 IDLE_RSS_MB, START_MS, LATENCY_MS, HOP_LATENCY_MS = 8, 20, 2, 5
 DURABLE, OPEN_MS, OPEN_RSS_MB = 2, 50, 64
 CLIENTS, CLIENTS_CPU_PERCENT, CLIENTS_RSS_MB = 1000, 5, 64
@@ -99,7 +101,7 @@ class Brokers:
         subprocess.check_call([os.path.join(KIT, "kafka.sh"), "stop"])
 
 
-def kafka(scenario, runs, ours):
+def ceiling(scenario, runs, ours):
     events, (mode, acks, most) = THROUGHPUT[scenario][0], CEILINGS[scenario]
     with Brokers():
         o = throughput(scenario, runs, ours)
@@ -109,9 +111,22 @@ def kafka(scenario, runs, ours):
         for _ in range(runs):
             out = subprocess.check_output(["cargo", "bench", "--quiet", "--bench", "kafka", "--", mode, servers, topic, str(events), acks], cwd=ROOT, text=True)
             least.append(float(out.split()[0]))
-    ceiling, ours_s = statistics.median(least), events / o["events_per_s"]
-    print(f"| {scenario}: seconds, smallest client and flume-rs | {ceiling:.2f} | {ours_s:.2f} | {ours_s / ceiling:.2f}x "
-          f"| at most {most}x{verdict(scenario + ' ceiling', ours_s <= ceiling * most)} |", flush=True)
+    least_s, ours_s = statistics.median(least), events / o["events_per_s"]
+    print(f"| {scenario}: seconds, smallest client and flume-rs | {least_s:.2f} | {ours_s:.2f} | {ours_s / least_s:.2f}x "
+          f"| at most {most}x{verdict(scenario + ' ceiling', ours_s <= least_s * most)} |", flush=True)
+
+
+def transactional(runs, ours):
+    results = {"kafka-all": [], "kafka-transactional": []}
+    with Brokers():
+        for _ in range(runs):
+            for scenario, seen in results.items():
+                seen.append(bench.run(scenario, 1_000_000, [ours]))
+    plain, transactions = (medians(seen) for seen in results.values())
+    ratio, rss = transactions["events_per_s"] / plain["events_per_s"], transactions["rss_peak_kb"] / 1024
+    print(f"| kafka-transactional: events/s, and those of acks=all | | {transactions['events_per_s']:,.0f}, {plain['events_per_s']:,.0f} "
+          f"| {ratio:.2f}x | at least {TRANSACTIONAL}x{verdict('transactional', ratio >= TRANSACTIONAL)} |")
+    print(f"| kafka-transactional: peak RSS MB | | {rss:.1f} | | at most {KAFKA_RSS_MB} MB{verdict('transactional rss', rss <= KAFKA_RSS_MB)} |", flush=True)
 
 
 def durable(runs, ours):
@@ -285,7 +300,7 @@ def clients(ours):
 
 
 def main():
-    scenarios = [*THROUGHPUT, "durable", "backlog", "startup", "latency", "hop-latency", "clients"]
+    scenarios = [*THROUGHPUT, "kafka-transactional", "durable", "backlog", "startup", "latency", "hop-latency", "clients"]
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--runs", type=int, default=3)
     parser.add_argument("--only", default=",".join(scenarios))
@@ -298,7 +313,12 @@ def main():
     print("| | Flume 1.11.0 | flume-rs | ratio | target |\n|---|---|---|---|---|", flush=True)
     for scenario in args.only.split(","):
         if scenario in CEILINGS:
-            kafka(scenario, args.runs, ours)
+            ceiling(scenario, args.runs, ours)
+        elif scenario == "kafka-chain":
+            with Brokers():
+                throughput(scenario, args.runs, ours)
+        elif scenario == "kafka-transactional":
+            transactional(args.runs, ours)
         elif scenario in THROUGHPUT:
             throughput(scenario, args.runs, ours)
         elif scenario == "durable":

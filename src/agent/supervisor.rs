@@ -160,7 +160,6 @@ impl SinkRunner {
 
     async fn run(&self, sink: &mut dyn Sink, stop: &CancellationToken) {
         let mut backoff = Backoff::to_deliver();
-        let depth = sink.depth();
         loop {
             let taken = tokio::select! {
                 biased;
@@ -170,7 +169,7 @@ impl SinkRunner {
             };
             let outcome = match taken {
                 None => sink.tick().await.map(|()| false).map_err(|error| chain(&error)),
-                Some(Ok(take)) => deliver(&self.outlet, sink, take, depth, stop).await,
+                Some(Ok(take)) => deliver(&self.outlet, sink, take, usize::MAX, stop).await,
                 Some(Err(error)) => Err(error.to_string()),
             };
             // A channel that always has something must not keep the thread from everybody else.
@@ -206,17 +205,16 @@ impl SinkRunner {
     }
 }
 
-/// Delivers what has been taken, and commits; where more than one batch may be under way (`depth`), also what follows
-/// while there is something. Returns whether the sink pauses now.
+/// Delivers what has been taken, and commits; where the sink has room for more batches, also what follows while
+/// there is something, but no more than `most` at once. Returns whether the sink pauses now.
 pub async fn deliver(
     outlet: &Outlet,
     sink: &mut dyn Sink,
     first: Take,
-    depth: usize,
+    most: usize,
     stop: &CancellationToken,
 ) -> Result<bool, String> {
-    let under_way = VecDeque::with_capacity(depth);
-    let mut delivery = Delivery { outlet, sink, under_way, back: Vec::new(), outcome: Ok(false) };
+    let mut delivery = Delivery { outlet, sink, under_way: VecDeque::new(), back: Vec::new(), outcome: Ok(false) };
     let mut next = Some(first);
     loop {
         if let Some(take) = next.take() {
@@ -226,7 +224,7 @@ pub async fn deliver(
         } else {
             delivery.end().await;
         }
-        if delivery.has_room(depth) && !stop.is_cancelled() {
+        if delivery.has_room(most) && !stop.is_cancelled() {
             next = outlet.take(delivery.sink.batch_size()).now_or_never().and_then(Result::ok);
         }
         tokio::task::consume_budget().await;
@@ -249,7 +247,8 @@ struct Delivery<'a> {
 
 impl Delivery<'_> {
     /// Whether one more may follow: not behind one that goes back, nor into a pause.
-    fn has_room(&self, depth: usize) -> bool {
+    fn has_room(&self, most: usize) -> bool {
+        let depth = self.sink.depth().min(most);
         let all_begun = self.under_way.back().is_none_or(|(_, begun)| begun.is_ok());
         let goes_on = all_begun && self.back.is_empty() && self.outcome == Ok(false);
         goes_on && depth > 1 && self.under_way.len() < depth

@@ -22,7 +22,7 @@ use super::Words;
 use super::context::Voice;
 
 /// How many batches may be under way at once.
-pub const SLOTS: usize = 64;
+pub const SLOTS: usize = 256;
 /// How long one attempt at a step of a transaction may take.
 const STEP: Duration = Duration::from_secs(30);
 /// The most messages of a batch.
@@ -30,6 +30,8 @@ pub const MAX_MESSAGES: usize = u32::MAX as usize / SLOTS;
 
 /// Between attempts at a step.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Between the first two looks at what is on its way; later ones are further apart.
+const FIRST_PAUSE: Duration = Duration::from_millis(1);
 
 /// How long the thread for reports listens before it looks whether it is still wanted.
 const LISTEN: Duration = Duration::from_secs(5);
@@ -302,6 +304,7 @@ impl Producer {
         offsets: Option<(TopicPartitionList, Arc<ConsumerGroupMetadata>)>,
     ) -> Result<(), NotCommitted> {
         let outcome = self.blocking(move |client| {
+            flush(client);
             if let Some((list, group)) = &offsets {
                 patiently(|| client.send_offsets_to_transaction(list, group, STEP))?;
             }
@@ -311,6 +314,15 @@ impl Producer {
         let abortable = matches!(&error, KafkaError::Transaction(error) if error.txn_requires_abort());
         let aborted = abortable && self.abort_transaction().await.is_ok();
         Err(NotCommitted { why: Words(&error).to_string(), aborted })
+    }
+}
+
+/// Waits until nothing is on its way, as the binding's `commit_transaction` would, in steps of 100 ms.
+fn flush(client: &BaseProducer<Reports>) {
+    let mut pause = FIRST_PAUSE;
+    while client.in_flight_count() > 0 {
+        thread::sleep(pause);
+        pause = (pause * 5 / 4).min(PAUSE);
     }
 }
 

@@ -81,8 +81,8 @@ pub trait Sink: Send {
     /// Delivers a batch: `Ok` means that its events may leave the channel. After an error the same events come again.
     async fn deliver(&mut self, batch: &Batch) -> Result<(), SinkError>;
 
-    /// How many batches it can have under way at once. With more than one, [`begin`](Self::begin) and
-    /// [`end`](Self::end) are called for each, in the same order.
+    /// How many batches it can have under way at once, for now: it is asked before each that follows another. With more
+    /// than one, [`begin`](Self::begin) and [`end`](Self::end) are called for each, in the same order.
     fn depth(&self) -> usize {
         1
     }

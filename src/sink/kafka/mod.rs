@@ -59,9 +59,12 @@ pub const TYPE: ComponentType<SinkBuilder> = ComponentType {
 
 const DEFAULT_TOPIC: &str = "default-flume-topic";
 const SEND_TIMER: &str = "KafkaEventSendTimer";
-/// How many batches may be under way, and how many may share a transaction.
-const DEPTH: usize = 8;
-const TRANSACTION_DEPTH: usize = 32;
+/// How many batches may be under way, enough to keep brokers busy with the default batches, and how many may share a
+/// transaction.
+const DEPTH: usize = 64;
+const TRANSACTION_DEPTH: usize = 128;
+/// Nor do more follow behind batches of so many bytes, which stay in memory until they have been committed.
+const BYTES_UNDER_WAY: usize = 8 << 20;
 /// A producer that has had messages for so many topics is made anew.
 const MAX_TOPICS: usize = 2000;
 /// After a transaction that failed for one message, librdkafka may let the next one fail, too.
@@ -175,6 +178,7 @@ fn in_words(code: RDKafkaErrorCode, topic: &str) -> String {
 /// A batch that is under way.
 struct Sent {
     ticket: Ticket,
+    bytes: usize,
     refused: Vec<Refused>,
     since: Instant,
     numbers: Option<Numbers>,
@@ -465,7 +469,12 @@ impl Sink for KafkaSink {
     }
 
     fn depth(&self) -> usize {
-        if self.transactions.is_some() { TRANSACTION_DEPTH } else { DEPTH }
+        let bytes: usize = self.under_way.iter().map(|sent| sent.bytes).sum();
+        match (&self.transactions, bytes < BYTES_UNDER_WAY) {
+            (_, false) => self.under_way.len(),
+            (Some(_), true) => TRANSACTION_DEPTH,
+            (None, true) => DEPTH,
+        }
     }
 
     async fn begin(&mut self, batch: &Batch, numbers: Option<Numbers>) -> Result<(), SinkError> {
@@ -479,7 +488,8 @@ impl Sink for KafkaSink {
         }
         let producer = self.producer().await?;
         let ticket = producer.open(batch.len()).await;
-        let mut sent = Sent { ticket, refused: Vec::new(), since: Instant::now(), numbers, transaction: None };
+        let (bytes, since) = (batch.body_bytes(), Instant::now());
+        let mut sent = Sent { ticket, bytes, refused: Vec::new(), since, numbers, transaction: None };
         let each =
             sent.numbers.as_ref().map(|numbers| (Arc::clone(&numbers.channel), numbers.iter().collect::<Vec<_>>()));
         for (index, event) in batch.iter().enumerate() {
