@@ -96,7 +96,8 @@ fn each_message_is_there_once_when_brokers_are_killed() {
         let leader = kafka.leader(&to);
         kafka.kill(leader);
         let all = add(500) as u64;
-        assert!(eventually(|| (drained() >= all).then_some(())).is_some(), "events flow without broker {leader}");
+        let flows = eventually(|| (drained() >= all).then_some(()));
+        assert!(flows.is_some(), "events flow without broker {leader}, not {all}: {}", agent.metrics());
         kafka.revive(leader);
     }
     let produced = add(100);

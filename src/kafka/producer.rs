@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -27,6 +27,10 @@ pub const SLOTS: usize = 256;
 const STEP: Duration = Duration::from_secs(30);
 /// The most messages of a batch.
 pub const MAX_MESSAGES: usize = u32::MAX as usize / SLOTS;
+
+/// How long it may take to store offsets with a transaction. librdkafka goes on asking the coordinator that it knows, also
+/// when that broker is gone; only a new producer asks who it is now.
+const OFFSETS: Duration = Duration::from_secs(10);
 
 /// Between attempts at a step.
 const PAUSE: Duration = Duration::from_millis(100);
@@ -295,7 +299,7 @@ impl Producer {
 
     /// Gives the transaction up.
     pub async fn abort_transaction(&self) -> KafkaResult<()> {
-        self.blocking(|client| patiently(|| client.abort_transaction(STEP))).await
+        self.blocking(|client| patiently(Duration::MAX, || client.abort_transaction(STEP))).await
     }
 
     /// Waits for all messages and commits the transaction, together with these offsets.
@@ -306,9 +310,9 @@ impl Producer {
         let outcome = self.blocking(move |client| {
             flush(client);
             if let Some((list, group)) = &offsets {
-                patiently(|| client.send_offsets_to_transaction(list, group, STEP))?;
+                patiently(OFFSETS, || client.send_offsets_to_transaction(list, group, OFFSETS))?;
             }
-            patiently(|| client.commit_transaction(STEP))
+            patiently(Duration::MAX, || client.commit_transaction(STEP))
         });
         let Err(error) = outcome.await else { return Ok(()) };
         let abortable = matches!(&error, KafkaError::Transaction(error) if error.txn_requires_abort());
@@ -326,13 +330,18 @@ fn flush(client: &BaseProducer<Reports>) {
     }
 }
 
-/// Repeats a step until it is done, or fails in a way that repeating does not help.
-fn patiently(step: impl Fn() -> KafkaResult<()>) -> KafkaResult<()> {
+/// Repeats a step until it is done, fails in a way that repeating does not help, or this time is over.
+fn patiently(patience: Duration, step: impl Fn() -> KafkaResult<()>) -> KafkaResult<()> {
+    let began = Instant::now();
     loop {
-        match step() {
-            Err(KafkaError::Transaction(error)) if error.is_retriable() && !error.is_fatal() => {}
-            Err(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)) => {}
-            outcome => return outcome,
+        let outcome = step();
+        let may_help = match &outcome {
+            Err(KafkaError::Transaction(error)) => error.is_retriable() && !error.is_fatal(),
+            Err(KafkaError::Flush(code)) => *code == RDKafkaErrorCode::OperationTimedOut,
+            _ => false,
+        };
+        if !may_help || began.elapsed() >= patience {
+            return outcome;
         }
         thread::sleep(PAUSE);
     }
