@@ -58,6 +58,10 @@ impl Aggregation {
     pub fn split(query: &Query) -> Result<Self> {
         let (mut aggregates, mut above) = (Vec::new(), Above { is_row_by_row: true, is_steady: true });
         find(query.plan(), true, &mut aggregates, &mut above);
+        let nodes = aggregates.iter().filter_map(|plan| plan.downcast_ref::<AggregateExec>());
+        if nodes.map(AggregateExec::group_expr).any(|group| group.has_grouping_set() || !group.is_single()) {
+            return Err(plan_error("a table cannot keep GROUPING SETS, ROLLUP or CUBE: use one table for each set"));
+        }
         let [whole] = aggregates.as_slice() else {
             return Err(plan_error(&format!(
                 "a table keeps the states of one aggregate (GROUP BY or DISTINCT); this SELECT has {}: put {}",
@@ -67,9 +71,6 @@ impl Aggregation {
         };
         let node = whole.downcast_ref::<AggregateExec>().expect("it was found as one");
         let group = node.group_expr();
-        if group.has_grouping_set() || !group.is_single() {
-            return Err(plan_error("a table cannot keep GROUPING SETS, ROLLUP or CUBE: use one table for each set"));
-        }
         // The planner has one step where there is one partition, and two where it is sure of more.
         let (input, group, filters) = match node.mode() {
             AggregateMode::Single | AggregateMode::SinglePartitioned => {

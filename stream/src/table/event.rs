@@ -25,8 +25,9 @@ use crate::batch::BatchInfo;
 use crate::sql::{Query, Relation};
 use crate::store::Saved;
 
-/// The columns that rows have in their windows.
+/// The column that rows have in their windows for the beginning of the window.
 pub const START: &str = "window_start";
+/// And for its end.
 pub const END: &str = "window_end";
 
 /// Rows are put into their windows so many at a time.

@@ -69,11 +69,6 @@ impl States {
         self.states.len()
     }
 
-    /// Whether there are none.
-    pub fn is_empty(&self) -> bool {
-        self.states.is_empty()
-    }
-
     /// A key as it is kept, its state, and when it was touched.
     pub fn get(&self, key: &[u8]) -> Option<(&[u8], &[u8], i64)> {
         let (key, state) = self.states.get_key_value(key)?;
