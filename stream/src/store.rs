@@ -192,9 +192,7 @@ impl<'a> Saved<'a> {
             table: table.to_owned(),
             put: prepare("insert into flume_rs_state values (?, ?, ?, ?)")?,
             remove: prepare("delete from flume_rs_state where table_name = ? and pane = ? and chunk < ?")?,
-            each: prepare(
-                "select pane, chunk, states from flume_rs_state where table_name = ? order by pane, chunk",
-            )?,
+            each: prepare("select pane, chunk, states from flume_rs_state where table_name = ? order by pane, chunk")?,
             note: prepare("insert or replace into flume_rs_job values ('note ' || ?, ?)")?,
             noted: prepare("select cast(value as integer) from flume_rs_job where key = 'note ' || ?")?,
         })

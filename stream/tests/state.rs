@@ -137,7 +137,11 @@ impl Sink for Outer {
         self.killer.reach(batch.number, Step::Write).await;
         let counts = rows.iter().flat_map(|rows| {
             let (words, counts) = (rows.column(0).as_string_view(), rows.column(1).as_primitive::<Int64Type>());
-            words.iter().zip(counts.values()).map(|(word, n)| (word.unwrap_or_default().to_owned(), *n)).collect::<Vec<_>>()
+            words
+                .iter()
+                .zip(counts.values())
+                .map(|(word, n)| (word.unwrap_or_default().to_owned(), *n))
+                .collect::<Vec<_>>()
         });
         let counts = counts.collect();
         let before = self.taken.lock().unwrap_or_else(PoisonError::into_inner).insert(batch.number, counts);
@@ -229,7 +233,11 @@ async fn a_crash_at_any_step_changes_no_result() {
         let minutes = "select word || ' ' || substr(window_end, 12, 5) || ' ' || n from minutes order by rowid, 1";
         let mut minutes = rows(home.path(), minutes);
         minutes.sort();
-        assert_eq!(minutes, ["a 12:01 2", "a 12:02 1", "b 12:01 1", "b 12:02 1", "c 12:01 1", "c 12:03 2"], "{point:?}");
+        assert_eq!(
+            minutes,
+            ["a 12:01 2", "a 12:02 1", "b 12:01 1", "b 12:02 1", "c 12:01 1", "c 12:03 2"],
+            "{point:?}"
+        );
         assert_eq!(rows(home.path(), "select word from late"), [] as [&str; 0], "{point:?}");
         let taken = taken.lock().unwrap_or_else(PoisonError::into_inner);
         let mut last = BTreeMap::new();

@@ -10,12 +10,12 @@ use datafusion::error::{DataFusionError, Result};
 use datafusion::physical_expr::aggregate::AggregateFunctionExpr;
 use datafusion::physical_expr::expressions::Column;
 use datafusion::physical_expr_common::physical_expr::is_volatile;
-use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties as _};
 use datafusion::physical_plan::aggregates::{AggregateExec, AggregateMode, PhysicalGroupBy};
 use datafusion::physical_plan::filter::FilterExec;
 use datafusion::physical_plan::limit::{GlobalLimitExec, LocalLimitExec};
 use datafusion::physical_plan::projection::ProjectionExec;
 use datafusion::physical_plan::sorts::sort::SortExec;
+use datafusion::physical_plan::{ExecutionPlan, ExecutionPlanProperties as _};
 
 use crate::sql::{Query, Relation};
 
@@ -105,10 +105,12 @@ impl Aggregation {
             // Bytes of other types are not turned back into quite the same columns.
             let data_type = field.data_type();
             let is_plain = !matches!(data_type, DataType::Dictionary(..) | DataType::RunEndEncoded(..));
-            let sort = is_plain.then(|| SortField::new(data_type.clone())).filter(|field| {
-                RowConverter::supports_fields(std::slice::from_ref(field))
-            });
-            sort.ok_or_else(|| plan_error(&format!("a table cannot keep `{}`, which is of type {data_type}", field.name())))
+            let sort = is_plain
+                .then(|| SortField::new(data_type.clone()))
+                .filter(|field| RowConverter::supports_fields(std::slice::from_ref(field)));
+            sort.ok_or_else(|| {
+                plan_error(&format!("a table cannot keep `{}`, which is of type {data_type}", field.name()))
+            })
         });
         let fields = fields.collect::<Result<Vec<SortField>>>()?;
         let (of_keys, of_values) = fields.split_at(group.num_group_exprs());
@@ -146,8 +148,9 @@ impl Aggregation {
     pub fn not_subtractable(&self) -> Result<Option<&str>> {
         for aggregate in &self.aggregates {
             let is_sum = matches!(aggregate.fun().name(), "count" | "sum" | "avg");
-            let is_exact =
-                |data_type: &DataType| matches!(data_type, DataType::Int64 | DataType::UInt64 | DataType::Decimal128(..));
+            let is_exact = |data_type: &DataType| {
+                matches!(data_type, DataType::Int64 | DataType::UInt64 | DataType::Decimal128(..))
+            };
             if !is_sum || !aggregate.state_fields()?.iter().all(|field| is_exact(field.data_type())) {
                 return Ok(Some(aggregate.human_display().unwrap_or(aggregate.name())));
             }
@@ -230,8 +233,11 @@ impl Aggregation {
             if keys.is_empty() {
                 return Ok(batches);
             }
-            let columns =
-                if self.key_columns() < self.state_schema().fields().len() { self.values.convert_rows(values)? } else { Vec::new() };
+            let columns = if self.key_columns() < self.state_schema().fields().len() {
+                self.values.convert_rows(values)?
+            } else {
+                Vec::new()
+            };
             batches.push(self.with_keys(&keys, columns)?);
         }
     }
@@ -272,7 +278,8 @@ fn find(plan: &Arc<dyn ExecutionPlan>, is_above: bool, found: &mut Vec<Arc<dyn E
             (true, !is_volatile(filter.predicate()))
         } else {
             let is_order = plan.downcast_ref::<SortExec>().is_some();
-            let is_limit = plan.downcast_ref::<GlobalLimitExec>().is_some() || plan.downcast_ref::<LocalLimitExec>().is_some();
+            let is_limit =
+                plan.downcast_ref::<GlobalLimitExec>().is_some() || plan.downcast_ref::<LocalLimitExec>().is_some();
             (false, is_order || is_limit)
         };
         above.is_row_by_row &= is_row_by_row;

@@ -137,7 +137,10 @@ impl Over {
             let near = crate::job::keys::nearest(&keys.time, known.iter().copied());
             let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
             let known = known.join(", ");
-            return Err(plan_error(format!("`time`: `{}` has no column `{}` among {known}{near}", keys.over, keys.time)));
+            return Err(plan_error(format!(
+                "`time`: `{}` has no column `{}` among {known}{near}",
+                keys.over, keys.time
+            )));
         };
         let of_time = match schema.field(time).data_type() {
             DataType::Timestamp(_, zone) => DataType::Timestamp(TimeUnit::Millisecond, zone.clone()),

@@ -21,6 +21,10 @@
 //! rows that come after their windows were closed are the relation `TABLE_late`.
 //!
 //! A result that lives only as long as its batch is a view.
+//!
+//! Sinks hear of results that are new. A key that expires, leaves the window, or is no longer among those that HAVING or
+//! LIMIT let through, is simply not there: a sink that keeps rows by key has to be given the whole table, with
+//! `mode = "all"`, to see it go.
 
 mod aggregation;
 pub mod event;
@@ -195,15 +199,18 @@ impl TableSpec {
 
 impl TableKeys {
     fn life(&self) -> Result<Life, String> {
-        let without = |of: &str, keys: [(&str, bool); 4]| {
-            let found = keys.into_iter().find(|(_, is_there)| *is_there);
+        let without = |of: &str, keys: &[(&str, bool)]| {
+            let found = keys.iter().find(|(_, is_there)| *is_there);
             found.map_or(Ok(()), |(key, _)| Err(format!("`{key}` is for a table with `{of}`")))
         };
-        let (over, delay, emit) = (self.over.is_some(), self.delay.is_some(), self.emit.is_some());
+        let of_time = [("over", self.over.is_some()), ("delay", self.delay.is_some()), ("emit", self.emit.is_some())];
+        let of_window =
+            [("slide", self.slide.is_some()), ("inverse", self.inverse.is_some()), ("time", self.time.is_some())];
+        if self.time.is_none() {
+            without("time", &of_time)?;
+        }
         let Some(window) = self.window else {
-            let slide = ("slide", self.slide.is_some());
-            without("window", [slide, ("inverse", self.inverse.is_some()), ("time", self.time.is_some()), ("over", over)])?;
-            without("time", [("delay", delay), ("emit", emit), ("over", over), ("time", false)])?;
+            without("window", &of_window)?;
             return Ok(Life::Running { expire: self.expire });
         };
         let slide = self.slide.unwrap_or(window);
@@ -215,7 +222,6 @@ impl TableKeys {
         }
         let span = Span { window: millis(window), slide: millis(slide) };
         let Some(time) = &self.time else {
-            without("time", [("over", over), ("delay", delay), ("emit", emit), ("time", false)])?;
             return Ok(Life::Windows { span, inverse: self.inverse });
         };
         if self.inverse.is_some() {

@@ -26,6 +26,17 @@ struct State {
     is_saved: bool,
 }
 
+impl State {
+    fn set(&mut self, value: &[u8], touched: i64) {
+        if self.value.len() == value.len() {
+            self.value.copy_from_slice(value);
+        } else {
+            self.value = value.into();
+        }
+        self.touched = touched;
+    }
+}
+
 /// States by key, all of one pane.
 #[derive(Debug)]
 pub struct States {
@@ -84,12 +95,7 @@ impl States {
     pub fn set(&mut self, key: &[u8], value: &[u8], touched: i64) {
         match self.states.get_full_mut(key) {
             Some((place, _, state)) => {
-                if state.value.len() == value.len() {
-                    state.value.copy_from_slice(value);
-                } else {
-                    state.value = value.into();
-                }
-                state.touched = touched;
+                state.set(value, touched);
                 if std::mem::replace(&mut state.is_saved, false) {
                     self.changed.push(place);
                 }
@@ -166,7 +172,7 @@ impl States {
             self.overdue += 1;
             match value {
                 Some(value) => match self.states.get_mut(key) {
-                    Some(state) => (state.value, state.touched) = (value.into(), touched),
+                    Some(state) => state.set(value, touched),
                     None => {
                         let state = State { value: value.into(), touched, is_saved: true };
                         self.states.insert(key.into(), state);

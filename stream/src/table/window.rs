@@ -66,7 +66,7 @@ impl Windows {
             return Ok(());
         }
         // The pane ends at the first multiple that is not earlier.
-        let number = -(-time).div_euclid(self.pane);
+        let number = (time + self.pane - 1).div_euclid(self.pane);
         let pane = self.panes.entry(number).or_default();
         for states in new {
             if let Some(sums) = &mut self.sums {
