@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use crate::support::{Server, TestJob, eventually, stderr};
+use crate::support::{Server, TestJob, eventually, stderr, stdout};
 
 fn job(server: &Server) -> String {
     format!(
@@ -178,9 +178,16 @@ fn a_window_that_does_not_fit_the_batches_is_refused() {
 
 #[test]
 fn the_examples_can_be_run() {
-    for name in ["stateful-count", "windowed-count", "windowed-merge", "event-time"] {
+    let examples = [
+        ("stateful-count", "table counts: word Utf8View, n Int64\n"),
+        ("windowed-count", "what comes is added, what leaves is subtracted"),
+        ("windowed-merge", "table counts: word Utf8View, n Int64 (windows over batches: each is put together anew)"),
+        ("event-time", "(windows by time)"),
+    ];
+    for (name, shown) in examples {
         let path = format!("{}/../examples/stream/{name}.toml", env!("CARGO_MANIFEST_DIR"));
         let output = TestJob::command(&["check", &path]);
         assert!(output.status.success(), "{name}: {}", stderr(&output));
+        assert!(stdout(&output).contains(shown), "{name}: {}", stdout(&output));
     }
 }

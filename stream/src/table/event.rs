@@ -3,7 +3,8 @@
 //! The SQL of the table reads its relation with two more columns, `window_start` and `window_end`; a row that is in
 //! several windows is there once for each. Windows begin at multiples of the slide since 1970. The *watermark* is the
 //! latest time of all rows so far, less the delay: a window that ends before it is closed. A row counts as late when
-//! all its windows were closed after the batch before, or when it has no time.
+//! all its windows were closed after the batch before, or when it has no time. A time far in the future closes all
+//! windows for good: where clocks are not trusted, a view should leave such rows out.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};

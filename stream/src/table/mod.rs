@@ -135,6 +135,8 @@ impl Span {
 
 /// The most windows that a row may be in.
 const MAX_OVERLAP: i64 = 1000;
+/// The most panes that a window may have.
+const MAX_PANES: i64 = 10_000;
 
 /// Windows by a time in the rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -222,6 +224,10 @@ impl TableKeys {
         }
         let span = Span { window: millis(window), slide: millis(slide) };
         let Some(time) = &self.time else {
+            let panes = span.window / span.common();
+            if panes > MAX_PANES {
+                return Err(format!("`slide`: a window would be made of {panes} parts, more than {MAX_PANES}"));
+            }
             return Ok(Life::Windows { span, inverse: self.inverse });
         };
         if self.inverse.is_some() {
@@ -308,18 +314,22 @@ pub struct Table {
     pub late: Option<Arc<Relation>>,
     /// How many of those the batch had.
     pub late_rows: u64,
+    /// How its windows are worked out, if it has any.
+    pub windows: Option<&'static str>,
 }
 
 impl Table {
     /// A table without rows; `over` is the relation of a table with windows by a time in the rows.
     pub fn new(spec: &TableSpec, parts: Aggregation, all: Arc<Relation>, over: Option<event::Over>) -> Result<Self> {
         let late = over.as_ref().map(|over| Arc::clone(&over.late));
-        let keeper: Box<dyn Keeper> = match (&spec.life, over) {
-            (Life::EventTime(keys), Some(over)) => Box::new(event::EventWindows::new(over, keys, &parts)?),
+        let (windows, keeper): (_, Box<dyn Keeper>) = match (&spec.life, over) {
+            (Life::EventTime(keys), Some(over)) => {
+                (Some("windows by time"), Box::new(event::EventWindows::new(over, keys, &parts)?))
+            }
             (Life::EventTime(_), None) => {
                 return Err(DataFusionError::Internal("windows by time are over a relation".to_owned()));
             }
-            (Life::Running { expire }, _) => Box::new(running::Running::new(*expire)),
+            (Life::Running { expire }, _) => (None, Box::new(running::Running::new(*expire))),
             (Life::Windows { span, inverse }, _) => {
                 let is_inverse = match (inverse, parts.not_subtractable()?) {
                     (Some(false), _) => false,
@@ -331,11 +341,16 @@ impl Table {
                         return Err(DataFusionError::Plan(message));
                     }
                 };
-                Box::new(window::Windows::new(*span, is_inverse))
+                let how = if is_inverse {
+                    "windows over batches: what comes is added, what leaves is subtracted"
+                } else {
+                    "windows over batches: each is put together anew"
+                };
+                (Some(how), Box::new(window::Windows::new(*span, is_inverse)))
             }
         };
         let name = spec.name.clone();
-        Ok(Self { name, parts, keeper, all, is_read: false, changed: None, late, late_rows: 0 })
+        Ok(Self { name, parts, keeper, all, is_read: false, changed: None, late, late_rows: 0, windows })
     }
 
     /// How its aggregate is split.

@@ -513,6 +513,7 @@ fn keys_that_do_not_go_together_are_told() {
     for (keys, why) in [
         ("window = \"25s\"", "job.toml:5: [table.t] `window`: 25s is not a multiple of 10s, the job's `batch`"),
         ("window = \"30s\"\nslide = \"15s\"", "`slide`: 15s is not a multiple of 10s"),
+        ("window = \"60h\"\nslide = \"20s\"", "10800 parts, more than 10000"),
         ("window = \"30s\"\nslide = \"40s\"", "longer than the window"),
         ("slide = \"10s\"", "`slide` is for a table with `window`"),
         ("window = \"10s\"\nexpire = \"10s\"", "`expire` is for a table without `window`"),
