@@ -47,7 +47,7 @@ struct Above {
 }
 
 /// So many states are turned into columns at a time.
-const AT_ONCE: usize = 64 << 10;
+pub const AT_ONCE: usize = 64 << 10;
 
 fn plan_error(text: &str) -> DataFusionError {
     DataFusionError::Plan(text.to_owned())

@@ -173,7 +173,7 @@ pub struct EventWindows {
     /// With [`Emit::Final`], the states of the windows that were closed last.
     closed: Vec<RecordBatch>,
     removed: Vec<i64>,
-    /// The latest time so far.
+    /// The latest time of the batch.
     latest: Option<i64>,
     watermark: i64,
 }
@@ -218,10 +218,6 @@ impl EventWindows {
         closed
     }
 
-    fn advance(&mut self) {
-        self.watermark = self.latest.map_or(i64::MIN, |latest| latest.saturating_sub(self.delay));
-    }
-
     fn states(windows: &BTreeMap<i64, States>, parts: &Aggregation) -> Result<Vec<RecordBatch>> {
         parts.from_bytes(windows.values().flat_map(States::iter))
     }
@@ -231,6 +227,7 @@ impl EventWindows {
 impl Keeper for EventWindows {
     async fn prepare(&mut self) -> Result<u64> {
         let (mut timely, mut late) = (Vec::new(), Vec::new());
+        self.latest = None;
         for rows in self.over.rows.run().await? {
             let times = times(rows.column(self.over.time), &self.over.of_time)?;
             self.latest = self.latest.max(datafusion::arrow::compute::max(&times));
@@ -266,7 +263,9 @@ impl Keeper for EventWindows {
                 window.set(key.data(), value.data(), batch.time);
             }
         }
-        self.advance();
+        if let Some(latest) = self.latest {
+            self.watermark = self.watermark.max(latest.saturating_sub(self.delay));
+        }
         Ok(match self.emit {
             Emit::Update if is_same => Turn::Same,
             Emit::Update => Turn::Changed(merged),
@@ -292,12 +291,11 @@ impl Keeper for EventWindows {
     fn save(&mut self, saved: &mut Saved<'_>) -> rusqlite::Result<()> {
         self.removed.drain(..).try_for_each(|end| saved.remove(end))?;
         self.open.values_mut().try_for_each(|states| states.save(saved))?;
-        self.latest.map_or(Ok(()), |latest| saved.note(latest))
+        saved.note(self.watermark)
     }
 
     fn restore(&mut self, _: &Aggregation, saved: &mut Saved<'_>) -> Result<(), RestoreError> {
-        self.latest = saved.noted()?;
-        self.advance();
+        self.watermark = saved.noted()?.unwrap_or(i64::MIN);
         saved.each(|end, chunk, bytes| -> Result<(), RestoreError> {
             Ok(self.open.entry(end).or_insert_with(|| States::new(end)).load(chunk, bytes)?)
         })?;

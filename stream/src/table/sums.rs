@@ -9,7 +9,7 @@ use datafusion::arrow::array::{
 use datafusion::arrow::datatypes::{DataType, Decimal128Type, Int64Type, UInt64Type};
 use datafusion::error::{DataFusionError, Result};
 
-use super::Aggregation;
+use super::aggregation::{AT_ONCE, Aggregation};
 
 /// One number of a key's state. Numbers wrap around as those of the SQL engine do.
 #[derive(Clone, Copy, Default)]
@@ -29,9 +29,6 @@ struct Sum {
 /// Sums by key.
 #[derive(Default)]
 pub struct Sums(HashMap<Box<[u8]>, Sum>);
-
-/// So many keys are turned into columns at a time.
-const AT_ONCE: usize = 64 << 10;
 
 impl Sums {
     /// How many keys there are.
