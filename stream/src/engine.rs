@@ -25,7 +25,7 @@ use crate::batch::BatchInfo;
 use crate::format::Reject;
 use crate::job::{Batching, Job, JobError};
 use crate::progress::{Progress, Report, seconds};
-use crate::sink::{Embedded, JobContext, Sink, embedded};
+use crate::sink::{Embedded, JobContext, Mode, Sink, embedded};
 use crate::source::{Cut, Position, Source};
 use crate::sql::plan::{Feed, reject_schema};
 use crate::sql::{Plan, Step, words};
@@ -108,13 +108,14 @@ pub struct Engine {
     progress: Arc<Progress>,
     late: Sometimes,
     rejected: Sometimes,
+    too_late: Sometimes,
 }
 
 impl Engine {
     /// Plans a job and opens its checkpoint. With `once` it will end when all that is there has been worked on.
     pub async fn new(job: Job, once: bool) -> Result<Self, EngineError> {
         let mut plan = Plan::of(&job).await.map_err(EngineError::Job)?;
-        let (store, resume) = Store::open(job.checkpoint.as_deref(), &identity(&job))?;
+        let (store, resume) = Store::open(job.checkpoint.as_deref(), &identity(&job, &plan))?;
         for step in &mut plan.steps {
             if let Step::Table(table) = step {
                 let mut saved = store.saved(&table.name)?;
@@ -145,6 +146,7 @@ impl Engine {
             progress: Arc::default(),
             late: Sometimes::default(),
             rejected: Sometimes::default(),
+            too_late: Sometimes::default(),
             job,
         })
     }
@@ -353,17 +355,29 @@ impl Engine {
                 Step::Table(table) => (table.name.clone(), table.turn(batch).await),
             };
             outcome.map_err(|error| EngineError::Sql { batch: batch.number, name, error })?;
+            if let Step::Table(table) = step
+                && table.late_rows > 0
+                && self.too_late.now()
+            {
+                warn!(
+                    "table {}: {} rows of batch {} come after their windows were closed",
+                    table.name, table.late_rows, batch.number
+                );
+            }
         }
         Ok(())
     }
 
     /// What a sink gets of this batch; nothing when there is nothing to say.
     async fn feed(&self, index: usize, batch: &BatchInfo) -> Result<Option<Vec<RecordBatch>>, EngineError> {
-        let (feed, _) = &self.plan.feeds[index];
+        let ((feed, _), voices) = (&self.plan.feeds[index], &self.plan.voices[index]);
         let table = |step: &usize| match &self.plan.steps[*step] {
             Step::Table(table) => table,
             Step::View { .. } => unreachable!("only tables are named by their step"),
         };
+        if !voices.is_empty() && voices.iter().all(|step| table(step).changed.is_none()) {
+            return Ok(None);
+        }
         Ok(match feed {
             Feed::Rows(rows) => Some(rows.rows()),
             Feed::Changed(step) => table(step).changed.clone(),
@@ -427,7 +441,7 @@ impl Engine {
                 results.push((index, rows));
             }
         }
-        let Self { store, plan, outlets, .. } = self;
+        let Self { job, store, plan, outlets, .. } = self;
         tokio::task::block_in_place(|| {
             store.commit(batch, positions, |transaction| {
                 for step in &mut plan.steps {
@@ -442,6 +456,9 @@ impl Engine {
                         embedded::create(transaction, table, &plan.feeds[*index].1)?;
                     }
                     *made = true;
+                    if job.sinks[*index].mode == Mode::All && !table.key.is_empty() {
+                        embedded::clear(transaction, table)?;
+                    }
                     embedded::write(transaction, table, rows)?;
                 }
                 Ok(())
@@ -468,6 +485,7 @@ impl Engine {
             time: batch.time,
             rows,
             rejects,
+            late_rows: self.plan.steps.iter().map(Step::late_rows).sum(),
             scheduling_delay: seconds(began.saturating_duration_since(due)),
             processing_time: seconds(processing),
             is_late,
@@ -476,10 +494,18 @@ impl Engine {
 }
 
 /// What must be the same for a checkpoint to be this job's.
-fn identity(job: &Job) -> String {
+fn identity(job: &Job, plan: &Plan) -> String {
     let sources = job.sources.iter().map(|source| format!("{} {}", source.kind, source.name));
     let tables = job.tables.iter().map(crate::table::TableSpec::identity);
-    sources.chain(tables).collect::<Vec<_>>().join("\n")
+    // States are bytes, which mean something else when a column that a view makes is of another type.
+    let states = plan.steps.iter().filter_map(|step| match step {
+        Step::Table(table) => {
+            let types = table.parts().state_schema().fields().iter().map(|field| field.data_type().to_string());
+            Some(format!("{}: {}", table.name, types.collect::<Vec<_>>().join(", ")))
+        }
+        Step::View { .. } => None,
+    });
+    sources.chain(tables).chain(states).collect::<Vec<_>>().join("\n")
 }
 
 fn reject_rows(batch: &BatchInfo, rejects: &[Reject]) -> Vec<RecordBatch> {

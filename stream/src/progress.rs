@@ -18,6 +18,8 @@ pub struct Report {
     pub rows: u64,
     /// Records that did not fit.
     pub rejects: u64,
+    /// Rows that came after their windows were closed.
+    pub late_rows: u64,
     /// From the moment the batch was due until work on it began, in seconds.
     pub scheduling_delay: f64,
     /// How long it was worked on, in seconds.
@@ -38,6 +40,8 @@ pub struct Totals {
     pub rows: u64,
     /// Records that did not fit.
     pub rejects: u64,
+    /// Rows that came after their windows were closed.
+    pub late_rows: u64,
     /// Batches that took longer than the interval.
     pub late: u64,
 }
@@ -68,6 +72,7 @@ impl Progress {
         totals.batches += 1;
         totals.rows += report.rows;
         totals.rejects += report.rejects;
+        totals.late_rows += report.late_rows;
         totals.late += u64::from(report.is_late);
         if recent.len() == KEPT {
             recent.pop_front();

@@ -7,7 +7,7 @@ use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::path::Path;
 
-use rusqlite::{Connection, OptionalExtension as _, Statement, Transaction, params};
+use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Transaction, params};
 
 use crate::batch::BatchInfo;
 use crate::source::Position;
@@ -15,7 +15,7 @@ use crate::source::Position;
 /// The database's file in the checkpoint folder.
 pub const FILE: &str = "job.db";
 /// The version of the tables below, and of the bytes in them, which are Arrow's rows.
-const VERSION: &str = "1 arrow-59";
+const VERSION: &str = "2 arrow-59";
 
 /// Why a checkpoint cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -84,12 +84,12 @@ impl Store {
                without rowid;
              create table if not exists flume_rs_begun (source text primary key, position text not null) without rowid;
              create table if not exists flume_rs_state (table_name text not null, pane integer not null,
-               key blob not null, value blob not null, touched integer not null,
-               primary key (table_name, pane, key)) without rowid;",
+               chunk integer not null, states blob not null, primary key (table_name, pane, chunk));",
         )?;
         let store = Self { database, _lock: lock };
         store.claim("version", VERSION, "was written by another version", &path)?;
-        store.claim("identity", identity, "belongs to another job: its sources or tables are different", &path)?;
+        let otherwise = "belongs to another job: its sources, its tables or their columns are different";
+        store.claim("identity", identity, otherwise, &path)?;
         let resume = store.resume()?;
         Ok((store, resume))
     }
@@ -173,50 +173,67 @@ fn put_positions(database: &Connection, table: &str, positions: &BTreeMap<String
     positions.iter().try_for_each(|(source, position)| put.execute(params![source, position.to_string()]).map(drop))
 }
 
-/// The states of one table in the database: by pane, a number that the table chooses, and key.
+/// The states of one table in the database: chunks of bytes, in the order in which they were written, in panes. A pane
+/// is a number that the table chooses.
 pub struct Saved<'a> {
     table: String,
-    put: Statement<'a>,
-    remove: Statement<'a>,
-    remove_pane: Statement<'a>,
-    each: Statement<'a>,
+    put: CachedStatement<'a>,
+    remove: CachedStatement<'a>,
+    each: CachedStatement<'a>,
+    note: CachedStatement<'a>,
+    noted: CachedStatement<'a>,
 }
 
 impl<'a> Saved<'a> {
     /// The states of a table.
     pub fn new(database: &'a Connection, table: &str) -> rusqlite::Result<Self> {
+        let prepare = |sql| database.prepare_cached(sql);
         Ok(Self {
             table: table.to_owned(),
-            put: database.prepare("insert or replace into flume_rs_state values (?, ?, ?, ?, ?)")?,
-            remove: database.prepare("delete from flume_rs_state where table_name = ? and pane = ? and key = ?")?,
-            remove_pane: database.prepare("delete from flume_rs_state where table_name = ? and pane = ?")?,
-            each: database
-                .prepare("select pane, key, value, touched from flume_rs_state where table_name = ? order by pane")?,
+            put: prepare("insert into flume_rs_state values (?, ?, ?, ?)")?,
+            remove: prepare("delete from flume_rs_state where table_name = ? and pane = ? and chunk < ?")?,
+            each: prepare("select pane, chunk, states from flume_rs_state where table_name = ? order by pane, chunk")?,
+            note: prepare("insert or replace into flume_rs_job values ('note ' || ?, ?)")?,
+            noted: prepare("select cast(value as integer) from flume_rs_job where key = 'note ' || ?")?,
         })
     }
 
-    /// Writes a state.
-    pub fn put(&mut self, pane: i64, key: &[u8], value: &[u8], touched: i64) -> rusqlite::Result<()> {
-        self.put.execute(params![self.table, pane, key, value, touched]).map(drop)
+    /// Adds a chunk to a pane.
+    pub fn put(&mut self, pane: i64, chunk: i64, states: &[u8]) -> rusqlite::Result<()> {
+        self.put.execute(params![self.table, pane, chunk, states]).map(drop)
     }
 
-    /// Removes a state.
-    pub fn remove(&mut self, pane: i64, key: &[u8]) -> rusqlite::Result<()> {
-        self.remove.execute(params![self.table, pane, key]).map(drop)
+    /// Removes the chunks of a pane that come before this one.
+    pub fn remove_before(&mut self, pane: i64, chunk: i64) -> rusqlite::Result<()> {
+        self.remove.execute(params![self.table, pane, chunk]).map(drop)
     }
 
-    /// Removes all states of a pane.
-    pub fn remove_pane(&mut self, pane: i64) -> rusqlite::Result<()> {
-        self.remove_pane.execute(params![self.table, pane]).map(drop)
+    /// Removes all chunks of a pane.
+    pub fn remove(&mut self, pane: i64) -> rusqlite::Result<()> {
+        self.remove_before(pane, i64::MAX)
     }
 
-    /// Reads all states, pane by pane: the pane, the key, the value, and when it was touched.
-    pub fn each(&mut self, mut take: impl FnMut(i64, &[u8], &[u8], i64)) -> rusqlite::Result<()> {
+    /// Reads all chunks, pane by pane in their order: the pane, the chunk's number, and its bytes.
+    pub fn each<E: From<rusqlite::Error>>(
+        &mut self,
+        mut take: impl FnMut(i64, i64, &[u8]) -> Result<(), E>,
+    ) -> Result<(), E> {
         let mut rows = self.each.query([&self.table])?;
         while let Some(row) = rows.next()? {
-            take(row.get(0)?, row.get_ref(1)?.as_blob()?, row.get_ref(2)?.as_blob()?, row.get(3)?);
+            let states = row.get_ref(2)?.as_blob().map_err(rusqlite::Error::from)?;
+            take(row.get(0)?, row.get(1)?, states)?;
         }
         Ok(())
+    }
+
+    /// Keeps a number for the table.
+    pub fn note(&mut self, number: i64) -> rusqlite::Result<()> {
+        self.note.execute(params![self.table, number.to_string()]).map(drop)
+    }
+
+    /// The number that was kept.
+    pub fn noted(&mut self) -> rusqlite::Result<Option<i64>> {
+        self.noted.query_row([&self.table], |row| row.get(0)).optional()
     }
 }
 
@@ -241,15 +258,25 @@ mod tests {
         drop(store);
         let (mut store, resume) = open();
         assert_eq!(resume.begun, Some((BatchInfo { again: true, ..batch }, positions(5))));
-        store.commit(&batch, &positions(5), |db| Saved::new(db, "t")?.put(3, b"k", b"v", 7)).expect("it commits");
+        let put = |db: &Transaction<'_>| {
+            let mut saved = Saved::new(db, "t")?;
+            saved.put(3, 1, b"states")?;
+            saved.note(-7)
+        };
+        store.commit(&batch, &positions(5), put).expect("it commits");
         drop(store);
         let (store, resume) = open();
         assert_eq!((resume.last, resume.positions), (Some(batch), positions(5)));
         assert!(resume.begun.is_none());
-        let mut states = Vec::new();
+        let mut chunks = Vec::new();
         let mut saved = store.saved("t").expect("it can be read");
-        saved.each(|pane, key, value, touched| states.push((pane, key.to_vec(), value.to_vec(), touched))).expect("so");
-        assert_eq!(states, [(3, b"k".to_vec(), b"v".to_vec(), 7)]);
+        let take = |pane, chunk, states: &[u8]| -> rusqlite::Result<()> {
+            chunks.push((pane, chunk, states.to_vec()));
+            Ok(())
+        };
+        saved.each(take).expect("it can be read");
+        assert_eq!(chunks, [(3, 1, b"states".to_vec())]);
+        assert_eq!(saved.noted(), Ok(Some(-7)));
     }
 
     #[test]

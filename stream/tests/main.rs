@@ -2,5 +2,7 @@
 
 mod access_log;
 mod job_file;
+mod state;
 mod support;
+mod windows;
 mod word_count;

@@ -40,7 +40,10 @@ impl Check {
         for step in &plan.steps {
             text.push_str(&match step {
                 Step::View { name, rows, .. } => format!("view {name}: {}\n", columns(rows.schema())),
-                Step::Table(table) => format!("table {}: {}\n", table.name, columns(table.all.schema())),
+                Step::Table(table) => {
+                    let windows = table.windows.map(|how| format!(" ({how})")).unwrap_or_default();
+                    format!("table {}: {}{windows}\n", table.name, columns(table.all.schema()))
+                }
             });
         }
         for (sink, (_, schema)) in job.sinks.iter().zip(&plan.feeds) {

@@ -136,6 +136,12 @@ impl<'t> Keys<'t> {
         read.map_err(|error| self.text.toml_error(&self.of, &self.place, &error))
     }
 
+    /// The same, and what they mean together; what is wrong with that concerns the table as a whole.
+    pub fn read_as<T: DeserializeOwned, U>(self, mean: impl FnOnce(T) -> Result<U, String>) -> Result<U, JobError> {
+        let (text, of, place) = (self.text, self.of.clone(), self.place.clone());
+        mean(self.read()?).map_err(|why| text.error(&place, format!("[{of}] {why}")))
+    }
+
     /// The tables in one of its tables, in the order of the file: of `source` every `[source.NAME]`.
     pub fn tables(&mut self, key: &str) -> Result<Vec<Keys<'t>>, JobError> {
         let Some(value) = self.table.remove(key) else { return Ok(Vec::new()) };

@@ -168,6 +168,11 @@ impl Parts {
             errors.push(lone("source"));
         }
         names_are_unique(&parts, text, errors);
+        for table in &parts.tables {
+            if let Err(why) = table.check(parts.batching) {
+                errors.push(text.error(&table.place, format!("[table.{}] {why}", table.name)));
+            }
+        }
         if let Err(error) = keys.read::<Nothing>() {
             errors.push(error);
         }

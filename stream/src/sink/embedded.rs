@@ -36,6 +36,11 @@ pub fn create(database: &Connection, table: &Embedded, schema: &Schema) -> rusql
     database.execute_batch(&format!("CREATE TABLE IF NOT EXISTS {} ({})", quoted(&table.table), parts.join(", ")))
 }
 
+/// Removes all rows.
+pub fn clear(database: &Connection, table: &Embedded) -> rusqlite::Result<()> {
+    database.execute(&format!("DELETE FROM {}", quoted(&table.table)), []).map(drop)
+}
+
 /// Writes rows; those with the key of one that is there take its place.
 pub fn write(database: &Connection, table: &Embedded, rows: &[RecordBatch]) -> rusqlite::Result<()> {
     let Some(first) = rows.first() else { return Ok(()) };

@@ -5,6 +5,8 @@
 //! | `table` | | the table; it is made unless it is there |
 //! | `key` | none | the columns that tell rows apart: a row with the key of one that is there takes its place |
 //!
+//! With `mode = "all"` and a `key`, rows that are no longer in the result go. Without a key rows are added for good.
+//!
 //! They are in the job's own database, `job.db` in the checkpoint folder.
 
 use async_trait::async_trait;

@@ -122,6 +122,8 @@ impl Sql {
         let mut config = SessionConfig::new().with_target_partitions(1);
         let options = config.options_mut();
         options.optimizer.enable_dynamic_filter_pushdown = false;
+        // Partial states of a batch are one for each key, however many keys there are: no ratio is above this one.
+        options.execution.skip_partial_aggregation_probe_ratio_threshold = 2.0;
         if let Some(name) = time_zone.iana_name() {
             options.execution.time_zone = Some(name.to_owned());
         }
@@ -170,6 +172,19 @@ impl Sql {
         let frame = self.context.sql(sql).await?;
         let context = frame.task_ctx();
         Ok(Query::new(frame.create_physical_plan().await?, Arc::new(context)))
+    }
+
+    /// Plans a SELECT in which a name stands for other rows than elsewhere.
+    pub async fn plan_with(&self, sql: &str, name: &str, rows: Arc<dyn PartitionStream>) -> Result<Query> {
+        let other = StreamingTable::try_new(Arc::clone(rows.schema()), vec![rows])?;
+        let usual = self.context.deregister_table(name)?;
+        self.context.register_table(name, Arc::new(other))?;
+        let query = self.plan(sql).await;
+        self.context.deregister_table(name)?;
+        if let Some(usual) = usual {
+            self.context.register_table(name, usual)?;
+        }
+        query
     }
 
     /// The names of the relations that a SELECT reads.

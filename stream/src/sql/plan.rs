@@ -10,7 +10,8 @@ use datafusion::error::DataFusionError;
 use super::{Query, Relation, Sql, functions, words};
 use crate::job::{Job, JobError};
 use crate::sink::{Input, Mode};
-use crate::table::{Aggregation, Table, TableSpec};
+use crate::table::event::Over;
+use crate::table::{Aggregation, Life, Table, TableSpec};
 
 /// What a batch goes through.
 pub enum Step {
@@ -25,6 +26,16 @@ pub enum Step {
     },
     /// A table.
     Table(Box<Table>),
+}
+
+impl Step {
+    /// How many rows of the batch came too late for it.
+    pub fn late_rows(&self) -> u64 {
+        match self {
+            Self::View { .. } => 0,
+            Self::Table(table) => table.late_rows,
+        }
+    }
 }
 
 /// Where a sink's rows come from.
@@ -59,6 +70,9 @@ pub struct Plan {
     pub order: Vec<String>,
     /// Where each sink's rows come from and which columns they have, in the job's order.
     pub feeds: Vec<(Feed, SchemaRef)>,
+    /// The tables of which alone each sink hears, by their steps: it hears nothing when none of them has something to
+    /// say. Without any it hears of every batch.
+    pub voices: Vec<Vec<usize>>,
 }
 
 /// The columns of rejected records: the time of the batch, the reason, and the record as text.
@@ -68,6 +82,18 @@ pub fn reject_schema() -> SchemaRef {
         Field::new("reason", DataType::Utf8, false),
         Field::new("record", DataType::Utf8, false),
     ]))
+}
+
+/// What a table's rows that came too late are called.
+const LATE: &str = "_late";
+
+/// Names, each with the tables that alone its rows come from, by their steps. What reads a source is not there.
+type Voices = BTreeMap<String, Vec<usize>>;
+
+/// The tables that alone these come from.
+fn voices(of: &[String], known: &Voices) -> Vec<usize> {
+    let tables: Option<Vec<&Vec<usize>>> = of.iter().map(|name| known.get(name)).collect();
+    tables.map(|tables| tables.into_iter().flatten().copied().collect()).unwrap_or_default()
 }
 
 /// A view or a table that is to be planned.
@@ -91,7 +117,14 @@ impl Plan {
         if let Some(database) = &job.country_database {
             functions::register_country(sql.context(), database).map_err(|why| vec![job.text.error(&(0..0), why)])?;
         }
-        let mut plan = Self { sql, sources: Vec::new(), steps: Vec::new(), order: Vec::new(), feeds: Vec::new() };
+        let mut plan = Self {
+            sql,
+            sources: Vec::new(),
+            steps: Vec::new(),
+            order: Vec::new(),
+            feeds: Vec::new(),
+            voices: Vec::new(),
+        };
         for source in &job.sources {
             let rows = plan.sql.register(&source.name, Arc::clone(source.reader.schema())).map_err(whole)?;
             let rejects = plan.sql.register(&format!("{}_rejects", source.name), reject_schema()).map_err(whole)?;
@@ -110,13 +143,13 @@ impl Plan {
             node: Node::Table(table),
         });
         let nodes: Vec<Named<'_>> = views.chain(tables).collect();
-        let mut errors = Vec::new();
+        let (mut errors, mut voices) = (Vec::new(), Voices::new());
         let readers = plan.readers(job, &nodes, &mut errors);
         if errors.is_empty() {
-            plan.add_nodes(job, nodes, &readers, &mut errors).await;
+            plan.add_nodes(job, nodes, &readers, &mut voices, &mut errors).await;
         }
         if errors.is_empty() {
-            plan.add_sinks(job, &mut errors).await;
+            plan.add_sinks(job, &voices, &mut errors).await;
         }
         if errors.is_empty() { Ok(plan) } else { Err(errors) }
     }
@@ -149,13 +182,18 @@ impl Plan {
         job: &Job,
         nodes: Vec<Named<'_>>,
         readers: &BTreeMap<String, usize>,
+        voices: &mut Voices,
         errors: &mut Vec<JobError>,
     ) {
         let mut open: BTreeSet<&str> = nodes.iter().map(|node| node.name).collect();
         let mut left = nodes;
         while !left.is_empty() {
             let (now, later): (Vec<_>, Vec<_>) = left.into_iter().partition(|node| {
-                self.sql.references(node.sql).is_ok_and(|names| names.iter().all(|name| !open.contains(name.as_str())))
+                let is_open = |name: &String| {
+                    let table = name.strip_suffix(LATE).unwrap_or(name);
+                    open.contains(name.as_str()) || (table != node.name && open.contains(table))
+                };
+                self.sql.references(node.sql).is_ok_and(|names| !names.iter().any(is_open))
             });
             if now.is_empty() {
                 let names: Vec<&str> = later.iter().map(|node| node.name).collect();
@@ -167,7 +205,7 @@ impl Plan {
                 open.remove(node.name);
                 self.order.push(node.name.to_owned());
                 let reads = readers.get(node.name).copied().unwrap_or_default();
-                if let Err(error) = self.add(node, reads, job).await {
+                if let Err(error) = self.add(node, reads, voices, job).await {
                     errors.push(job.text.error(node.place, format!("{}: {}", node.name, words(&error))));
                 }
             }
@@ -178,7 +216,15 @@ impl Plan {
         }
     }
 
-    async fn add(&mut self, node: &Named<'_>, reads: usize, job: &Job) -> Result<(), DataFusionError> {
+    async fn add(
+        &mut self,
+        node: &Named<'_>,
+        reads: usize,
+        known: &mut Voices,
+        job: &Job,
+    ) -> Result<(), DataFusionError> {
+        let names = self.sql.references(node.sql)?;
+        let of_tables = voices(&names, known);
         match node.node {
             Node::View(sql) => {
                 let query = self.sql.plan(sql).await?;
@@ -189,29 +235,59 @@ impl Plan {
                 } else {
                     self.sql.register_view(node.name, sql).await?;
                 }
+                if !of_tables.is_empty() {
+                    known.insert(node.name.to_owned(), of_tables);
+                }
             }
             Node::Table(spec) => {
-                let parts = Aggregation::split(&self.sql.plan(&spec.sql).await?)?;
-                let all = self.sql.register(node.name, parts.schema())?;
-                let mut table = Table::new(spec, parts, all);
+                if !of_tables.is_empty() {
+                    let why = "would take in all rows of the tables that it reads with every batch, again and again: \
+                               make it a view";
+                    return Err(DataFusionError::Plan(why.to_owned()));
+                }
+                let mut table = self.table(spec, &names).await?;
                 let changed = |sink: &crate::sink::SinkSpec| {
                     sink.mode == Mode::Changed && sink.input == Input::Named(node.name.to_owned())
                 };
                 // Those that only want what changes do not need the whole.
                 table.is_read = reads > job.sinks.iter().filter(|sink| changed(sink)).count();
+                known.insert(node.name.to_owned(), vec![self.steps.len()]);
                 self.steps.push(Step::Table(Box::new(table)));
             }
         }
         Ok(())
     }
 
-    async fn add_sinks(&mut self, job: &Job, errors: &mut Vec<JobError>) {
+    async fn table(&self, spec: &TableSpec, names: &[String]) -> Result<Table, DataFusionError> {
+        let (query, over) = match &spec.life {
+            Life::EventTime(keys) => {
+                if !names.contains(&keys.over) {
+                    let message = format!("`over`: the SELECT reads {}, not `{}`", names.join(", "), keys.over);
+                    return Err(DataFusionError::Plan(message));
+                }
+                let over = Over::new(self.sql.plan(&format!("select * from {}", keys.over)).await?, keys)?;
+                let windowed = Arc::clone(&over.windowed);
+                (self.sql.plan_with(&spec.sql, &keys.over, windowed).await?, Some(over))
+            }
+            _ => (self.sql.plan(&spec.sql).await?, None),
+        };
+        let parts = Aggregation::split(&query)?;
+        let all = self.sql.register(&spec.name, parts.schema())?;
+        if let Some(over) = &over {
+            self.sql.register_again(&format!("{}{LATE}", spec.name), &over.late)?;
+        }
+        Table::new(spec, parts, all, over)
+    }
+
+    async fn add_sinks(&mut self, job: &Job, known: &Voices, errors: &mut Vec<JobError>) {
         for sink in &job.sinks {
-            let feed = match &sink.input {
-                Input::Named(name) => self.named(job, name, sink.mode),
+            let (feed, names) = match &sink.input {
+                Input::Named(name) => (self.named(job, name, sink.mode), vec![name.clone()]),
                 Input::Sql(sql) => match self.sql.plan(sql).await {
-                    Ok(query) => Ok((query.schema(), Feed::Query(query))),
-                    Err(error) => Err(words(&error)),
+                    Ok(query) => {
+                        (Ok((query.schema(), Feed::Query(query))), self.sql.references(sql).unwrap_or_default())
+                    }
+                    Err(error) => (Err(words(&error)), Vec::new()),
                 },
             };
             let checked = feed.and_then(|(schema, feed)| sink.config.check(&schema).map(|()| (feed, schema)));
@@ -219,6 +295,7 @@ impl Plan {
                 Ok(feed) => self.feeds.push(feed),
                 Err(why) => errors.push(job.text.error(&sink.place, format!("{}: {why}", sink.name))),
             }
+            self.voices.push(voices(&names, known));
         }
     }
 
@@ -228,6 +305,11 @@ impl Plan {
                 Step::Table(table) if table.name == name => {
                     let feed = if mode == Mode::Changed { Feed::Changed(index) } else { Feed::All(index) };
                     return Ok((Arc::clone(table.all.schema()), feed));
+                }
+                Step::Table(table) if name.strip_suffix(LATE) == Some(&table.name) => {
+                    if let Some(late) = &table.late {
+                        return Ok((Arc::clone(late.schema()), Feed::Rows(Arc::clone(late))));
+                    }
                 }
                 Step::View { name: view, rows, .. } if view == name => {
                     return Ok((Arc::clone(rows.schema()), Feed::Rows(Arc::clone(rows))));
