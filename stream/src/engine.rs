@@ -19,12 +19,14 @@ use datafusion::arrow::array::{RecordBatch, StringArray, TimestampMillisecondArr
 use datafusion::error::DataFusionError;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use crate::batch::BatchInfo;
 use crate::format::Reject;
 use crate::job::{Batching, Job, JobError};
-use crate::progress::{Progress, Report, seconds};
+use crate::page::{Chart, Page, PageServer};
+use crate::progress::{Progress, Report, TableSize, seconds};
 use crate::sink::{Embedded, JobContext, Sink, embedded};
 use crate::source::{Cut, Position, Source};
 use crate::sql::plan::{Feed, reject_schema};
@@ -40,6 +42,9 @@ pub enum EngineError {
     /// The checkpoint failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The page cannot be where it should be.
+    #[error("the page: {0}: {1}; choose another address by `ui` or --ui HOST:PORT")]
+    Page(String, std::io::Error),
     /// SQL failed on the rows of a batch.
     #[error("batch {batch}: {name}: {}", words(.error))]
     Sql {
@@ -100,6 +105,7 @@ pub struct Engine {
     last: Option<BatchInfo>,
     begun: Option<(BatchInfo, BTreeMap<String, Position>)>,
     progress: Arc<Progress>,
+    page: Option<Arc<Page>>,
     late: Sometimes,
     rejected: Sometimes,
 }
@@ -127,6 +133,8 @@ impl Engine {
             Some(embedded) => Outlet::Embedded(embedded, false),
             None => Outlet::Outside(sink.config.build(&sink.name, &context), false),
         });
+        let progress = Arc::default();
+        let page = job.ui.is_some().then(|| Arc::new(Page::new(&job, Arc::clone(&progress))));
         Ok(Self {
             outlets: outlets.collect(),
             once,
@@ -136,7 +144,8 @@ impl Engine {
             positions: resume.positions,
             last: resume.last,
             begun: resume.begun,
-            progress: Arc::default(),
+            progress,
+            page,
             late: Sometimes::default(),
             rejected: Sometimes::default(),
             job,
@@ -150,11 +159,21 @@ impl Engine {
 
     /// Works until it is stopped; the batch in hand is finished. With `once`, until everything has been worked on.
     pub async fn run(mut self, stop: &CancellationToken) -> Result<(), EngineError> {
+        let _server = self.serve().await?;
         let outcome = self.work(stop).await;
         for source in &mut self.sources {
             source.close().await;
         }
         outcome
+    }
+
+    /// Serves the page, until what it gives is dropped.
+    async fn serve(&self) -> Result<Option<AbortOnDropHandle<()>>, EngineError> {
+        let (Some(page), Some(address)) = (&self.page, &self.job.ui) else { return Ok(None) };
+        let failed = |error| EngineError::Page(address.clone(), error);
+        let server = PageServer::bind(address, Arc::clone(page)).await.map_err(failed)?;
+        info!("page: http://{}/", server.local_addr().map_err(failed)?);
+        Ok(Some(AbortOnDropHandle::new(tokio::spawn(server.run()))))
     }
 
     async fn work(&mut self, stop: &CancellationToken) -> Result<(), EngineError> {
@@ -296,6 +315,7 @@ impl Engine {
             tokio::task::block_in_place(|| store.begin(&batch, &positions))?;
         }
         let (rows, rejects) = self.take_in(&batch, cuts);
+        self.progress.begun(&batch, rows);
         self.plan.sql.set_batch_time(batch.time);
         self.run_steps(&batch).await?;
         if self.write(&batch, stop).await?.is_none() {
@@ -311,7 +331,12 @@ impl Engine {
                 warn!("source {name}: {why}");
             }
         }
-        self.report(&batch, (rows, rejects), due, began);
+        let processing = began.elapsed();
+        if let Some(page) = &self.page {
+            let Plan { charts, steps, .. } = &mut self.plan;
+            Chart::publish(charts, steps, page, &batch, rows == 0).await;
+        }
+        self.report(&batch, (rows, rejects), began.saturating_duration_since(due), processing);
         Ok(())
     }
 
@@ -322,6 +347,7 @@ impl Engine {
             let (rows, rejects) = source.reader.rows(cut.records);
             count += rows.num_rows() as u64;
             rejected += rejects.len() as u64;
+            self.progress.rejected(batch, &source.name, &rejects);
             if let Some(first) = rejects.first()
                 && self.rejected.now()
             {
@@ -444,8 +470,7 @@ impl Engine {
         Ok(())
     }
 
-    fn report(&mut self, batch: &BatchInfo, (rows, rejects): (u64, u64), due: Instant, began: Instant) {
-        let processing = began.elapsed();
+    fn report(&mut self, batch: &BatchInfo, (rows, rejects): (u64, u64), delay: Duration, processing: Duration) {
         let is_late = match self.job.batching {
             Batching::Every(interval) if !self.once => processing > interval,
             _ => false,
@@ -457,15 +482,20 @@ impl Engine {
                 processing.as_secs_f64()
             );
         }
-        self.progress.done(Report {
+        let report = Report {
             number: batch.number,
             time: batch.time,
             rows,
             rejects,
-            scheduling_delay: seconds(began.saturating_duration_since(due)),
+            scheduling_delay: seconds(delay),
             processing_time: seconds(processing),
             is_late,
+        };
+        let tables = self.plan.steps.iter().filter_map(|step| match step {
+            Step::Table(table) => Some(TableSize { name: table.name.clone(), keys: table.keys() }),
+            Step::View { .. } => None,
         });
+        self.progress.done(report, tables.collect());
     }
 }
 

@@ -1,5 +1,7 @@
 //! Scenarios: jobs as processes, as users run them, with the real systems around them.
 
+mod generate;
 mod job_file;
+mod page;
 mod support;
 mod word_count;

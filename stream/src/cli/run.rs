@@ -20,6 +20,9 @@ pub struct Run {
     /// The folder that keeps the state, instead of the job file's
     #[arg(long, value_name = "FOLDER")]
     checkpoint: Option<PathBuf>,
+    /// Where the page is, instead of the job file's; with port 0 the system chooses one, and the log says which
+    #[arg(long, value_name = "HOST:PORT")]
+    ui: Option<String>,
 }
 
 impl Run {
@@ -38,6 +41,7 @@ impl Run {
         if let Some(folder) = self.checkpoint {
             job.checkpoint = Some(folder);
         }
+        job.ui = self.ui.or(job.ui);
         let engine = Engine::new(job, self.once).await?;
         let stop = CancellationToken::new();
         stop_on_signals(&stop);
@@ -46,7 +50,7 @@ impl Run {
 }
 
 /// The first signal lets the batch in hand come to its end, the second does not.
-fn stop_on_signals(stop: &CancellationToken) {
+pub fn stop_on_signals(stop: &CancellationToken) {
     let stop = stop.clone();
     tokio::spawn(async move {
         let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {

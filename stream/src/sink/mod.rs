@@ -119,6 +119,17 @@ pub enum Input {
     Sql(String),
 }
 
+impl Input {
+    /// Takes `from` or `sql` out.
+    pub fn take(keys: &mut Keys<'_>) -> Result<Self, JobError> {
+        match (keys.take("from")?, keys.take("sql")?) {
+            (Some(from), None) => Ok(Self::Named(from)),
+            (None, Some(sql)) => Ok(Self::Sql(sql)),
+            _ => Err(keys.error("either `from`, the name of a source, view or table, or `sql` must be there")),
+        }
+    }
+}
+
 /// A sink of a job.
 #[derive(Debug)]
 pub struct SinkSpec {
@@ -142,11 +153,7 @@ impl SinkSpec {
         let (name, place) = (keys.name().to_owned(), keys.place());
         let kind: String = keys.need("type", &format!("one of {}", names(TYPES)))?;
         let build = find(&keys, TYPES, &kind)?;
-        let input = match (keys.take("from")?, keys.take("sql")?) {
-            (Some(from), None) => Input::Named(from),
-            (None, Some(sql)) => Input::Sql(sql),
-            _ => return Err(keys.error("either `from`, the name of a source, view or table, or `sql` must be there")),
-        };
+        let input = Input::take(&mut keys)?;
         let mode = keys.take("mode")?;
         let config = build(keys)?;
         Ok(Self { name, place, kind, input, mode: mode.unwrap_or_else(|| config.mode()), config })

@@ -1,0 +1,231 @@
+//! The page, as a browser and plain clients see it.
+
+use std::io::{BufRead as _, BufReader, Read as _, Write as _};
+use std::net::TcpStream;
+
+use serde_json::{Value, json};
+
+use crate::support::{Browser, DEADLINE, Reply, Server, TestJob, eventually, http};
+
+fn job(server: &Server) -> String {
+    format!(
+        r#"
+name = "words & <b>more</b>"
+batch = "20ms"
+time-zone = "UTC"
+ui = "127.0.0.1:0"
+[source.lines]
+type = "socket"
+connect = "{}"
+format = "json"
+columns = ["word", "n int"]
+[table.counts]
+sql = "select word, sum(n) as total from lines group by word"
+[chart.words]
+title = "Words <i>counted</i>"
+kind = "top"
+from = "counts"
+limit = 3
+[chart.all]
+kind = "line"
+from = "counts"
+[chart.by_letter]
+kind = "bar"
+sql = "select substr(word, 1, 1) as letter, sum(total) as n from counts group by 1 order by 1"
+[chart.lands]
+kind = "countries"
+from = "counts"
+[chart.broken]
+kind = "bar"
+sql = "select word, 1 / (total - 7) as n from counts"
+"#,
+        server.address()
+    )
+}
+
+/// A job with a page, and the page's port.
+fn start(server: &mut Server) -> (TestJob, u16) {
+    let job = TestJob::start(&job(server));
+    let port = port(&job);
+    server.accept();
+    (job, port)
+}
+
+fn port(job: &TestJob) -> u16 {
+    let address = job.wait_for_log("page: http://127.0.0.1:");
+    address.trim_end_matches('/').parse().expect("the log says the port")
+}
+
+fn get(port: u16, path: &str) -> Value {
+    let reply = http(port, "GET", path);
+    assert_eq!((reply.status, reply.header("content-type")), (200, Some("application/json")), "{reply:?}");
+    serde_json::from_str(&body(&reply)).expect("it is JSON")
+}
+
+/// The body of an answer that may come in chunks.
+fn body(reply: &Reply) -> String {
+    assert_eq!(reply.header("transfer-encoding"), None, "lengths are known");
+    reply.body.clone()
+}
+
+/// Follows the events of a page.
+struct Events(BufReader<TcpStream>);
+
+impl Events {
+    fn open(port: u16) -> Self {
+        let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the page accepts connections");
+        stream.set_read_timeout(Some(DEADLINE)).expect("a timeout can be set");
+        stream.write_all(b"GET /api/events HTTP/1.1\r\nHost: localhost\r\n\r\n").expect("it listens");
+        Self(BufReader::new(stream))
+    }
+
+    fn status(&mut self) -> String {
+        let mut line = String::new();
+        self.0.read_line(&mut line).expect("it answers");
+        line.trim_end().to_owned()
+    }
+
+    fn next(&mut self) -> Value {
+        loop {
+            let mut line = String::new();
+            assert!(self.0.read_line(&mut line).expect("there are events") > 0, "the events have ended");
+            if let Some(data) = line.strip_prefix("data: ") {
+                return serde_json::from_str(data).expect("it is JSON");
+            }
+        }
+    }
+
+    /// Waits for the rows of a chart.
+    fn wait_for(&mut self, chart: &str, rows: &Value) {
+        while !self.next()["charts"].as_array().is_some_and(|charts| {
+            charts.iter().any(|update| update["name"] == chart && update["rows"] == *rows)
+        }) {}
+    }
+}
+
+#[test]
+fn the_state_of_a_job_is_there_as_json() {
+    let mut server = Server::new();
+    let (_job, port) = start(&mut server);
+    server.send("{\"word\":\"de\",\"n\":2}\nno <json>\n{\"word\":\"fr\",\"n\":5}\n{\"word\":\"de\",\"n\":1}\n");
+    let state = eventually(|| Some(get(port, "/api/job")).filter(|job| job["totals"]["rows"] == 3));
+    let state = state.expect("the rows come");
+    assert_eq!(state["name"], "words & <b>more</b>");
+    assert_eq!((&state["interval"], &state["totals"]["rejects"]), (&json!(0.02), &json!(1)), "{state}");
+    assert_eq!(state["sources"], json!([{ "name": "lines", "kind": "socket" }]));
+    assert_eq!(state["tables"], json!([{ "name": "counts", "keys": 2 }]));
+    assert_eq!((&state["rejects"][0]["source"], &state["rejects"][0]["record"]), (&json!("lines"), &json!("no <json>")));
+    let batches = get(port, "/api/batches");
+    let batches = batches.as_array().expect("it is a list");
+    let rows: u64 = batches.iter().filter_map(|batch| batch["rows"].as_u64()).sum();
+    assert_eq!(rows, 3, "{batches:?}");
+    let last = batches[batches.len() - 1]["number"].as_u64().expect("it has a number");
+    let later = get(port, &format!("/api/batches?since={last}"));
+    assert_eq!(later[0]["number"], last);
+    let charts = eventually(|| Some(get(port, "/api/charts")).filter(|charts| charts[0]["rows"][0][1] == 5.0));
+    let charts = charts.expect("they are worked out");
+    assert_eq!(charts[0], json!({ "name": "words", "rows": [["fr", 5.0], ["de", 3.0]] }));
+    assert_eq!(charts[1]["points"].as_array().and_then(|points| points.last()).map(|last| &last["values"]), Some(&json!([["total", 8.0]])));
+    assert_eq!(charts[2]["rows"], json!([["d", 3.0], ["f", 5.0]]));
+}
+
+#[test]
+fn what_is_none_of_its_pages_is_refused() {
+    let mut server = Server::new();
+    let (_job, port) = start(&mut server);
+    for (method, path, status) in [
+        ("GET", "/", 200),
+        ("HEAD", "/", 200),
+        ("GET", "/page.js", 200),
+        ("GET", "/nothing", 404),
+        ("GET", "/../Cargo.toml", 404),
+        ("GET", "/api/batches?since=x", 400),
+        ("POST", "/api/job", 405),
+    ] {
+        let reply = http(port, method, path);
+        assert_eq!(reply.status, status, "{method} {path}");
+        assert!(reply.header("content-security-policy").is_some_and(|policy| policy.starts_with("default-src 'none'")));
+    }
+    // Endless heads are not read to their end.
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).expect("the page accepts connections");
+    stream.set_read_timeout(Some(DEADLINE)).expect("a timeout can be set");
+    let _cut = stream.write_all(format!("GET / HTTP/1.1\r\nX: {}", "x".repeat(1 << 20)).as_bytes());
+    let mut answer = Vec::new();
+    let _reset = stream.read_to_end(&mut answer);
+    assert!(answer.is_empty() || answer.starts_with(b"HTTP/1.1 431"), "{}", String::from_utf8_lossy(&answer));
+}
+
+#[test]
+fn events_come_to_many_but_not_to_all_and_none_holds_the_job() {
+    let mut server = Server::new();
+    let (job, port) = start(&mut server);
+    let mut followers: Vec<Events> = (0..32).map(|_| Events::open(port)).collect();
+    for follower in &mut followers {
+        assert_eq!(follower.status(), "HTTP/1.1 200 OK");
+        assert!(follower.next()["totals"]["batches"].is_u64(), "all is told at once");
+    }
+    assert_eq!(Events::open(port).status(), "HTTP/1.1 503 Service Unavailable");
+    // None of them reads but the last.
+    let mut last = followers.pop().expect("there are some");
+    for n in 1..=20 {
+        server.send("{\"word\":\"de\",\"n\":1}\n");
+        last.wait_for("words", &json!([["de", f64::from(n)]]));
+    }
+    drop(last);
+    let free = eventually(|| (Events::open(port).status() == "HTTP/1.1 200 OK").then_some(()));
+    assert!(free.is_some(), "who goes makes room\n{}", job.log());
+}
+
+#[test]
+fn a_count_is_seen_in_a_browser_and_nothing_in_it_is_markup() {
+    let mut server = Server::new();
+    let (mut job, port) = start(&mut server);
+    let Some(mut browser) = Browser::open(&format!("http://127.0.0.1:{port}/")) else { return };
+    browser.wait_for("document.querySelector('#state')?.dataset.state", &json!("running"));
+    server.send("{\"word\":\"<img src=x>\",\"n\":3}\n{\"word\":\"de\",\"n\":4}\nnot <script>json\n");
+    let count = |word: &str| format!("document.querySelector('[data-chart=words] [data-x=\"{word}\"]')?.dataset.y");
+    browser.wait_for(&count("de"), &json!("4"));
+    browser.wait_for(&count("<img src=x>"), &json!("3"));
+    server.send("{\"word\":\"de\",\"n\":1}\n{\"word\":\"fr\",\"n\":2}\n{\"word\":\"it\",\"n\":1}\n");
+    browser.wait_for(&count("de"), &json!("5"));
+    let shown = "[...document.querySelectorAll('[data-chart=words] li')].map((item) => item.dataset.x).join()";
+    assert_eq!(browser.value(shown), json!("de,<img src=x>,fr"), "the three greatest");
+    browser.wait_for("document.querySelector('[data-figure=rows]').dataset.value", &json!("5"));
+    browser.wait_for("document.querySelector('[data-figure=rejects]').dataset.value", &json!("1"));
+    browser.wait_for("document.querySelector('[data-table=counts]').dataset.keys", &json!("4"));
+    browser.wait_for("document.querySelector('#rejects td:last-child').textContent", &json!("not <script>json"));
+    browser.wait_for("document.querySelector('[data-chart=lands] [data-x=de] .label').textContent", &json!("🇩🇪Germany (DE)"));
+    browser.wait_for("document.querySelector('[data-chart=all] [data-x=total]').dataset.y", &json!("11"));
+    browser.wait_for("document.querySelectorAll('#timelines path.series').length", &json!(4));
+    assert_eq!(browser.value("document.querySelector('h1').textContent"), json!("words & <b>more</b>"));
+    assert_eq!(browser.value("document.querySelectorAll('img, main b, main i i, #rejects script').length"), json!(0));
+    // Nothing is wider than a narrow window.
+    for scheme in ["light", "dark"] {
+        browser.set_view(360, scheme);
+        browser.wait_for("document.documentElement.scrollWidth <= 360", &json!(true));
+    }
+    // The page tells when the job is gone, and follows it when it is back.
+    assert!(job.terminate().success(), "{}", job.log());
+    browser.wait_for("document.querySelector('#state').dataset.state", &json!("lost"));
+}
+
+#[test]
+fn a_chart_that_fails_says_so_and_the_job_goes_on() {
+    let mut server = Server::new();
+    let (job, port) = start(&mut server);
+    let broken = |charts: &Value| charts[4].clone();
+    server.send("{\"word\":\"a\",\"n\":7}\n");
+    let error = eventually(|| broken(&get(port, "/api/charts"))["error"].as_str().map(str::to_owned));
+    assert!(error.expect("it fails").to_lowercase().contains("divide by zero"), "{}", job.log());
+    server.send("{\"word\":\"a\",\"n\":1}\n");
+    let works = eventually(|| (broken(&get(port, "/api/charts"))["rows"] == json!([["a", 1.0]])).then_some(()));
+    assert!(works.is_some(), "{}", get(port, "/api/charts"));
+}
+
+#[test]
+fn a_page_that_cannot_be_served_is_a_mistake() {
+    let taken = Server::new();
+    let mut job = TestJob::start_with(&self::job(&Server::new()), &["--ui", &taken.address()]);
+    assert!(!job.wait().success());
+    assert!(job.log().contains(&format!("the page: {}: ", taken.address())), "{}", job.log());
+}
