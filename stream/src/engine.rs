@@ -106,6 +106,7 @@ pub struct Engine {
     begun: Option<(BatchInfo, BTreeMap<String, Position>)>,
     progress: Arc<Progress>,
     page: Option<Arc<Page>>,
+    server: Option<PageServer>,
     late: Sometimes,
     rejected: Sometimes,
 }
@@ -134,7 +135,10 @@ impl Engine {
             None => Outlet::Outside(sink.config.build(&sink.name, &context), false),
         });
         let progress = Arc::default();
-        let page = job.ui.is_some().then(|| Arc::new(Page::new(&job, Arc::clone(&progress))));
+        let server = match &job.ui {
+            Some(address) => Some(serve(address, Page::new(&job, Arc::clone(&progress))).await?),
+            None => None,
+        };
         Ok(Self {
             outlets: outlets.collect(),
             once,
@@ -145,7 +149,8 @@ impl Engine {
             last: resume.last,
             begun: resume.begun,
             progress,
-            page,
+            page: server.as_ref().map(PageServer::page),
+            server,
             late: Sometimes::default(),
             rejected: Sometimes::default(),
             job,
@@ -157,23 +162,19 @@ impl Engine {
         Arc::clone(&self.progress)
     }
 
+    /// Where its page is, if it has one: `http://127.0.0.1:4040/`.
+    pub fn page(&self) -> Option<String> {
+        self.server.as_ref().map(PageServer::url)
+    }
+
     /// Works until it is stopped; the batch in hand is finished. With `once`, until everything has been worked on.
     pub async fn run(mut self, stop: &CancellationToken) -> Result<(), EngineError> {
-        let _server = self.serve().await?;
+        let _server = self.server.take().map(|server| AbortOnDropHandle::new(tokio::spawn(server.run())));
         let outcome = self.work(stop).await;
         for source in &mut self.sources {
             source.close().await;
         }
         outcome
-    }
-
-    /// Serves the page, until what it gives is dropped.
-    async fn serve(&self) -> Result<Option<AbortOnDropHandle<()>>, EngineError> {
-        let (Some(page), Some(address)) = (&self.page, &self.job.ui) else { return Ok(None) };
-        let failed = |error| EngineError::Page(address.clone(), error);
-        let server = PageServer::bind(address, Arc::clone(page)).await.map_err(failed)?;
-        info!("page: http://{}/", server.local_addr().map_err(failed)?);
-        Ok(Some(AbortOnDropHandle::new(tokio::spawn(server.run()))))
     }
 
     async fn work(&mut self, stop: &CancellationToken) -> Result<(), EngineError> {
@@ -497,6 +498,13 @@ impl Engine {
         });
         self.progress.done(report, tables.collect());
     }
+}
+
+async fn serve(address: &str, page: Page) -> Result<PageServer, EngineError> {
+    let bound = PageServer::bind(address, page).await;
+    let server = bound.map_err(|error| EngineError::Page(address.to_owned(), error))?;
+    info!("page: {}", server.url());
+    Ok(server)
 }
 
 /// What must be the same for a checkpoint to be this job's.

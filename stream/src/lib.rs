@@ -9,6 +9,7 @@
 
 pub mod batch;
 pub mod cli;
+pub mod demo;
 pub mod engine;
 pub mod format;
 pub mod generate;

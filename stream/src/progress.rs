@@ -131,7 +131,8 @@ impl Progress {
     /// Notes that work on a batch of so many rows begins.
     pub fn begun(&self, batch: &BatchInfo, rows: u64) {
         let began = Instant::now();
-        self.inner().active = Some(Active { number: batch.number, time: batch.time, rows, processing_time: 0.0, began });
+        self.inner().active =
+            Some(Active { number: batch.number, time: batch.time, rows, processing_time: 0.0, began });
     }
 
     /// Notes records that did not fit.

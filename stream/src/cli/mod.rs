@@ -1,6 +1,7 @@
 //! The command line.
 
 mod check;
+mod demo;
 mod generate;
 mod progress;
 mod run;
@@ -9,6 +10,8 @@ use std::io::{self, Write as _};
 use std::process::ExitCode;
 
 use clap::{CommandFactory as _, Parser, Subcommand};
+use tracing::Level;
+use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
 
@@ -26,6 +29,8 @@ enum Command {
     Run(run::Run),
     /// Find the mistakes of a job file, and show how its SQL is worked out
     Check(check::Check),
+    /// See it work: made-up visits of a shop, through an agent and a job, live on a page
+    Demo(demo::DemoArgs),
     /// Make up data to try jobs with
     Generate(generate::Generate),
     /// Print a completion script for a shell
@@ -69,12 +74,18 @@ pub fn main() -> ExitCode {
     let cli = Cli::parse();
     // The standard output is for results.
     let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
-    tracing_subscriber::registry().with(lines).with(tracing::level_filters::LevelFilter::INFO).init();
+    // The agent within a demonstration has much to say.
+    let levels = Targets::new()
+        .with_default(Level::INFO)
+        .with_target("flume_rs", Level::WARN)
+        .with_target("flume_rs_stream", Level::INFO);
+    tracing_subscriber::registry().with(lines).with(levels).init();
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().expect("threads can be started");
     let code = runtime.block_on(async {
         match cli.command {
             Command::Run(run) => run.run().await,
             Command::Check(check) => check.run().await,
+            Command::Demo(demo) => demo.run().await,
             Command::Generate(generate) => generate.run().await,
             Command::Completions { shell } => completions(shell),
             Command::Man => man(),

@@ -43,28 +43,29 @@ impl Run {
         }
         job.ui = self.ui.or(job.ui);
         let engine = Engine::new(job, self.once).await?;
-        let stop = CancellationToken::new();
-        stop_on_signals(&stop);
-        engine.run(&stop).await
+        // The first signal lets the batch in hand come to its end, the second does not.
+        let (stop, now) = (CancellationToken::new(), CancellationToken::new());
+        stop_on_signals(&stop, now.clone());
+        tokio::select! {
+            outcome = engine.run(&stop) => outcome,
+            () = now.cancelled() => std::process::exit(1),
+        }
     }
 }
 
-/// The first signal lets the batch in hand come to its end, the second does not.
-pub fn stop_on_signals(stop: &CancellationToken) {
+/// The first signal stops; the second means now.
+pub fn stop_on_signals(stop: &CancellationToken, now: CancellationToken) {
     let stop = stop.clone();
     tokio::spawn(async move {
         let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
             return;
         };
-        for _ in 0..2 {
+        for token in [stop, now] {
             tokio::select! {
                 _ = term.recv() => {}
                 _ = int.recv() => {}
             }
-            if stop.is_cancelled() {
-                std::process::exit(1);
-            }
-            stop.cancel();
+            token.cancel();
         }
     });
 }

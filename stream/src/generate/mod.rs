@@ -155,7 +155,9 @@ mod tests {
             let fields: Vec<&str> = line.split(',').collect();
             let [_, id, client, _, shares, price, kind] = fields.as_slice() else { panic!("{line}") };
             assert_eq!(*id, (index + 1).to_string());
-            assert!((1..=100).contains(&client.parse().unwrap_or(0)) && (1..=1000).contains(&shares.parse().unwrap_or(0)));
+            assert!(
+                (1..=100).contains(&client.parse().unwrap_or(0)) && (1..=1000).contains(&shares.parse().unwrap_or(0))
+            );
             assert!(price.split_once('.').is_some_and(|(_, cents)| cents.len() == 2), "{line}");
             assert!(["B", "S"].contains(kind), "{line}");
         }

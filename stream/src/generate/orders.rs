@@ -28,6 +28,7 @@ impl Maker for Orders {
         let (stock, shares, price) = (one_of(rng, STOCKS), rng.u16(1..=1000), rng.u16(100..=10_000));
         let kind = if rng.bool() { 'B' } else { 'S' };
         let (whole, cents) = (price / 100, price % 100);
-        write!(out, "{time},{id},{client},{stock},{shares},{whole}.{cents:02},{kind}").expect("memory takes everything");
+        write!(out, "{time},{id},{client},{stock},{shares},{whole}.{cents:02},{kind}")
+            .expect("memory takes everything");
     }
 }

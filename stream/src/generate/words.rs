@@ -4,9 +4,8 @@ use fastrand::Rng;
 
 use super::{Maker, Moment, one_of};
 
-const WORDS: &[&str] = &[
-    "hello", "world", "spark", "flume", "kafka", "streaming", "hadoop", "storm", "data", "count", "window", "state",
-];
+const WORDS: &[&str] =
+    &["hello", "world", "spark", "flume", "kafka", "streaming", "hadoop", "storm", "data", "count", "window", "state"];
 
 /// One to six words a line; the first ones of the list are the most frequent.
 #[derive(Debug)]

@@ -133,9 +133,7 @@ impl Chart {
         let failed = |error| words(&error);
         let (frame, reads) = match &spec.input {
             Input::Named(name) => (sql.context().table(name.as_str()).await.map_err(failed)?, vec![name.clone()]),
-            Input::Sql(text) => {
-                (sql.context().sql(text).await.map_err(failed)?, sql.references(text).map_err(failed)?)
-            }
+            Input::Sql(text) => (sql.context().sql(text).await.map_err(failed)?, sql.references(text).map_err(failed)?),
         };
         let schema = frame.schema().as_arrow().clone();
         let y = column(&schema, "y", spec.y.as_ref(), schema.fields().len().saturating_sub(1))?;
@@ -246,7 +244,9 @@ fn labelled(frame: DataFrame, x: Option<&str>, y: &str, order: Order, limit: usi
     let number = try_cast(Expr::Column(Column::from_name(y)), DataType::Float64);
     let Some(x) = x else {
         let sum = datafusion::functions_aggregate::expr_fn::sum(number).alias("y");
-        return frame.aggregate(vec![], vec![sum])?.select(vec![lit(y).alias("x"), Expr::Column(Column::from_name("y"))]);
+        return frame
+            .aggregate(vec![], vec![sum])?
+            .select(vec![lit(y).alias("x"), Expr::Column(Column::from_name("y"))]);
     };
     let label = || Expr::Column(Column::from_name(x));
     let frame = match order {
@@ -259,8 +259,7 @@ fn labelled(frame: DataFrame, x: Option<&str>, y: &str, order: Order, limit: usi
 }
 
 fn labels(batch: &RecordBatch, found: &mut Vec<(String, Option<f64>)>) -> Result<()> {
-    let (texts, numbers) =
-        (cast(batch.column(0), &DataType::Utf8)?, cast(batch.column(1), &DataType::Float64)?);
+    let (texts, numbers) = (cast(batch.column(0), &DataType::Utf8)?, cast(batch.column(1), &DataType::Float64)?);
     let numbers = numbers.as_primitive::<Float64Type>().iter();
     for (text, number) in texts.as_string::<i32>().iter().zip(numbers) {
         let text = text.unwrap_or("null").chars().take(LABEL).collect();

@@ -67,18 +67,25 @@ type Body = UnsyncBoxBody<Bytes, Infallible>;
 #[derive(Debug)]
 pub struct PageServer {
     listener: TcpListener,
+    address: SocketAddr,
     page: Arc<Page>,
 }
 
 impl PageServer {
     /// Listens on `host:port`.
-    pub async fn bind(address: &str, page: Arc<Page>) -> io::Result<Self> {
-        Ok(Self { listener: TcpListener::bind(address).await?, page })
+    pub async fn bind(address: &str, page: Page) -> io::Result<Self> {
+        let listener = TcpListener::bind(address).await?;
+        Ok(Self { address: listener.local_addr()?, listener, page: Arc::new(page) })
     }
 
-    /// The address that it listens on.
-    pub fn local_addr(&self) -> io::Result<SocketAddr> {
-        self.listener.local_addr()
+    /// What it serves.
+    pub fn page(&self) -> Arc<Page> {
+        Arc::clone(&self.page)
+    }
+
+    /// Where it is.
+    pub fn url(&self) -> String {
+        format!("http://{}/", self.address)
     }
 
     /// Serves until it is dropped.
@@ -259,7 +266,8 @@ mod tests {
     #[test]
     fn the_page_loads_nothing_from_elsewhere() {
         for (path, _, text) in FILES {
-            let elsewhere = text.split("http").skip(1).filter(|rest| rest.starts_with("://") || rest.starts_with("s://"));
+            let elsewhere =
+                text.split("http").skip(1).filter(|rest| rest.starts_with("://") || rest.starts_with("s://"));
             let names = elsewhere.filter(|rest| !rest.contains("w3.org/2000/svg"));
             assert_eq!(names.count(), 0, "{path}");
         }

@@ -265,8 +265,7 @@ impl Plan {
 }
 
 fn unknown(job: &Job, name: &str) -> String {
-    let known =
-        job.sources.iter().map(|one| one.name.as_str()).chain(job.views.iter().map(|one| one.name.as_str()));
+    let known = job.sources.iter().map(|one| one.name.as_str()).chain(job.views.iter().map(|one| one.name.as_str()));
     let known = known.chain(job.tables.iter().map(|one| one.name.as_str()));
     let near = crate::job::keys::nearest(name, known).map(|near| format!("; did you mean `{near}`?"));
     format!("`from`: there is no source, view or table `{name}`{}", near.unwrap_or_default())

@@ -120,23 +120,33 @@ function showFigures() {
 
 // Charts of results.
 
+let regions;
+try {
+  regions = new Intl.DisplayNames(["en"], { type: "region" });
+} catch {
+  regions = { of: (code) => code };
+}
+
+// The code and the name of a country. Flags are left out: many systems have none.
 function country(code) {
-  if (!/^[A-Za-z]{2}$/.test(code)) return ["", code];
+  if (!/^[A-Za-z]{2}$/.test(code)) return ["–", code];
   const upper = code.toUpperCase();
-  const flag = [...upper].map((letter) => String.fromCodePoint(0x1f1a5 + letter.codePointAt(0))).join("");
-  let name;
-  try {
-    name = new Intl.DisplayNames(["en"], { type: "region" }).of(upper);
-  } catch {
-    name = upper;
-  }
-  return [flag, name === upper ? upper : `${name} (${upper})`];
+  return [upper, regions.of(upper)];
+}
+
+// Where what all labels begin with ends, at a place where a word or a part of a time ends.
+function common(labels) {
+  if (labels.length < 2) return 0;
+  let end = 0;
+  while (labels.every((label) => label.length > end && label[end] === labels[0][end])) end += 1;
+  while (end > 0 && !/[ T/:.-]/.test(labels[0][end - 1])) end -= 1;
+  return end < 5 ? 0 : end;
 }
 
 class Bars {
   constructor(card, kind) {
     this.kind = kind;
-    this.list = make("ul", { className: kind === "bar" ? "columns" : "bars", parent: card });
+    this.list = make("ul", { className: "bars", parent: card });
     this.empty = make("p", { className: "empty", text: "No rows yet.", parent: card });
   }
 
@@ -145,16 +155,15 @@ class Bars {
     while (this.list.children.length > rows.length) this.list.lastChild.remove();
     this.empty.hidden = rows.length > 0;
     this.list.hidden = rows.length === 0;
-    this.list.classList.toggle("dense", this.kind === "bar" && rows.length > 8);
     rows.forEach(([label, value], index) => {
       const item = this.list.children[index] ?? this.item();
-      const [name, bar, amount] = this.kind === "bar" ? [item.children[2], item.children[1], item.children[0]] : item.children;
+      const [name, bar, amount] = item.children;
       if (item.dataset.x !== label) {
         item.dataset.x = label;
         if (this.kind === "countries") {
-          const [flag, text] = country(label);
+          const [code, text] = country(label);
           name.replaceChildren();
-          make("span", { className: "flag", text: flag, parent: name, "aria-hidden": "true" });
+          make("abbr", { text: code, parent: name });
           name.append(text);
         } else {
           name.textContent = label;
@@ -162,17 +171,51 @@ class Bars {
       }
       item.dataset.y = value;
       item.title = `${label}: ${number(value)}`;
-      write(amount, this.kind === "bar" && value !== null && Math.abs(value) >= 1e5 ? short.format(value) : number(value));
-      const share = most > 0 ? Math.max(0, value ?? 0) / most : 0;
-      if (this.kind === "bar") bar.style.height = `calc((100% - 3rem) * ${share})`;
-      else bar.style.width = `${share * 100}%`;
+      write(amount, number(value));
+      bar.style.width = `${most > 0 ? (Math.max(0, value ?? 0) / most) * 100 : 0}%`;
     });
   }
 
   item() {
     const item = make("li", { parent: this.list });
-    const parts = this.kind === "bar" ? ["value", "bar", "label"] : ["label", "bar", "value"];
-    for (const part of parts) make("span", { className: part, parent: item });
+    for (const part of ["label", "bar", "value"]) make("span", { className: part, parent: item });
+    return item;
+  }
+}
+
+class Columns {
+  constructor(card) {
+    this.list = make("ul", { className: "columns", parent: card });
+    this.empty = make("p", { className: "empty", text: "No rows yet.", parent: card });
+  }
+
+  update({ rows }) {
+    const most = Math.max(0, ...rows.map(([, value]) => value ?? 0));
+    while (this.list.children.length > rows.length) this.list.lastChild.remove();
+    this.empty.hidden = rows.length > 0;
+    this.list.hidden = rows.length === 0;
+    const dense = rows.length > 8;
+    this.list.classList.toggle("dense", dense);
+    const cut = dense ? common(rows.map(([label]) => label)) : 0;
+    // Labels that would stand on each other are left out.
+    const step = Math.ceil((rows.length * 14) / Math.max(14, this.list.clientWidth));
+    rows.forEach(([label, value], index) => {
+      const item = this.list.children[index] ?? this.item();
+      const [track, name] = item.children;
+      item.dataset.x = label;
+      item.dataset.y = value;
+      item.title = `${label}: ${number(value)}`;
+      write(name, (rows.length - 1 - index) % step === 0 ? label.slice(cut) : "");
+      write(track.firstChild.firstChild, value !== null && Math.abs(value) >= 1e5 ? short.format(value) : number(value));
+      track.firstChild.style.height = `${most > 0 ? (Math.max(0, value ?? 0) / most) * 100 : 0}%`;
+    });
+  }
+
+  item() {
+    const item = make("li", { parent: this.list });
+    const track = make("span", { className: "track", parent: item });
+    make("span", { className: "value", parent: make("span", { className: "bar", parent: track }) });
+    make("span", { className: "label", parent: item });
     return item;
   }
 }
@@ -230,6 +273,13 @@ class Lines {
   }
 }
 
+const VIEWS = {
+  bar: (card) => new Columns(card),
+  line: (card, title) => new Lines(card, title),
+  top: (card) => new Bars(card, "top"),
+  countries: (card) => new Bars(card, "countries"),
+};
+
 function makeCharts() {
   charts.clear();
   $("charts").replaceChildren();
@@ -239,7 +289,7 @@ function makeCharts() {
     make("h2", { text: title, parent: card });
     const error = make("p", { className: "error", parent: card });
     error.hidden = true;
-    charts.set(name, { error, view: kind === "line" ? new Lines(card, title) : new Bars(card, kind), waiting: null });
+    charts.set(name, { error, view: VIEWS[kind](card, title), waiting: null });
   }
 }
 
