@@ -134,12 +134,12 @@ function country(code) {
   return [upper, regions.of(upper)];
 }
 
-// Where what all labels begin with ends, at a place where a word or a part of a time ends.
+// Where what all labels begin with ends, at a place where a word or a part of a time ends. Something is left of each.
 function common(labels) {
-  if (labels.length < 2) return 0;
+  const shortest = Math.min(...labels.map((label) => label.length));
   let end = 0;
-  while (labels.every((label) => label.length > end && label[end] === labels[0][end])) end += 1;
-  while (end > 0 && !/[ T/:.-]/.test(labels[0][end - 1])) end -= 1;
+  while (end < shortest && labels.every((label) => label[end] === labels[0][end])) end += 1;
+  while (end > 0 && (!/[ T/:.-]/.test(labels[0][end - 1]) || shortest - end < 5)) end -= 1;
   return end < 5 ? 0 : end;
 }
 
@@ -197,6 +197,8 @@ class Columns {
     const dense = rows.length > 8;
     this.list.classList.toggle("dense", dense);
     const cut = dense ? common(rows.map(([label]) => label)) : 0;
+    const longest = Math.max(0, ...rows.map(([label]) => label.length - cut));
+    this.list.style.setProperty("--room", `${Math.min(6, longest * 0.5 + 0.5)}rem`);
     // Labels that would stand on each other are left out.
     const step = Math.ceil((rows.length * 14) / Math.max(14, this.list.clientWidth));
     rows.forEach(([label, value], index) => {
@@ -262,7 +264,7 @@ class Lines {
         make("span", { parent: item });
         make("b", { parent: item });
       }
-      const last = values.findLast((value) => value !== null) ?? null;
+      const last = values[values.length - 1];
       item.dataset.x = name;
       item.dataset.y = last;
       item.children[0].style.background = color;
