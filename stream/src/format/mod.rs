@@ -17,6 +17,7 @@ mod column;
 mod delimited;
 mod json;
 mod lines;
+mod none;
 
 use std::sync::Arc;
 
@@ -25,6 +26,7 @@ use datafusion::arrow::compute::take;
 use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 
 pub use column::ColumnSpec;
+pub use none::none;
 
 use crate::job::{JobError, Keys};
 
