@@ -209,3 +209,43 @@ impl Progress {
 pub fn seconds(time: Duration) -> f64 {
     (time.as_secs_f64() * 1e6).round() / 1e6
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn report(number: u64) -> Report {
+        let time = number as i64;
+        Report { number, time, rows: 2, rejects: 1, scheduling_delay: 0.0, processing_time: 0.1, is_late: number == 1 }
+    }
+
+    #[test]
+    fn a_batch_is_active_until_it_is_done_and_the_last_ones_are_kept() {
+        let progress = Progress::default();
+        assert!(!progress.is_long(Duration::ZERO), "there is none");
+        let batch = BatchInfo::first(5);
+        progress.begun(&batch, 2);
+        assert!(progress.is_long(Duration::ZERO));
+        assert_eq!(progress.state().active.map(|active| (active.number, active.rows)), Some((1, 2)));
+        for number in 1..=KEPT as u64 + 5 {
+            progress.done(report(number), Vec::new());
+        }
+        let state = progress.state();
+        assert!(state.active.is_none());
+        assert_eq!((state.totals.batches, state.totals.late), (KEPT as u64 + 5, 1));
+        assert_eq!((progress.since(0).len(), progress.since(0)[0].number), (KEPT, 6));
+        assert_eq!(progress.since(KEPT as u64 + 5).len(), 1);
+    }
+
+    #[test]
+    fn of_rejects_the_last_are_kept_and_of_each_its_beginning() {
+        let progress = Progress::default();
+        let rejects: Vec<Reject> = (0..100)
+            .map(|index| Reject { index, record: "ä".repeat(index + 1000).into_bytes(), reason: format!("{index}") })
+            .collect();
+        progress.rejected(&BatchInfo::first(5), "logs", &rejects);
+        let kept = progress.state().rejects.unwrap_or_default();
+        assert_eq!((kept.len(), kept[0].reason.as_str()), (KEPT_REJECTS, "99"));
+        assert!(kept.iter().all(|reject| reject.record.len() <= KEPT_OF_REJECT));
+    }
+}

@@ -202,13 +202,13 @@ fn a_count_is_seen_in_a_browser_and_nothing_in_it_is_markup() {
     browser.wait_for(&count("de"), &json!("5"));
     let shown = "[...document.querySelectorAll('[data-chart=words] li')].map((item) => item.dataset.x).join()";
     assert_eq!(browser.value(shown), json!("de,<img src=x>,fr"), "the three greatest");
-    browser.wait_for("document.querySelector('[data-figure=rows]').dataset.value", &json!("5"));
-    browser.wait_for("document.querySelector('[data-figure=rejects]').dataset.value", &json!("1"));
-    browser.wait_for("document.querySelector('[data-table=counts]').dataset.keys", &json!("4"));
-    browser.wait_for("document.querySelector('#rejects td:last-child').textContent", &json!("not <script>json"));
+    browser.wait_for("document.querySelector('[data-figure=rows]')?.dataset.value", &json!("5"));
+    browser.wait_for("document.querySelector('[data-figure=rejects]')?.dataset.value", &json!("1"));
+    browser.wait_for("document.querySelector('[data-table=counts]')?.dataset.keys", &json!("4"));
+    browser.wait_for("document.querySelector('#rejects td:last-child')?.textContent", &json!("not <script>json"));
     browser
-        .wait_for("document.querySelector('[data-chart=lands] [data-x=de] .label').textContent", &json!("DEGermany"));
-    browser.wait_for("document.querySelector('[data-chart=all] [data-x=total]').dataset.y", &json!("11"));
+        .wait_for("document.querySelector('[data-chart=lands] [data-x=de] .label')?.textContent", &json!("DEGermany"));
+    browser.wait_for("document.querySelector('[data-chart=all] [data-x=total]')?.dataset.y", &json!("11"));
     browser.wait_for("document.querySelectorAll('#timelines path.series').length", &json!(4));
     assert_eq!(browser.value("document.querySelector('h1').textContent"), json!("words & <b>more</b>"));
     assert_eq!(browser.value("document.querySelectorAll('img, h1 b, h2 i, #rejects script').length"), json!(0));
@@ -219,7 +219,7 @@ fn a_count_is_seen_in_a_browser_and_nothing_in_it_is_markup() {
     }
     // The page tells when the job is gone, and follows it when it is back.
     assert!(job.terminate().success(), "{}", job.log());
-    browser.wait_for("document.querySelector('#state').dataset.state", &json!("lost"));
+    browser.wait_for("document.querySelector('#state')?.dataset.state", &json!("lost"));
 }
 
 #[test]
@@ -233,6 +233,23 @@ fn a_chart_that_fails_says_so_and_the_job_goes_on() {
     server.send("{\"word\":\"a\",\"n\":1}\n");
     let works = eventually(|| (broken(&get(port, "/api/charts"))["rows"] == json!([["a", 1.0]])).then_some(()));
     assert!(works.is_some(), "{}", get(port, "/api/charts"));
+}
+
+#[test]
+fn batches_that_take_longer_than_the_interval_are_late() {
+    let mut server = Server::new();
+    let text = job(&server).replace("batch = \"20ms\"", "batch = \"1ms\"");
+    let job = TestJob::start(&text);
+    let port = port(&job);
+    server.accept();
+    let late = eventually(|| {
+        server.send("{\"word\":\"a\",\"n\":1}\n");
+        let late = get(port, "/api/batches").as_array()?.iter().find(|batch| batch["is_late"] == true).cloned()?;
+        Some((late, get(port, "/api/job")["totals"]["late"].as_u64()?))
+    });
+    let (batch, total) = late.expect("nobody does it in a millisecond");
+    assert!(batch["processing_time"].as_f64().is_some_and(|time| time > 0.001) && total > 0, "{batch}");
+    job.wait_for_log("longer than the interval between batches");
 }
 
 #[test]

@@ -132,7 +132,8 @@ struct Place {
 
 impl Place {
     fn read(position: &Position) -> Result<Self, SourceError> {
-        Self::deserialize(position).map_err(|error| SourceError::new(format!("the position in the checkpoint: {error}")))
+        Self::deserialize(position)
+            .map_err(|error| SourceError::new(format!("the position in the checkpoint: {error}")))
     }
 
     fn done(&self) -> HashSet<u64> {
@@ -236,7 +237,8 @@ impl Folder {
     fn reopen(&self, file: &FileId, at: u64) -> Result<Lines, SourceError> {
         let found = Lines::open(&self.config.path, file, at);
         found.map_err(|error| {
-            let why = "the job has read it only in part and needs it again as it was; put it back, or remove the checkpoint";
+            let why =
+                "the job has read it only in part and needs it again as it was; put it back, or remove the checkpoint";
             self.error(&file.name, format!("{error}; {why}"))
         })
     }

@@ -223,9 +223,8 @@ impl Sink {
                 is_safe = self.inbox.deliver(batch.events) => is_safe,
                 () = client.gone() => return Err(Failure::Gone),
             };
-            let settled = async {
-                if is_safe { client.ack(&batch.sequence).await } else { client.nack(&batch.sequence).await }
-            };
+            let settled =
+                async { if is_safe { client.ack(&batch.sequence).await } else { client.nack(&batch.sequence).await } };
             timeout(ACK_TIMEOUT, settled).await.map_err(|_| Failure::Silent)??;
             if !is_safe {
                 return Ok(());
