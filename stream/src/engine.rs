@@ -233,9 +233,19 @@ impl Engine {
                 Some((Instant::now(), clock()))
             }
             Batching::Arrival => {
-                let any = futures_util::future::select_all(self.sources.iter_mut().map(|source| source.ready()));
-                stop.run_until_cancelled(tokio::time::timeout(HEARTBEAT, any)).await?.ok();
-                Some((Instant::now(), clock()))
+                let heartbeat = Instant::now() + HEARTBEAT;
+                loop {
+                    let any = futures_util::future::select_all(self.sources.iter_mut().map(|source| source.ready()));
+                    let charts = self.page.as_ref().and_then(|page| Chart::next_due(&self.plan.charts, page));
+                    let until = charts.map_or(heartbeat, |due| due.min(heartbeat));
+                    let came = stop.run_until_cancelled(tokio::time::timeout_at(until.into(), any)).await?.is_ok();
+                    if came || Instant::now() >= heartbeat {
+                        return Some((Instant::now(), clock()));
+                    }
+                    // Charts that had to wait do not wait for the next rows as well.
+                    self.publish(now, false).await;
+                    self.progress.tell();
+                }
             }
             Batching::Every(interval) => {
                 let interval = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX);
@@ -333,10 +343,7 @@ impl Engine {
             }
         }
         let processing = began.elapsed();
-        if let Some(page) = &self.page {
-            let Plan { charts, steps, .. } = &mut self.plan;
-            Chart::publish(charts, steps, page, &batch, rows == 0).await;
-        }
+        self.publish(batch.time, rows > 0).await;
         self.report(&batch, (rows, rejects), began.saturating_duration_since(due), processing);
         Ok(())
     }
@@ -469,6 +476,14 @@ impl Engine {
             })
         })?;
         Ok(())
+    }
+
+    /// Works the page's charts out, if there is a page.
+    async fn publish(&mut self, time: i64, has_rows: bool) {
+        if let Some(page) = &self.page {
+            let Plan { charts, steps, .. } = &mut self.plan;
+            Chart::publish(charts, steps, page, time, has_rows).await;
+        }
     }
 
     fn report(&mut self, batch: &BatchInfo, (rows, rejects): (u64, u64), delay: Duration, processing: Duration) {

@@ -199,6 +199,11 @@ impl Progress {
         self.inner().active.as_ref().is_some_and(|active| active.began.elapsed() >= span)
     }
 
+    /// Has those look again who [watch](Self::watch), though no batch is done.
+    pub fn tell(&self) {
+        self.number.send_modify(|_| {});
+    }
+
     /// Tells of each batch that is done, by its number.
     pub fn watch(&self) -> watch::Receiver<u64> {
         self.number.subscribe()

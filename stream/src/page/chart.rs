@@ -15,7 +15,6 @@ use datafusion::logical_expr::{Expr, lit, try_cast};
 use serde::{Deserialize, Serialize};
 
 use super::Page;
-use crate::batch::BatchInfo;
 use crate::job::keys::nearest;
 use crate::job::{JobError, Keys};
 use crate::sink::Input;
@@ -168,14 +167,21 @@ impl Chart {
         Ok(Self { query, is_backwards, tables, worked: None, is_stale: true })
     }
 
-    fn is_due(&self, is_watched: bool) -> bool {
-        let Some((worked, took)) = self.worked else { return true };
+    /// When it may be worked out; none when it never was, and may be at once.
+    fn due(&self, is_watched: bool) -> Option<Instant> {
+        let (worked, took) = self.worked?;
         let wait = match (is_watched, self.is_stale) {
             (true, true) => took * (SHARE - 1),
             (true, false) => QUIET.max(took * (SHARE - 1)),
             (false, _) => UNWATCHED.max(took * (UNWATCHED_SHARE - 1)),
         };
-        worked.elapsed() >= wait
+        Some(worked + wait)
+    }
+
+    /// When the next chart may be worked out that had to wait, though rows had come.
+    pub fn next_due(charts: &[Self], page: &Page) -> Option<Instant> {
+        let is_watched = page.is_watched();
+        charts.iter().filter(|chart| chart.is_stale).filter_map(|chart| chart.due(is_watched)).min()
     }
 
     async fn rows(&self, steps: &[Step]) -> Result<Vec<(String, Option<f64>)>> {
@@ -199,19 +205,20 @@ impl Chart {
         Ok(found)
     }
 
-    /// Works those charts out that are due after a batch, and shows them.
-    pub async fn publish(charts: &mut [Self], steps: &[Step], page: &Page, batch: &BatchInfo, is_empty: bool) {
+    /// Works those charts out that are due, and shows them as of a time in milliseconds since 1970. `has_rows` says
+    /// whether there are new ones.
+    pub async fn publish(charts: &mut [Self], steps: &[Step], page: &Page, time: i64, has_rows: bool) {
         let is_watched = page.is_watched();
         for (index, chart) in charts.iter_mut().enumerate() {
-            chart.is_stale |= !is_empty;
-            if !chart.is_due(is_watched) {
+            chart.is_stale |= has_rows;
+            if chart.due(is_watched).is_some_and(|due| due > Instant::now()) {
                 continue;
             }
             let began = Instant::now();
             let rows = chart.rows(steps).await;
             chart.worked = Some((Instant::now(), began.elapsed()));
             chart.is_stale = false;
-            page.board().show(index, batch.time, rows.map_err(|error| words(&error)));
+            page.board().show(index, time, rows.map_err(|error| words(&error)));
         }
     }
 }
