@@ -198,11 +198,15 @@ fn a_count_is_seen_in_a_browser_and_nothing_in_it_is_markup() {
     let count = |word: &str| format!("document.querySelector('[data-chart=words] [data-x=\"{word}\"]')?.dataset.y");
     browser.wait_for(&count("de"), &json!("4"));
     browser.wait_for(&count("<img src=x>"), &json!("3"));
-    server.send("{\"word\":\"de\",\"n\":1}\n{\"word\":\"fr\",\"n\":2}\n{\"word\":\"it\",\"n\":1}\n");
+    assert_eq!(browser.value("document.querySelectorAll('.card.failed').length"), json!(0));
+    server.send("{\"word\":\"it\",\"n\":7}\n");
+    browser
+        .wait_for("document.querySelector('[data-chart=broken].failed .error')?.textContent.length > 0", &json!(true));
+    server.send("{\"word\":\"de\",\"n\":1}\n{\"word\":\"fr\",\"n\":2}\n{\"word\":\"it\",\"n\":-6}\n");
     browser.wait_for(&count("de"), &json!("5"));
     let shown = "[...document.querySelectorAll('[data-chart=words] li')].map((item) => item.dataset.x).join()";
     assert_eq!(browser.value(shown), json!("de,<img src=x>,fr"), "the three greatest");
-    browser.wait_for("document.querySelector('[data-figure=rows]')?.dataset.value", &json!("5"));
+    browser.wait_for("document.querySelector('[data-figure=rows]')?.dataset.value", &json!("6"));
     browser.wait_for("document.querySelector('[data-figure=rejects]')?.dataset.value", &json!("1"));
     browser.wait_for("document.querySelector('[data-table=counts]')?.dataset.keys", &json!("4"));
     browser.wait_for("document.querySelector('#rejects td:last-child')?.textContent", &json!("not <script>json"));
@@ -220,6 +224,11 @@ fn a_count_is_seen_in_a_browser_and_nothing_in_it_is_markup() {
     // The page tells when the job is gone, and follows it when it is back.
     assert!(job.terminate().success(), "{}", job.log());
     browser.wait_for("document.querySelector('#state')?.dataset.state", &json!("lost"));
+    let _again = TestJob::start_with(&self::job(&server), &["--ui", &format!("127.0.0.1:{port}")]);
+    server.accept();
+    server.send("{\"word\":\"de\",\"n\":40}\n");
+    browser.wait_for(&count("de"), &json!("40"));
+    browser.wait_for("document.querySelector('[data-figure=rows]')?.dataset.value", &json!("1"));
 }
 
 #[test]

@@ -147,6 +147,7 @@ class Bars {
   constructor(card, kind) {
     this.kind = kind;
     this.list = make("ul", { className: "bars", parent: card });
+    this.list.hidden = true;
     this.empty = make("p", { className: "empty", text: "No rows yet.", parent: card });
   }
 
@@ -186,6 +187,7 @@ class Bars {
 class Columns {
   constructor(card) {
     this.list = make("ul", { className: "columns", parent: card });
+    this.list.hidden = true;
     this.empty = make("p", { className: "empty", text: "No rows yet.", parent: card });
   }
 
@@ -289,14 +291,13 @@ function makeCharts() {
   for (const { name, title, kind } of job.charts) {
     const card = make("section", { className: "card", parent: $("charts"), "aria-label": title, "data-chart": name });
     make("h2", { text: title, parent: card });
-    const error = make("p", { className: "error", parent: card });
-    error.hidden = true;
-    charts.set(name, { error, view: VIEWS[kind](card, title), waiting: null });
+    const error = make("p", { className: "error", parent: card, role: "status" });
+    charts.set(name, { card, error, view: VIEWS[kind](card, title), waiting: null });
   }
 }
 
 function showChart(chart, update) {
-  chart.error.hidden = update.error === undefined;
+  chart.card.classList.toggle("failed", update.error !== undefined);
   write(chart.error, update.error ?? "");
   if (update.error === undefined) chart.view.update(update);
 }
