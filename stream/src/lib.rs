@@ -12,6 +12,7 @@ pub mod cli;
 pub mod engine;
 pub mod format;
 pub mod job;
+mod kafka;
 pub mod progress;
 pub mod sink;
 pub mod source;

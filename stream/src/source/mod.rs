@@ -5,6 +5,7 @@
 //! that before it works on the batch, and after a crash the batch is [the same one again](Source::again). One whose
 //! peer keeps records until they are acknowledged does so in [`Source::done`], when the batch is safe.
 
+mod kafka;
 mod socket;
 
 use std::ops::Range;
@@ -88,7 +89,7 @@ pub trait SourceConfig: Send + Sync + std::fmt::Debug {
 type Builder = fn(Keys<'_>) -> Result<Box<dyn SourceConfig>, JobError>;
 
 /// All types of sources.
-const TYPES: &[(&str, Builder)] = &[("socket", socket::read)];
+const TYPES: &[(&str, Builder)] = &[("kafka", kafka::read), ("socket", socket::read)];
 
 /// A source of a job.
 #[derive(Debug)]
