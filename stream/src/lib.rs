@@ -14,6 +14,7 @@ pub mod engine;
 pub mod format;
 pub mod generate;
 pub mod job;
+mod kafka;
 pub mod page;
 pub mod progress;
 pub mod sink;

@@ -3,6 +3,7 @@
 mod demo;
 mod generate;
 mod job_file;
+mod kafka;
 mod page;
 mod support;
 mod word_count;

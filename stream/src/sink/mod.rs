@@ -9,6 +9,7 @@
 //! A sink that fails is tried again until it takes the batch, and the job waits for it.
 
 pub mod embedded;
+mod kafka;
 mod print;
 mod sqlite;
 
@@ -108,7 +109,7 @@ pub struct Embedded {
 type Builder = fn(Keys<'_>) -> Result<Box<dyn SinkConfig>, JobError>;
 
 /// All types of sinks.
-const TYPES: &[(&str, Builder)] = &[("print", print::read), ("sqlite", sqlite::read)];
+const TYPES: &[(&str, Builder)] = &[("kafka", kafka::read), ("print", print::read), ("sqlite", sqlite::read)];
 
 /// What a sink writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -162,12 +163,17 @@ impl SinkSpec {
 
 /// Whether the columns of a key are there.
 pub(crate) fn check_key(key: &[String], schema: &SchemaRef) -> Result<(), String> {
-    for name in key {
+    check_columns("key", key, schema)
+}
+
+/// Whether the columns that a key of the job file names are there.
+pub(crate) fn check_columns(key: &str, names: &[String], schema: &SchemaRef) -> Result<(), String> {
+    for name in names {
         if schema.field_with_name(name).is_err() {
             let known: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
             let near = crate::job::keys::nearest(name, known.iter().copied());
             let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-            return Err(format!("`key`: there is no column `{name}` among {}{near}", known.join(", ")));
+            return Err(format!("`{key}`: there is no column `{name}` among {}{near}", known.join(", ")));
         }
     }
     Ok(())

@@ -7,6 +7,7 @@
 
 mod flume;
 mod folder;
+mod kafka;
 mod rate;
 mod socket;
 
@@ -96,6 +97,7 @@ const TYPES: &[(&str, Builder)] = &[
     ("flume-pull", flume::pull::read),
     ("flume-push", flume::push::read),
     ("folder", folder::read),
+    ("kafka", kafka::read),
     ("rate", rate::read),
     ("socket", socket::read),
 ];
