@@ -2,11 +2,11 @@
 
 use serde_json::Value;
 
-use crate::support::{TestJob, eventually, files, http};
+use crate::support::{Kafka, TestJob, eventually, files, http};
 
-#[test]
-fn one_command_shows_visits_and_leaves_nothing_behind() {
-    let mut demo = TestJob::launch(&["demo", "--ui", "127.0.0.1:0", "--rate", "500"]);
+/// Waits until visits are shown, ends it, and sees that nothing stays behind.
+fn visits_are_shown(way: &[&str]) {
+    let mut demo = TestJob::launch(&[&["demo", "--ui", "127.0.0.1:0", "--rate", "500"], way].concat());
     let page = demo.wait_for_log("page: http://127.0.0.1:");
     let port = page.trim_end_matches('/').parse().expect("the log says the port");
     demo.wait_for_out(" shows what is counted; Ctrl-C ends");
@@ -27,4 +27,15 @@ fn one_command_shows_visits_and_leaves_nothing_behind() {
     assert!(!files(demo.home()).is_empty(), "its files are in the folder for temporary ones");
     assert!(demo.terminate().success(), "{}", demo.log());
     assert!(files(demo.home()).is_empty(), "{:?}", files(demo.home()));
+}
+
+#[test]
+fn one_command_shows_visits_and_leaves_nothing_behind() {
+    visits_are_shown(&[]);
+}
+
+#[test]
+fn the_way_may_lead_through_a_kafka() {
+    let Some(kafka) = Kafka::shared() else { return };
+    visits_are_shown(&["--kafka", kafka.servers(), "--topic", &kafka.topic(2, &[])]);
 }

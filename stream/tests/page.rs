@@ -2,10 +2,13 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::net::TcpStream;
+use std::time::{Duration, Instant};
 
+use rdkafka::config::ClientConfig;
+use rdkafka::producer::{BaseProducer, BaseRecord};
 use serde_json::{Value, json};
 
-use crate::support::{Browser, DEADLINE, Reply, Server, TestJob, eventually, http};
+use crate::support::{Browser, DEADLINE, Kafka, Reply, Server, TestJob, eventually, http};
 
 fn job(server: &Server) -> String {
     format!(
@@ -267,4 +270,33 @@ fn a_page_that_cannot_be_served_is_a_mistake() {
     let mut job = TestJob::start_with(&self::job(&Server::new()), &["--ui", &taken.address()]);
     assert!(!job.wait().success());
     assert!(job.log().contains(&format!("the page: {}: ", taken.address())), "{}", job.log());
+}
+
+#[test]
+#[ignore = "it measures: from a record in Kafka to its count at who follows the page"]
+fn how_soon_a_record_is_seen() {
+    let kafka = Kafka::shared().expect("there is a Kafka");
+    let topic = kafka.topic(1, &[]);
+    let text = format!(
+        "batch = \"20ms\"\nui = \"127.0.0.1:0\"\n[source.lines]\ntype = \"kafka\"\nservers = \"{}\"\ntopics = \"{topic}\"\n\
+         start = \"earliest\"\n[table.counts]\nsql = \"select value, count(*) as n from lines group by value\"\n\
+         [chart.words]\nkind = \"top\"\nfrom = \"counts\"\n",
+        kafka.servers()
+    );
+    let job = TestJob::start(&text);
+    let mut page = Events::open(port(&job));
+    let mut config = ClientConfig::new();
+    let producer: BaseProducer =
+        config.set("bootstrap.servers", kafka.servers()).set("linger.ms", "0").create().expect("a client");
+    let mut times = Vec::new();
+    for n in 1..=200_u32 {
+        std::thread::sleep(Duration::from_millis(13));
+        let sent = Instant::now();
+        producer.send(BaseRecord::<(), str>::to(&topic).payload("word")).expect("there is room");
+        producer.poll(Duration::ZERO);
+        page.wait_for("words", &json!([["word", f64::from(n)]]));
+        times.push(sent.elapsed().as_secs_f64() * 1000.0);
+    }
+    times.sort_by(f64::total_cmp);
+    println!("p50 {:.1} ms, p90 {:.1} ms, p99 {:.1} ms", times[100], times[180], times[198]);
 }
