@@ -46,10 +46,11 @@ impl Run {
         // The first signal lets the batch in hand come to its end, the second does not.
         let (stop, now) = (CancellationToken::new(), CancellationToken::new());
         stop_on_signals(&stop, now.clone());
-        tokio::select! {
-            outcome = engine.run(&stop) => outcome,
-            () = now.cancelled() => std::process::exit(1),
-        }
+        tokio::spawn(async move {
+            now.cancelled().await;
+            std::process::exit(1);
+        });
+        engine.run(&stop).await
     }
 }
 

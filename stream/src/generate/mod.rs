@@ -51,51 +51,44 @@ pub struct Generator {
     maker: Box<dyn Maker>,
     rng: Rng,
     moment: Moment,
-    /// Seconds between two lines, where the clock does not count.
-    step: Option<f64>,
+    /// When lines begin and the seconds between two, where the clock does not count.
+    script: Option<(Zoned, f64)>,
     made: u64,
 }
 
 impl Generator {
     /// Makes lines; with a seed, always the same.
     pub fn new(maker: Box<dyn Maker>, seed: Option<u64>, rate: Rate) -> Self {
-        let zone = TimeZone::system();
-        let first = seed.and_then(|_| FIRST.to_zoned(zone).ok());
+        let first = FIRST.to_zoned(TimeZone::system()).unwrap_or_else(|_| Zoned::now());
         Self {
             maker,
             rng: seed.map_or_else(Rng::new, Rng::with_seed),
-            moment: Moment::at(first.unwrap_or_else(Zoned::now)),
-            step: seed.map(|_| rate.step()),
+            moment: Moment::at(first.clone()),
+            script: seed.map(|_| (first, rate.step())),
             made: 0,
         }
     }
 
     /// Adds so many lines.
     pub fn push(&mut self, count: u64, out: &mut Vec<u8>) {
-        if self.step.is_none() {
-            self.moment = Moment::at(Zoned::now());
-        }
-        let first = self.moment.zoned.clone();
-        let before = self.made;
+        let now = Zoned::now();
         for _ in 0..count {
-            if let Some(step) = self.step {
-                let passed = (self.made as f64 * step).floor() - (before as f64 * step).floor();
-                self.move_to(&first, passed as i64);
-            }
+            self.set_time(&now);
             self.maker.line(&mut self.rng, &self.moment, out);
             out.push(b'\n');
             self.made += 1;
         }
-        if let Some(step) = self.step {
-            let passed = (self.made as f64 * step).floor() - (before as f64 * step).floor();
-            self.move_to(&first, passed as i64);
-        }
     }
 
-    fn move_to(&mut self, first: &Zoned, seconds: i64) {
-        let time = first.saturating_add(jiff::SignedDuration::from_secs(seconds));
-        if time != self.moment.zoned {
-            self.moment = Moment::at(time);
+    fn set_time(&mut self, now: &Zoned) {
+        let after = |(first, step): &(Zoned, f64)| {
+            let seconds = (self.made as f64 * step) as i64;
+            first.saturating_add(jiff::SignedDuration::from_secs(seconds))
+        };
+        let time = self.script.as_ref().map(after);
+        let time = time.as_ref().unwrap_or(now);
+        if *time != self.moment.zoned {
+            self.moment = Moment::at(time.clone());
         }
     }
 }

@@ -413,21 +413,34 @@ function setState(state, text) {
   write($("state"), text);
 }
 
+let events = null;
+let retry = null;
+
+function leave() {
+  clearTimeout(retry);
+  events?.close();
+  events = null;
+}
+
+function again() {
+  leave();
+  setState("lost", "the job does not answer");
+  retry = setTimeout(follow, 1000);
+}
+
 async function follow() {
-  let events = null;
-  const again = () => {
-    events?.close();
-    setState("lost", "the job does not answer");
-    setTimeout(follow, 1000);
-  };
+  leave();
+  let told;
   try {
     const answer = await fetch("api/job");
     if (!answer.ok) throw new Error(answer.statusText);
-    job = await answer.json();
+    told = await answer.json();
   } catch {
     again();
     return;
   }
+  if (events || document.hidden) return;
+  job = told;
   setZone(job.time_zone);
   document.title = `${job.name} – flume-rs-stream`;
   write($("name"), job.name);
@@ -443,6 +456,8 @@ async function follow() {
   events.onerror = again;
 }
 
+// Nobody looks at a page in the background; browsers allow few connections, and the job works less.
+document.addEventListener("visibilitychange", () => (document.hidden ? leave() : follow()));
 $("pause").addEventListener("click", () => {
   paused = !paused;
   $("pause").setAttribute("aria-pressed", paused);
