@@ -45,6 +45,12 @@ pub enum EngineError {
     /// The page cannot be where it should be.
     #[error("the page: {0}: {1}; choose another address by `ui` or --ui HOST:PORT")]
     Page(String, std::io::Error),
+    /// Spark cannot be started.
+    #[error("Spark: {0}")]
+    Spark(std::io::Error),
+    /// Spark has ended.
+    #[error("Spark has ended: {0}")]
+    SparkEnded(std::process::ExitStatus),
     /// SQL failed on the rows of a batch.
     #[error("batch {batch}: {name}: {}", words(.error))]
     Sql {

@@ -19,6 +19,7 @@ pub mod page;
 pub mod progress;
 pub mod sink;
 pub mod source;
+pub mod spark;
 pub mod sql;
 pub mod store;
 pub mod table;

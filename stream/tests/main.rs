@@ -1,5 +1,6 @@
 //! Scenarios: jobs as processes, as users run them, with the real systems around them.
 
+mod access_log;
 mod demo;
 mod generate;
 mod job_file;

@@ -3,12 +3,36 @@
 use std::path::PathBuf;
 use std::process::ExitCode;
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::engine::{Engine, EngineError};
 use crate::job::Job;
+use crate::spark;
+
+/// What runs a job.
+#[derive(Clone, Copy, Debug, ValueEnum)]
+enum EngineKind {
+    /// This process
+    Embedded,
+    /// A Spark that is there already
+    Spark,
+}
+
+#[derive(Debug, Args)]
+struct SparkArgs {
+    /// Which Spark: local[2], spark://HOST:7077, yarn
+    #[arg(long, default_value = "local[*]", value_name = "URL")]
+    master: String,
+    /// The program that submits jobs [default: spark-submit of SPARK_HOME or of the path]
+    #[arg(long, value_name = "PROGRAM")]
+    spark_submit: Option<PathBuf>,
+    /// A further argument for it, as --spark-arg=--packages=GROUP:ARTIFACT:VERSION
+    #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
+    spark_arg: Vec<String>,
+}
 
 #[derive(Debug, Args)]
 pub struct Run {
@@ -17,6 +41,11 @@ pub struct Run {
     /// Work on everything that is there, and end
     #[arg(long)]
     once: bool,
+    /// What runs the job
+    #[arg(long, value_enum, default_value = "embedded")]
+    engine: EngineKind,
+    #[command(flatten)]
+    spark: SparkArgs,
     /// The folder that keeps the state, instead of the job file's
     #[arg(long, value_name = "FOLDER")]
     checkpoint: Option<PathBuf>,
@@ -42,7 +71,6 @@ impl Run {
             job.checkpoint = Some(folder);
         }
         job.ui = self.ui.or(job.ui);
-        let engine = Engine::new(job, self.once).await?;
         // The first signal lets the batch in hand come to its end, the second does not.
         let (stop, now) = (CancellationToken::new(), CancellationToken::new());
         stop_on_signals(&stop, now.clone());
@@ -50,7 +78,21 @@ impl Run {
             now.cancelled().await;
             std::process::exit(1);
         });
-        engine.run(&stop).await
+        match self.engine {
+            EngineKind::Embedded => Engine::new(job, self.once).await?.run(&stop).await,
+            EngineKind::Spark => {
+                if job.ui.is_some() || !job.charts.is_empty() {
+                    warn!("Spark shows by itself how the job gets on; `ui` and charts have no effect there");
+                }
+                let plan = spark::plan(&job).await.map_err(EngineError::Job)?;
+                let SparkArgs { master, spark_submit, spark_arg } = self.spark;
+                let submit = spark_submit.unwrap_or_else(spark::default_submit);
+                let options = spark::Options { master, submit, arguments: spark_arg, once: self.once };
+                let status = spark::run(&plan, &options, &stop).await.map_err(EngineError::Spark)?;
+                // A stop that was asked for is no failure.
+                if status.success() || stop.is_cancelled() { Ok(()) } else { Err(EngineError::SparkEnded(status)) }
+            }
+        }
     }
 }
 

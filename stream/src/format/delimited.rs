@@ -6,7 +6,7 @@ use datafusion::arrow::compute::filter;
 use datafusion::arrow::datatypes::Field;
 use memchr::memmem::Finder;
 
-use super::{ColumnSpec, Format, Parsed, Records, Reject};
+use super::{ColumnSpec, Format, Parsed, Records, Reject, columns_for_spark};
 use crate::job::{JobError, Keys};
 
 #[derive(Debug)]
@@ -53,6 +53,12 @@ impl Delimited {
 impl Format for Delimited {
     fn fields(&self) -> Vec<Field> {
         self.columns.iter().map(ColumnSpec::field).collect()
+    }
+
+    fn spark(&self) -> Option<serde_json::Value> {
+        let delimiter = String::from_utf8_lossy(self.delimiter.needle()).into_owned();
+        let columns = columns_for_spark(&self.fields());
+        Some(serde_json::json!({ "kind": "delimited", "delimiter": delimiter, "columns": columns }))
     }
 
     fn parse(&self, records: &mut Records) -> Parsed {

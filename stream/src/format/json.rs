@@ -8,7 +8,7 @@ use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 use datafusion::arrow::error::ArrowError;
 use datafusion::arrow::json::ReaderBuilder;
 
-use super::{ColumnSpec, Format, Parsed, Records, Reject};
+use super::{ColumnSpec, Format, Parsed, Records, Reject, columns_for_spark};
 use crate::job::{JobError, Keys};
 
 #[derive(Debug)]
@@ -54,6 +54,10 @@ impl Json {
 impl Format for Json {
     fn fields(&self) -> Vec<Field> {
         self.schema.fields().iter().map(|field| field.as_ref().clone()).collect()
+    }
+
+    fn spark(&self) -> Option<serde_json::Value> {
+        Some(serde_json::json!({ "kind": "json", "columns": columns_for_spark(&self.fields()) }))
     }
 
     fn parse(&self, records: &mut Records) -> Parsed {

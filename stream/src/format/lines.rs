@@ -6,7 +6,7 @@ use datafusion::arrow::array::StringViewBuilder;
 use datafusion::arrow::buffer::Buffer;
 use datafusion::arrow::datatypes::{DataType, Field};
 
-use super::{ColumnSpec, Format, Parsed, Records, Reject};
+use super::{ColumnSpec, Format, Parsed, Records, Reject, columns_for_spark};
 use crate::job::{JobError, Keys};
 
 #[derive(Debug)]
@@ -26,6 +26,11 @@ pub fn read(keys: &Keys<'_>, columns: Vec<ColumnSpec>) -> Result<Box<dyn Format>
 impl Format for Lines {
     fn fields(&self) -> Vec<Field> {
         vec![self.column.clone()]
+    }
+
+    fn spark(&self) -> Option<serde_json::Value> {
+        let columns = columns_for_spark(std::slice::from_ref(&self.column));
+        Some(serde_json::json!({ "kind": "lines", "columns": columns }))
     }
 
     fn parse(&self, records: &mut Records) -> Parsed {

@@ -118,6 +118,10 @@ pub trait Format: Send + Sync + std::fmt::Debug {
     fn fields(&self) -> Vec<Field>;
     /// Makes columns of records.
     fn parse(&self, records: &mut Records) -> Parsed;
+    /// How [Spark's runner](crate::spark) reads the same, if it can.
+    fn spark(&self) -> Option<serde_json::Value> {
+        None
+    }
 }
 
 /// Reads the keys of a source that say how its records are written.
@@ -151,6 +155,11 @@ impl Reader {
         Self { format, schema }
     }
 
+    /// The format.
+    pub fn format(&self) -> &dyn Format {
+        &*self.format
+    }
+
     /// The columns of the rows.
     pub fn schema(&self) -> &SchemaRef {
         &self.schema
@@ -174,4 +183,10 @@ impl Reader {
         let rows = RecordBatch::try_new(Arc::clone(&self.schema), columns);
         (rows.expect("a format makes the columns that it names"), rejects)
     }
+}
+
+/// Columns for [Spark's runner](crate::spark).
+fn columns_for_spark(fields: &[Field]) -> serde_json::Value {
+    let column = |field: &Field| serde_json::json!({ "name": field.name(), "type": field.data_type().to_string() });
+    fields.iter().map(column).collect()
 }

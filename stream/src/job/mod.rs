@@ -5,6 +5,7 @@
 //! batch = "1s"                   # or "arrival": as soon as there are rows
 //! checkpoint = "checkpoints"     # without it, state ends with the process
 //! time-zone = "Asia/Shanghai"    # default: the machine's
+//! country-database = "ip.mmdb"   # for the function country(address)
 //! ui = "127.0.0.1:4040"          # the page; without it there is none
 //!
 //! [source.logs]                  # rows; its columns are the format's, see `source` and `format`
@@ -78,6 +79,8 @@ pub struct Job {
     pub checkpoint: Option<PathBuf>,
     /// The zone of times that are shown and of local times that are read.
     pub time_zone: jiff::tz::TimeZone,
+    /// What knows the countries of IP addresses: a file in MaxMind's format.
+    pub country_database: Option<PathBuf>,
     /// Where the page is, `host:port`.
     pub ui: Option<String>,
     /// Where rows come from.
@@ -124,6 +127,7 @@ struct Parts {
     max_rows: usize,
     checkpoint: Option<PathBuf>,
     time_zone: jiff::tz::TimeZone,
+    country_database: Option<PathBuf>,
     ui: Option<String>,
     sources: Vec<SourceSpec>,
     views: Vec<ViewSpec>,
@@ -159,6 +163,7 @@ impl Parts {
                 max_rows: keys.take::<usize>("max-rows")?.unwrap_or(MAX_ROWS).max(1),
                 checkpoint: keys.take::<PathBuf>("checkpoint")?.map(|path| folder.join(path)),
                 time_zone,
+                country_database: keys.take::<PathBuf>("country-database")?.map(|path| folder.join(path)),
                 ui: keys.take("ui")?,
                 sources: each(keys.tables("source")?, errors, SourceSpec::read),
                 views: each(keys.tables("view")?, errors, ViewSpec::read),
@@ -180,8 +185,35 @@ impl Parts {
     }
 
     fn into_job(self, text: Text) -> Job {
-        let Self { name, batching, max_rows, checkpoint, time_zone, ui, sources, views, tables, sinks, charts } = self;
-        Job { text, name, batching, max_rows, checkpoint, time_zone, ui, sources, views, tables, sinks, charts }
+        let Self {
+            name,
+            batching,
+            max_rows,
+            checkpoint,
+            time_zone,
+            country_database,
+            ui,
+            sources,
+            views,
+            tables,
+            sinks,
+            charts,
+        } = self;
+        Job {
+            text,
+            name,
+            batching,
+            max_rows,
+            checkpoint,
+            time_zone,
+            country_database,
+            ui,
+            sources,
+            views,
+            tables,
+            sinks,
+            charts,
+        }
     }
 }
 
@@ -195,6 +227,7 @@ struct Nothing {
     max_rows: Option<()>,
     checkpoint: Option<()>,
     time_zone: Option<()>,
+    country_database: Option<()>,
     ui: Option<()>,
     source: Option<()>,
     view: Option<()>,

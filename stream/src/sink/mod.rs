@@ -81,6 +81,11 @@ pub trait SinkConfig: Send + Sync + std::fmt::Debug {
         Ok(())
     }
 
+    /// How [Spark's runner](crate::spark) writes the same, if it can: `type` and what else it needs.
+    fn spark(&self) -> Option<serde_json::Value> {
+        None
+    }
+
     /// Makes the sink.
     fn build(&self, name: &str, job: &JobContext) -> Box<dyn Sink>;
 }

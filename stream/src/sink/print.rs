@@ -61,6 +61,10 @@ impl SinkConfig for PrintConfig {
         Mode::All
     }
 
+    fn spark(&self) -> Option<serde_json::Value> {
+        Some(serde_json::json!({ "type": "print", "rows": self.rows }))
+    }
+
     fn build(&self, _: &str, job: &JobContext) -> Box<dyn Sink> {
         Box::new(Print { config: self.clone(), time_zone: job.time_zone.clone() })
     }

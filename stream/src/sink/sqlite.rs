@@ -37,6 +37,10 @@ impl SinkConfig for SqliteConfig {
         super::check_key(&self.key, schema)
     }
 
+    fn spark(&self) -> Option<serde_json::Value> {
+        Some(serde_json::json!({ "type": "sqlite", "table": self.table, "key": self.key }))
+    }
+
     fn build(&self, _: &str, _: &JobContext) -> Box<dyn Sink> {
         Box::new(Never)
     }

@@ -85,6 +85,11 @@ pub trait SourceConfig: Send + Sync + std::fmt::Debug {
         Vec::new()
     }
 
+    /// How [Spark's runner](crate::spark) reads the same, if it can: the name of the format and its options.
+    fn spark(&self) -> Option<serde_json::Value> {
+        None
+    }
+
     /// Makes the source; `once` asks for an end when everything that is there has been given.
     fn build(&self, name: &str, once: bool) -> Box<dyn Source>;
 }

@@ -41,6 +41,11 @@ pub fn read(keys: Keys<'_>) -> Result<Box<dyn SourceConfig>, JobError> {
 }
 
 impl SourceConfig for SocketConfig {
+    fn spark(&self) -> Option<serde_json::Value> {
+        let (host, port) = self.connect.rsplit_once(':')?;
+        Some(serde_json::json!({ "format": "socket", "options": { "host": host, "port": port } }))
+    }
+
     fn build(&self, name: &str, once: bool) -> Box<dyn Source> {
         let shared = Arc::new(Shared::default());
         Box::new(Socket { name: name.to_owned(), config: self.clone(), once, shared, reader: None })

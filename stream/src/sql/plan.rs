@@ -7,7 +7,7 @@ use std::sync::Arc;
 use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit};
 use datafusion::error::DataFusionError;
 
-use super::{Query, Relation, Sql, words};
+use super::{Query, Relation, Sql, functions, words};
 use crate::job::{Job, JobError};
 use crate::page::Chart;
 use crate::sink::{Input, Mode};
@@ -56,6 +56,8 @@ pub struct Plan {
     pub sources: Vec<SourceRelations>,
     /// What a batch goes through, in this order.
     pub steps: Vec<Step>,
+    /// The names of views and tables, each after those that it reads.
+    pub order: Vec<String>,
     /// Where each sink's rows come from and which columns they have, in the job's order.
     pub feeds: Vec<(Feed, SchemaRef)>,
     /// The charts of the page, in the job's order.
@@ -89,7 +91,17 @@ impl Plan {
     pub async fn of(job: &Job) -> Result<Self, Vec<JobError>> {
         let whole = |error: DataFusionError| vec![job.text.error(&(0..0), words(&error))];
         let sql = Sql::new(&job.time_zone).map_err(whole)?;
-        let mut plan = Self { sql, sources: Vec::new(), steps: Vec::new(), feeds: Vec::new(), charts: Vec::new() };
+        if let Some(database) = &job.country_database {
+            functions::register_country(sql.context(), database).map_err(|why| vec![job.text.error(&(0..0), why)])?;
+        }
+        let mut plan = Self {
+            sql,
+            sources: Vec::new(),
+            steps: Vec::new(),
+            order: Vec::new(),
+            feeds: Vec::new(),
+            charts: Vec::new(),
+        };
         for source in &job.sources {
             let rows = plan.sql.register(&source.name, Arc::clone(source.reader.schema())).map_err(whole)?;
             let rejects = plan.sql.register(&format!("{}_rejects", source.name), reject_schema()).map_err(whole)?;
@@ -164,6 +176,7 @@ impl Plan {
             }
             for node in &now {
                 open.remove(node.name);
+                self.order.push(node.name.to_owned());
                 let reads = readers.get(node.name).copied().unwrap_or_default();
                 if let Err(error) = self.add(node, reads, job).await {
                     errors.push(job.text.error(node.place, format!("{}: {}", node.name, words(&error))));
