@@ -23,7 +23,7 @@ enum EngineKind {
 
 #[derive(Debug, Args)]
 struct SparkArgs {
-    /// Which Spark: local[2], spark://HOST:7077, yarn
+    /// Which Spark: `local[2]`, `spark://HOST:7077`, `yarn`
     #[arg(long, default_value = "local[*]", value_name = "URL")]
     master: String,
     /// The program that submits jobs [default: spark-submit of SPARK_HOME or of the path]

@@ -6,16 +6,15 @@
 use std::fs;
 use std::io;
 use std::net::TcpListener;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
-use flume_rs::agent::{Agent, resolve};
+use flume_rs::agent::{Agent, ResolvedAgent, resolve};
 use flume_rs::config::{Globals, Lookups, Severity, load};
 use flume_rs::metrics::Metrics;
 use tempfile::TempDir;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 
 use crate::engine::{Engine, EngineError};
 use crate::generate::{AccessLog, Generator, Output, Pace, Rate, Site, Target};
@@ -61,13 +60,13 @@ pub enum DemoError {
 /// A demonstration that is ready to run. Its files go with it.
 pub struct Demo {
     home: TempDir,
-    agent: Agent,
+    agent: ResolvedAgent,
     engine: Engine,
     rate: Rate,
 }
 
 impl Demo {
-    /// Prepares everything: the job listens, and the page is there. The agent sends from now on.
+    /// Prepares everything; the page's address is known then.
     pub async fn new(way: &Way, rate: Rate, ui: String) -> Result<Self, DemoError> {
         let failed = |error| DemoError::Io("a temporary folder".to_owned(), error);
         let home = tempfile::Builder::new().prefix("flume-rs-stream-demo-").tempdir().map_err(failed)?;
@@ -90,7 +89,7 @@ impl Demo {
         let mut job = Job::parse(Path::new("demo.toml"), format!("{JOB}{source}")).map_err(EngineError::Job)?;
         job.ui = Some(ui);
         let engine = Engine::new(job, false).await?;
-        let agent = agent(home.path(), &sink).await?;
+        let agent = agent(home.path(), &sink)?;
         Ok(Self { home, agent, engine, rate })
     }
 
@@ -106,23 +105,29 @@ impl Demo {
 
     /// Runs until it is stopped; then what is on its way is still counted, unless `now` cuts that short.
     pub async fn run(self, stop: &CancellationToken, now: &CancellationToken) -> Result<(), DemoError> {
-        let Self { home, agent, engine, rate } = self;
-        let log = home.path().join("access.log");
-        let shop = AbortOnDropHandle::new(tokio::spawn(write_log(log.clone(), rate)));
+        let Self { home, agent: resolved, engine, rate } = self;
+        let mut batches = engine.progress().watch();
         let end = CancellationToken::new();
-        let stopping = async {
-            let outcome = tokio::select! {
-                () = stop.cancelled() => Ok(()),
-                written = shop => {
-                    let error = written.map_err(io::Error::other).and_then(|outcome| outcome).err();
-                    error.map_or(Ok(()), |error| Err(DemoError::Io(log.display().to_string(), error)))
+        let feeding = async {
+            // Once there was a batch, the job takes what the agent sends.
+            if let Some(Ok(())) = stop.run_until_cancelled(batches.changed()).await {
+                let mut agent = Agent::new(AGENT, Arc::new(Metrics::default()), DRAIN);
+                agent.apply(resolved, now).await;
+                let log = home.path().join("access.log");
+                let written = stop.run_until_cancelled(write_log(&log, rate)).await;
+                agent.stop(now).await;
+                if let Some(Err(error)) = written {
+                    return Err(DemoError::Io(log.display().to_string(), error));
                 }
-            };
-            agent.stop(now).await;
-            end.cancel();
-            outcome
+            }
+            Ok(())
         };
-        let (stopped, worked) = tokio::join!(stopping, async {
+        let feeding = async {
+            let fed = feeding.await;
+            end.cancel();
+            fed
+        };
+        let (fed, worked) = tokio::join!(feeding, async {
             let worked = engine.run(&end).await;
             // A job that has failed ends everything.
             stop.cancel();
@@ -130,7 +135,7 @@ impl Demo {
             worked
         });
         worked?;
-        stopped
+        fed
     }
 }
 
@@ -140,7 +145,7 @@ fn free_port() -> io::Result<u16> {
 }
 
 /// An agent that follows the log.
-async fn agent(home: &Path, sink: &str) -> Result<Agent, DemoError> {
+fn agent(home: &Path, sink: &str) -> Result<ResolvedAgent, DemoError> {
     let folder = home.display();
     let mut text = format!(
         "{AGENT}.sources = log\n{AGENT}.channels = memory\n{AGENT}.sinks = job\n\
@@ -161,17 +166,15 @@ async fn agent(home: &Path, sink: &str) -> Result<Agent, DemoError> {
     if let Some(wrong) = configuration.findings.iter().find(|finding| finding.severity == Severity::Error) {
         return Err(DemoError::Agent(wrong.message.clone()));
     }
-    let mut agent = Agent::new(AGENT, Arc::new(Metrics::default()), DRAIN);
-    agent.apply(resolved, &CancellationToken::new()).await;
-    Ok(agent)
+    Ok(resolved)
 }
 
 /// Writes a shop's log for ever; one that is large enough is put aside, and the one before is removed.
-async fn write_log(path: PathBuf, rate: Rate) -> io::Result<()> {
+async fn write_log(path: &Path, rate: Rate) -> io::Result<()> {
     let mut generator = Generator::new(Box::new(AccessLog::new(Site::Shop, true)), None, rate);
     let (mut pace, mut lines) = (Pace::new(rate), Vec::new());
     loop {
-        let mut output = Output::open(&Target::File(path.clone())).await?;
+        let mut output = Output::open(&Target::File(path.to_owned())).await?;
         let mut written = 0;
         while written < MAX_LOG {
             let due = pace.due().await;
@@ -180,6 +183,6 @@ async fn write_log(path: PathBuf, rate: Rate) -> io::Result<()> {
             output.write(&lines).await?;
             written += lines.len() as u64;
         }
-        fs::rename(&path, path.with_extension("log.1"))?;
+        fs::rename(path, path.with_extension("log.1"))?;
     }
 }
