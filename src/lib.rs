@@ -21,7 +21,7 @@ pub mod java_regex;
 pub mod kafka;
 pub mod logging;
 pub mod metrics;
-mod net;
+pub mod net;
 mod read_buffer;
 pub mod rpc;
 pub mod selector;

@@ -90,6 +90,11 @@ impl PollingClient {
         self.settle("nack", sequence).await
     }
 
+    /// Waits, between calls, until the connection is gone, and with it the batches that were not settled.
+    pub async fn gone(&mut self) {
+        self.requestor.unusable().await;
+    }
+
     async fn settle(&mut self, message: &str, sequence: &str) -> Result<(), CallError> {
         let mut parameters = Vec::new();
         put_bytes(&mut parameters, sequence);

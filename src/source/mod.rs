@@ -20,7 +20,7 @@ mod stress;
 pub mod syslog;
 mod taildir;
 mod thrift;
-mod watch;
+pub mod watch;
 
 use async_trait::async_trait;
 use thiserror::Error;

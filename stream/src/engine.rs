@@ -19,12 +19,14 @@ use datafusion::arrow::array::{RecordBatch, StringArray, TimestampMillisecondArr
 use datafusion::error::DataFusionError;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use crate::batch::BatchInfo;
 use crate::format::Reject;
 use crate::job::{Batching, Job, JobError};
-use crate::progress::{Progress, Report, seconds};
+use crate::page::{Chart, Page, PageServer};
+use crate::progress::{Progress, Report, TableSize, seconds};
 use crate::sink::{Embedded, JobContext, Mode, Sink, embedded};
 use crate::source::{Cut, Position, Source};
 use crate::sql::plan::{Feed, reject_schema};
@@ -40,6 +42,9 @@ pub enum EngineError {
     /// The checkpoint failed.
     #[error(transparent)]
     Store(#[from] StoreError),
+    /// The page cannot be where it should be.
+    #[error("the page: {0}: {1}; choose another address by `ui` or --ui HOST:PORT")]
+    Page(String, std::io::Error),
     /// Spark cannot be started.
     #[error("Spark: {0}")]
     Spark(std::io::Error),
@@ -106,6 +111,8 @@ pub struct Engine {
     last: Option<BatchInfo>,
     begun: Option<(BatchInfo, BTreeMap<String, Position>)>,
     progress: Arc<Progress>,
+    page: Option<Arc<Page>>,
+    server: Option<PageServer>,
     late: Sometimes,
     rejected: Sometimes,
     too_late: Sometimes,
@@ -134,6 +141,11 @@ impl Engine {
             Some(embedded) => Outlet::Embedded(embedded, false),
             None => Outlet::Outside(sink.config.build(&sink.name, &context), false),
         });
+        let progress = Arc::default();
+        let server = match &job.ui {
+            Some(address) => Some(serve(address, Page::new(&job, Arc::clone(&progress))).await?),
+            None => None,
+        };
         Ok(Self {
             outlets: outlets.collect(),
             once,
@@ -143,7 +155,9 @@ impl Engine {
             positions: resume.positions,
             last: resume.last,
             begun: resume.begun,
-            progress: Arc::default(),
+            progress,
+            page: server.as_ref().map(PageServer::page),
+            server,
             late: Sometimes::default(),
             rejected: Sometimes::default(),
             too_late: Sometimes::default(),
@@ -156,8 +170,14 @@ impl Engine {
         Arc::clone(&self.progress)
     }
 
+    /// Where its page is, if it has one: `http://127.0.0.1:4040/`.
+    pub fn page(&self) -> Option<String> {
+        self.server.as_ref().map(PageServer::url)
+    }
+
     /// Works until it is stopped; the batch in hand is finished. With `once`, until everything has been worked on.
     pub async fn run(mut self, stop: &CancellationToken) -> Result<(), EngineError> {
+        let _server = self.server.take().map(|server| AbortOnDropHandle::new(tokio::spawn(server.run())));
         let outcome = self.work(stop).await;
         for source in &mut self.sources {
             source.close().await;
@@ -221,9 +241,19 @@ impl Engine {
                 Some((Instant::now(), clock()))
             }
             Batching::Arrival => {
-                let any = futures_util::future::select_all(self.sources.iter_mut().map(|source| source.ready()));
-                stop.run_until_cancelled(tokio::time::timeout(HEARTBEAT, any)).await?.ok();
-                Some((Instant::now(), clock()))
+                let heartbeat = Instant::now() + HEARTBEAT;
+                loop {
+                    let any = futures_util::future::select_all(self.sources.iter_mut().map(|source| source.ready()));
+                    let charts = self.page.as_ref().and_then(|page| Chart::next_due(&self.plan.charts, page));
+                    let until = charts.map_or(heartbeat, |due| due.min(heartbeat));
+                    let came = stop.run_until_cancelled(tokio::time::timeout_at(until.into(), any)).await?.is_ok();
+                    if came || Instant::now() >= heartbeat {
+                        return Some((Instant::now(), clock()));
+                    }
+                    // Charts that had to wait do not wait for the next rows as well.
+                    self.publish(now, false).await;
+                    self.progress.tell();
+                }
             }
             Batching::Every(interval) => {
                 let interval = i64::try_from(interval.as_millis()).unwrap_or(i64::MAX);
@@ -304,6 +334,7 @@ impl Engine {
             tokio::task::block_in_place(|| store.begin(&batch, &positions))?;
         }
         let (rows, rejects) = self.take_in(&batch, cuts);
+        self.progress.begun(&batch, rows);
         self.plan.sql.set_batch_time(batch.time);
         self.run_steps(&batch).await?;
         if self.write(&batch, stop).await?.is_none() {
@@ -319,7 +350,9 @@ impl Engine {
                 warn!("source {name}: {why}");
             }
         }
-        self.report(&batch, (rows, rejects), due, began);
+        let processing = began.elapsed();
+        self.publish(batch.time, rows > 0).await;
+        self.report(&batch, (rows, rejects), began.saturating_duration_since(due), processing);
         Ok(())
     }
 
@@ -330,6 +363,7 @@ impl Engine {
             let (rows, rejects) = source.reader.rows(cut.records);
             count += rows.num_rows() as u64;
             rejected += rejects.len() as u64;
+            self.progress.rejected(batch, &source.name, &rejects);
             if let Some(first) = rejects.first()
                 && self.rejected.now()
             {
@@ -467,8 +501,15 @@ impl Engine {
         Ok(())
     }
 
-    fn report(&mut self, batch: &BatchInfo, (rows, rejects): (u64, u64), due: Instant, began: Instant) {
-        let processing = began.elapsed();
+    /// Works the page's charts out, if there is a page.
+    async fn publish(&mut self, time: i64, has_rows: bool) {
+        if let Some(page) = &self.page {
+            let Plan { charts, steps, .. } = &mut self.plan;
+            Chart::publish(charts, steps, page, time, has_rows).await;
+        }
+    }
+
+    fn report(&mut self, batch: &BatchInfo, (rows, rejects): (u64, u64), delay: Duration, processing: Duration) {
         let is_late = match self.job.batching {
             Batching::Every(interval) if !self.once => processing > interval,
             _ => false,
@@ -480,17 +521,29 @@ impl Engine {
                 processing.as_secs_f64()
             );
         }
-        self.progress.done(Report {
+        let report = Report {
             number: batch.number,
             time: batch.time,
             rows,
             rejects,
             late_rows: self.plan.steps.iter().map(Step::late_rows).sum(),
-            scheduling_delay: seconds(began.saturating_duration_since(due)),
+            scheduling_delay: seconds(delay),
             processing_time: seconds(processing),
             is_late,
+        };
+        let tables = self.plan.steps.iter().filter_map(|step| match step {
+            Step::Table(table) => Some(TableSize { name: table.name.clone(), keys: table.keys() }),
+            Step::View { .. } => None,
         });
+        self.progress.done(report, tables.collect());
     }
+}
+
+async fn serve(address: &str, page: Page) -> Result<PageServer, EngineError> {
+    let bound = PageServer::bind(address, page).await;
+    let server = bound.map_err(|error| EngineError::Page(address.to_owned(), error))?;
+    info!("page: {}", server.url());
+    Ok(server)
 }
 
 /// What must be the same for a checkpoint to be this job's.

@@ -159,7 +159,13 @@ impl Requestor {
 
     /// Whether another call can be made: the server has not closed the connection, and said nothing unasked.
     pub fn is_usable(&mut self) -> bool {
-        self.reader.buffer().read_from(&mut self.stream).now_or_never().is_none()
+        self.unusable().now_or_never().is_none()
+    }
+
+    /// Waits, while no call is on its way, until no other can be made.
+    pub async fn unusable(&mut self) {
+        // Whatever comes was not asked for.
+        self.reader.buffer().read_from(&mut self.stream).await.ok();
     }
 
     /// Ends the connection in order: with the end of its compressed stream and TLS session.

@@ -49,6 +49,9 @@ impl Check {
         for (sink, (_, schema)) in job.sinks.iter().zip(&plan.feeds) {
             text.push_str(&format!("sink {} ({}): {}\n", sink.name, sink.kind, columns(schema)));
         }
+        for chart in &job.charts {
+            text.push_str(&format!("chart {} ({})\n", chart.name, chart.kind));
+        }
         Ok(text)
     }
 }

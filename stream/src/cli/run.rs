@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::{Args, ValueEnum};
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
+use tracing::warn;
 
 use crate::engine::{Engine, EngineError};
 use crate::job::Job;
@@ -22,7 +23,7 @@ enum EngineKind {
 
 #[derive(Debug, Args)]
 struct SparkArgs {
-    /// Which Spark: local[2], spark://HOST:7077, yarn
+    /// Which Spark: `local[2]`, `spark://HOST:7077`, `yarn`
     #[arg(long, default_value = "local[*]", value_name = "URL")]
     master: String,
     /// The program that submits jobs [default: spark-submit of SPARK_HOME or of the path]
@@ -48,6 +49,9 @@ pub struct Run {
     /// The folder that keeps the state, instead of the job file's
     #[arg(long, value_name = "FOLDER")]
     checkpoint: Option<PathBuf>,
+    /// Where the page is, instead of the job file's; with port 0 the system chooses one, and the log says which
+    #[arg(long, value_name = "HOST:PORT")]
+    ui: Option<String>,
 }
 
 impl Run {
@@ -66,11 +70,20 @@ impl Run {
         if let Some(folder) = self.checkpoint {
             job.checkpoint = Some(folder);
         }
-        let stop = CancellationToken::new();
-        stop_on_signals(&stop);
+        job.ui = self.ui.or(job.ui);
+        // The first signal lets the batch in hand come to its end, the second does not.
+        let (stop, now) = (CancellationToken::new(), CancellationToken::new());
+        stop_on_signals(&stop, now.clone());
+        tokio::spawn(async move {
+            now.cancelled().await;
+            std::process::exit(1);
+        });
         match self.engine {
             EngineKind::Embedded => Engine::new(job, self.once).await?.run(&stop).await,
             EngineKind::Spark => {
+                if job.ui.is_some() || !job.charts.is_empty() {
+                    warn!("Spark shows by itself how the job gets on; `ui` and charts have no effect there");
+                }
                 let plan = spark::plan(&job).await.map_err(EngineError::Job)?;
                 let SparkArgs { master, spark_submit, spark_arg } = self.spark;
                 let submit = spark_submit.unwrap_or_else(spark::default_submit);
@@ -83,22 +96,19 @@ impl Run {
     }
 }
 
-/// The first signal lets the batch in hand come to its end, the second does not.
-fn stop_on_signals(stop: &CancellationToken) {
+/// The first signal stops; the second means now.
+pub fn stop_on_signals(stop: &CancellationToken, now: CancellationToken) {
     let stop = stop.clone();
     tokio::spawn(async move {
         let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
             return;
         };
-        for _ in 0..2 {
+        for token in [stop, now] {
             tokio::select! {
                 _ = term.recv() => {}
                 _ = int.recv() => {}
             }
-            if stop.is_cancelled() {
-                std::process::exit(1);
-            }
-            stop.cancel();
+            token.cancel();
         }
     });
 }

@@ -17,6 +17,7 @@ mod column;
 mod delimited;
 mod json;
 mod lines;
+mod none;
 
 use std::sync::Arc;
 
@@ -25,6 +26,7 @@ use datafusion::arrow::compute::take;
 use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 
 pub use column::ColumnSpec;
+pub use none::none;
 
 use crate::job::{JobError, Keys};
 
@@ -45,6 +47,29 @@ impl Records {
     pub fn push(&mut self, record: &[u8]) {
         self.bytes.extend_from_slice(record);
         self.ends.push(self.bytes.len());
+    }
+
+    /// Adds records, without their columns.
+    pub fn append(&mut self, others: &Self) {
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&others.bytes);
+        self.ends.extend(others.ends.iter().map(|end| start + end));
+    }
+
+    /// Takes so many of them away from the front, without columns.
+    pub fn split_to(&mut self, count: usize) -> Self {
+        let Some(last) = count.checked_sub(1) else { return Self::default() };
+        let end = self.ends[last];
+        let bytes = self.bytes.split_off(end);
+        let ends = self.ends.split_off(count).into_iter().map(|one| one - end).collect();
+        std::mem::replace(self, Self { bytes, ends, ..Self::default() })
+    }
+
+    /// Removes all of them, and keeps their room.
+    pub fn clear(&mut self) {
+        self.bytes.clear();
+        self.ends.clear();
+        self.columns.clear();
     }
 
     /// How many there are.
@@ -143,6 +168,9 @@ impl Reader {
     /// Makes rows of records, and gives what does not fit.
     pub fn rows(&self, mut records: Records) -> (RecordBatch, Vec<Reject>) {
         let (count, of_source) = (records.len(), std::mem::take(&mut records.columns));
+        if count == 0 {
+            return (RecordBatch::new_empty(Arc::clone(&self.schema)), Vec::new());
+        }
         let Parsed { mut columns, rejects } = self.format.parse(&mut records);
         if rejects.is_empty() {
             columns.extend(of_source);

@@ -101,6 +101,11 @@ impl<'t> Keys<'t> {
         Ok(Self { text, of: String::new(), place: table.span(), table: table.into_inner() })
     }
 
+    /// The file that it stands in.
+    pub fn text(&self) -> &'t Text {
+        self.text
+    }
+
     /// What the table is called: `source.logs`.
     pub fn of(&self) -> &str {
         &self.of

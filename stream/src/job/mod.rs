@@ -6,6 +6,7 @@
 //! checkpoint = "checkpoints"     # without it, state ends with the process
 //! time-zone = "Asia/Shanghai"    # default: the machine's
 //! country-database = "ip.mmdb"   # for the function country(address)
+//! ui = "127.0.0.1:4040"          # the page; without it there is none
 //!
 //! [source.logs]                  # rows; its columns are the format's, see `source` and `format`
 //! type = "socket"
@@ -22,9 +23,13 @@
 //! [sink.screen]                  # see `sink`
 //! type = "print"
 //! from = "clicks"
+//!
+//! [chart.products]               # a live chart on the page, see `page`
+//! kind = "top"
+//! from = "clicks"
 //! ```
 //!
-//! Views, tables and sinks may read sources, views and tables by name, wherever they stand in the file.
+//! Views, tables, sinks and charts may read sources, views and tables by name, wherever they stand in the file.
 
 pub mod keys;
 
@@ -34,6 +39,7 @@ use std::time::Duration;
 
 pub use keys::{JobError, Keys, Text};
 
+use crate::page::ChartSpec;
 use crate::sink::SinkSpec;
 use crate::source::SourceSpec;
 use crate::table::TableSpec;
@@ -85,6 +91,8 @@ pub struct Job {
     pub tables: Vec<TableSpec>,
     /// Where results go.
     pub sinks: Vec<SinkSpec>,
+    /// What the page shows of results.
+    pub charts: Vec<ChartSpec>,
 }
 
 /// The most rows of one source in a batch, unless the job says otherwise.
@@ -125,6 +133,7 @@ struct Parts {
     views: Vec<ViewSpec>,
     tables: Vec<TableSpec>,
     sinks: Vec<SinkSpec>,
+    charts: Vec<ChartSpec>,
 }
 
 impl Parts {
@@ -160,6 +169,7 @@ impl Parts {
                 views: each(keys.tables("view")?, errors, ViewSpec::read),
                 tables: each(keys.tables("table")?, errors, TableSpec::read),
                 sinks: each(keys.tables("sink")?, errors, SinkSpec::read),
+                charts: each(keys.tables("chart")?, errors, ChartSpec::read),
             })
         };
         let parts = all(&mut keys).map_err(|error| errors.push(error)).ok()?;
@@ -192,6 +202,7 @@ impl Parts {
             views,
             tables,
             sinks,
+            charts,
         } = self;
         Job {
             text,
@@ -206,6 +217,7 @@ impl Parts {
             views,
             tables,
             sinks,
+            charts,
         }
     }
 }
@@ -226,6 +238,7 @@ struct Nothing {
     view: Option<()>,
     table: Option<()>,
     sink: Option<()>,
+    chart: Option<()>,
 }
 
 fn each<T>(

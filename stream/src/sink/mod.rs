@@ -9,6 +9,7 @@
 //! A sink that fails is tried again until it takes the batch, and the job waits for it.
 
 pub mod embedded;
+mod kafka;
 mod print;
 mod sqlite;
 
@@ -113,7 +114,7 @@ pub struct Embedded {
 type Builder = fn(Keys<'_>) -> Result<Box<dyn SinkConfig>, JobError>;
 
 /// All types of sinks.
-const TYPES: &[(&str, Builder)] = &[("print", print::read), ("sqlite", sqlite::read)];
+const TYPES: &[(&str, Builder)] = &[("kafka", kafka::read), ("print", print::read), ("sqlite", sqlite::read)];
 
 /// What a sink writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -122,6 +123,17 @@ pub enum Input {
     Named(String),
     /// A SELECT.
     Sql(String),
+}
+
+impl Input {
+    /// Takes `from` or `sql` out.
+    pub fn take(keys: &mut Keys<'_>) -> Result<Self, JobError> {
+        match (keys.take("from")?, keys.take("sql")?) {
+            (Some(from), None) => Ok(Self::Named(from)),
+            (None, Some(sql)) => Ok(Self::Sql(sql)),
+            _ => Err(keys.error("either `from`, the name of a source, view or table, or `sql` must be there")),
+        }
+    }
 }
 
 /// A sink of a job.
@@ -147,11 +159,7 @@ impl SinkSpec {
         let (name, place) = (keys.name().to_owned(), keys.place());
         let kind: String = keys.need("type", &format!("one of {}", names(TYPES)))?;
         let build = find(&keys, TYPES, &kind)?;
-        let input = match (keys.take("from")?, keys.take("sql")?) {
-            (Some(from), None) => Input::Named(from),
-            (None, Some(sql)) => Input::Sql(sql),
-            _ => return Err(keys.error("either `from`, the name of a source, view or table, or `sql` must be there")),
-        };
+        let input = Input::take(&mut keys)?;
         let mode = keys.take("mode")?;
         let config = build(keys)?;
         Ok(Self { name, place, kind, input, mode: mode.unwrap_or_else(|| config.mode()), config })
@@ -160,12 +168,17 @@ impl SinkSpec {
 
 /// Whether the columns of a key are there.
 pub(crate) fn check_key(key: &[String], schema: &SchemaRef) -> Result<(), String> {
-    for name in key {
+    check_columns("key", key, schema)
+}
+
+/// Whether the columns that a key of the job file names are there.
+pub(crate) fn check_columns(key: &str, names: &[String], schema: &SchemaRef) -> Result<(), String> {
+    for name in names {
         if schema.field_with_name(name).is_err() {
             let known: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
             let near = crate::job::keys::nearest(name, known.iter().copied());
             let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-            return Err(format!("`key`: there is no column `{name}` among {}{near}", known.join(", ")));
+            return Err(format!("`{key}`: there is no column `{name}` among {}{near}", known.join(", ")));
         }
     }
     Ok(())

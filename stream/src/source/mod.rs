@@ -5,8 +5,13 @@
 //! that before it works on the batch, and after a crash the batch is [the same one again](Source::again). One whose
 //! peer keeps records until they are acknowledged does so in [`Source::done`], when the batch is safe.
 
+mod flume;
+mod folder;
+mod kafka;
+mod rate;
 mod socket;
 
+use std::collections::BTreeSet;
 use std::ops::Range;
 
 use async_trait::async_trait;
@@ -93,7 +98,17 @@ pub trait SourceConfig: Send + Sync + std::fmt::Debug {
 type Builder = fn(Keys<'_>) -> Result<Box<dyn SourceConfig>, JobError>;
 
 /// All types of sources.
-const TYPES: &[(&str, Builder)] = &[("socket", socket::read)];
+const TYPES: &[(&str, Builder)] = &[
+    ("flume-pull", flume::pull::read),
+    ("flume-push", flume::push::read),
+    ("folder", folder::read),
+    ("kafka", kafka::read),
+    ("rate", rate::read),
+    ("socket", socket::read),
+];
+
+/// Those whose rows have no columns but the source's own, so that there is no format.
+const WITHOUT_FORMAT: &[&str] = &["rate"];
 
 /// A source of a job.
 #[derive(Debug)]
@@ -116,9 +131,18 @@ impl SourceSpec {
         let (name, place) = (keys.name().to_owned(), keys.place());
         let kind: String = keys.need("type", &format!("one of {}", names(TYPES)))?;
         let build = find(&keys, TYPES, &kind)?;
-        let format = format::read(&mut keys)?;
+        let format = if WITHOUT_FORMAT.contains(&kind.as_str()) {
+            format::none(&mut keys, &kind)?
+        } else {
+            format::read(&mut keys)?
+        };
+        let (text, of) = (keys.text(), keys.of().to_owned());
         let config = build(keys)?;
         let reader = Reader::new(format, config.columns());
+        let mut seen = BTreeSet::new();
+        if let Some(twice) = reader.schema().fields().iter().find(|field| !seen.insert(field.name())) {
+            return Err(text.error(&place, format!("[{of}] there are two columns `{}`", twice.name())));
+        }
         Ok(Self { name, place, kind, reader, config })
     }
 }

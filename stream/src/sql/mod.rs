@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::streaming::StreamingTable;
+use datafusion::dataframe::DataFrame;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::{SendableRecordBatchStream, SessionStateBuilder, TaskContext};
 use datafusion::physical_plan::execution_plan::reset_plan_states;
@@ -81,6 +82,12 @@ impl Query {
     /// A query by a physical plan.
     pub fn new(plan: Arc<dyn ExecutionPlan>, context: Arc<TaskContext>) -> Self {
         Self { plan, context }
+    }
+
+    /// A query as a frame says.
+    pub async fn of(frame: DataFrame) -> Result<Self> {
+        let context = frame.task_ctx();
+        Ok(Self::new(frame.create_physical_plan().await?, Arc::new(context)))
     }
 
     /// The columns of its rows.
@@ -169,9 +176,7 @@ impl Sql {
 
     /// Plans a SELECT.
     pub async fn plan(&self, sql: &str) -> Result<Query> {
-        let frame = self.context.sql(sql).await?;
-        let context = frame.task_ctx();
-        Ok(Query::new(frame.create_physical_plan().await?, Arc::new(context)))
+        Query::of(self.context.sql(sql).await?).await
     }
 
     /// Plans a SELECT in which a name stands for other rows than elsewhere.

@@ -9,6 +9,7 @@ use datafusion::error::DataFusionError;
 
 use super::{Query, Relation, Sql, functions, words};
 use crate::job::{Job, JobError};
+use crate::page::Chart;
 use crate::sink::{Input, Mode};
 use crate::table::event::Over;
 use crate::table::{Aggregation, Life, Table, TableSpec};
@@ -73,6 +74,8 @@ pub struct Plan {
     /// The tables of which alone each sink hears, by their steps: it hears nothing when none of them has something to
     /// say. Without any it hears of every batch.
     pub voices: Vec<Vec<usize>>,
+    /// The charts of the page, in the job's order.
+    pub charts: Vec<Chart>,
 }
 
 /// The columns of rejected records: the time of the batch, the reason, and the record as text.
@@ -124,6 +127,7 @@ impl Plan {
             order: Vec::new(),
             feeds: Vec::new(),
             voices: Vec::new(),
+            charts: Vec::new(),
         };
         for source in &job.sources {
             let rows = plan.sql.register(&source.name, Arc::clone(source.reader.schema())).map_err(whole)?;
@@ -150,6 +154,7 @@ impl Plan {
         }
         if errors.is_empty() {
             plan.add_sinks(job, &voices, &mut errors).await;
+            plan.add_charts(job, &mut errors).await;
         }
         if errors.is_empty() { Ok(plan) } else { Err(errors) }
     }
@@ -299,6 +304,25 @@ impl Plan {
         }
     }
 
+    async fn add_charts(&mut self, job: &Job, errors: &mut Vec<JobError>) {
+        for spec in &job.charts {
+            if let Input::Named(name) = &spec.input
+                && !self.knows(name)
+            {
+                errors.push(job.text.error(&spec.place, format!("{}: {}", spec.name, unknown(job, name))));
+                continue;
+            }
+            match Chart::plan(spec, &self.sql, &self.steps).await {
+                Ok(chart) => self.charts.push(chart),
+                Err(why) => errors.push(job.text.error(&spec.place, format!("{}: {why}", spec.name))),
+            }
+        }
+    }
+
+    fn knows(&self, name: &str) -> bool {
+        self.sql.context().table_exist(name).unwrap_or(false)
+    }
+
     fn named(&self, job: &Job, name: &str, mode: Mode) -> Result<(SchemaRef, Feed), String> {
         for (index, step) in self.steps.iter().enumerate() {
             match step {
@@ -325,10 +349,13 @@ impl Plan {
                 return Ok((reject_schema(), Feed::Rows(Arc::clone(&relations.rejects))));
             }
         }
-        let known =
-            job.sources.iter().map(|one| one.name.as_str()).chain(job.views.iter().map(|one| one.name.as_str()));
-        let known = known.chain(job.tables.iter().map(|one| one.name.as_str()));
-        let near = crate::job::keys::nearest(name, known).map(|near| format!("; did you mean `{near}`?"));
-        Err(format!("`from`: there is no source, view or table `{name}`{}", near.unwrap_or_default()))
+        Err(unknown(job, name))
     }
+}
+
+fn unknown(job: &Job, name: &str) -> String {
+    let known = job.sources.iter().map(|one| one.name.as_str()).chain(job.views.iter().map(|one| one.name.as_str()));
+    let known = known.chain(job.tables.iter().map(|one| one.name.as_str()));
+    let near = crate::job::keys::nearest(name, known).map(|near| format!("; did you mean `{near}`?"));
+    format!("`from`: there is no source, view or table `{name}`{}", near.unwrap_or_default())
 }

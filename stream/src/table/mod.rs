@@ -386,6 +386,21 @@ impl Table {
         Ok(())
     }
 
+    /// Works the whole table out for somebody who looks at it now and then; until [`hide`](Self::hide).
+    pub async fn show(&self) -> Result<()> {
+        if !self.is_read {
+            self.all.set(self.parts.results(self.keeper.all(&self.parts)?).await?);
+        }
+        Ok(())
+    }
+
+    /// Frees what [`show`](Self::show) has made.
+    pub fn hide(&self) {
+        if !self.is_read {
+            self.all.set(Vec::new());
+        }
+    }
+
     /// Writes what has changed.
     pub fn save(&mut self, saved: &mut Saved<'_>) -> rusqlite::Result<()> {
         self.keeper.save(saved)

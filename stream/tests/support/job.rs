@@ -54,8 +54,18 @@ impl TestJob {
     pub fn start_in(home: Arc<TempDir>, text: &str, arguments: &[&str]) -> Self {
         let path = home.path().join("job.toml");
         fs::write(&path, text).expect("the folder can be written to");
-        let mut command = Command::new(PROGRAM);
-        command.arg("run").arg(&path).args(arguments).current_dir(home.path()).stdin(Stdio::null());
+        Self::launch_in(home, &[&["run", &path.display().to_string()], arguments].concat())
+    }
+
+    /// Starts any command.
+    pub fn launch(arguments: &[&str]) -> Self {
+        Self::launch_in(Arc::new(directory()), arguments)
+    }
+
+    /// Starts any command in a folder, which is its folder for temporary files, too.
+    fn launch_in(home: Arc<TempDir>, arguments: &[&str]) -> Self {
+        let mut command = Self::program(arguments);
+        command.current_dir(home.path()).env("TMPDIR", home.path());
         let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("the program starts");
         let out = follow(child.stdout.take().expect("it is piped"));
         let log = follow(child.stderr.take().expect("it is piped"));
@@ -138,9 +148,16 @@ impl TestJob {
         self.wait()
     }
 
+    /// The program with any command.
+    pub fn program(arguments: &[&str]) -> Command {
+        let mut command = Command::new(PROGRAM);
+        command.args(arguments).stdin(Stdio::null());
+        command
+    }
+
     /// Runs the program until it ends: any command.
     pub fn command(arguments: &[&str]) -> Output {
-        Command::new(PROGRAM).args(arguments).stdin(Stdio::null()).output().expect("the program starts")
+        Self::program(arguments).output().expect("the program starts")
     }
 }
 

@@ -3,7 +3,9 @@
 #[path = "../../../tests/support/mod.rs"]
 #[allow(dead_code, unused_imports, reason = "it serves the agent's scenarios, too")]
 mod agents;
+mod browser;
 mod job;
 
 pub use agents::*;
+pub use browser::Browser;
 pub use job::{Server, TestJob};

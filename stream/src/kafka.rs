@@ -1,0 +1,115 @@
+//! What the Kafka source and the Kafka sink have in common: how their clients are set up.
+//!
+//! The client is librdkafka; `options` has [its options](https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md)
+//! under their own names, such as `"security.protocol"`.
+
+use std::collections::BTreeMap;
+
+use flume_rs::kafka::{Words, is_topic_name};
+use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use serde::{Deserialize, Deserializer};
+
+use crate::job::{JobError, Keys};
+
+/// The value of an option, as TOML has it.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(untagged)]
+enum OptionValue {
+    Text(String),
+    Flag(bool),
+    Whole(i64),
+    Real(f64),
+}
+
+impl OptionValue {
+    fn text(self) -> String {
+        match self {
+            Self::Text(text) => text,
+            Self::Flag(flag) => flag.to_string(),
+            Self::Whole(number) => number.to_string(),
+            Self::Real(number) => number.to_string(),
+        }
+    }
+}
+
+/// How a client is set up.
+pub type Options = BTreeMap<String, String>;
+
+/// All clients' defaults.
+const COMMON: &[(&str, &str)] = &[
+    ("client.id", "flume-rs-stream"),
+    // Brokers close connections that rest; that is no news.
+    ("log.connection.close", "false"),
+    ("log.thread.name", "false"),
+    ("reconnect.backoff.max.ms", "1000"),
+];
+
+/// Takes `servers` and `options`. The options that librdkafka has by default are replaced by the `defaults`, these by what
+/// the user says, and that by what is `fixed`.
+pub fn options(keys: &mut Keys<'_>, defaults: &[(&str, &str)], fixed: &[(&str, &str)]) -> Result<Options, JobError> {
+    let servers: String = keys.need("servers", "host:port of one or more Kafka brokers, separated by commas")?;
+    let given: BTreeMap<String, OptionValue> = keys.take("options")?.unwrap_or_default();
+    for (name, _) in fixed.iter().chain(&[("bootstrap.servers", "")]) {
+        if given.contains_key(*name) {
+            return Err(keys.error(format!("`options`: `{name}` is set by the job itself")));
+        }
+    }
+    let own =
+        |pairs: &[(&str, &str)]| pairs.iter().map(|(k, v)| ((*k).to_owned(), (*v).to_owned())).collect::<Vec<_>>();
+    let mut options: Options = own(COMMON).into_iter().chain(own(defaults)).collect();
+    options.extend(given.into_iter().map(|(name, value)| (name, value.text())));
+    options.extend(own(fixed));
+    options.insert("bootstrap.servers".to_owned(), servers);
+    let accepted = config(&options).create_native_config();
+    accepted.map_err(|error| keys.error(format!("`options`: {}", Words(&error))))?;
+    Ok(options)
+}
+
+/// For making clients.
+pub fn config(options: &Options) -> ClientConfig {
+    let mut config: ClientConfig = options.iter().map(|(name, value)| (name.clone(), value.clone())).collect();
+    config.set_log_level(RDKafkaLogLevel::Warning);
+    config
+}
+
+/// For clients of another kind that reach the same brokers in the same way.
+pub fn connection(options: &Options) -> ClientConfig {
+    let shared = |name: &str| {
+        ["ssl.", "sasl.", "security.", "socket.", "reconnect."].iter().any(|start| name.starts_with(start))
+            || ["bootstrap.servers", "client.id", "client.dns.lookup"].contains(&name)
+    };
+    let mut config: ClientConfig =
+        options.iter().filter(|(name, _)| shared(name)).map(|(name, value)| (name.clone(), value.clone())).collect();
+    config.set_log_level(RDKafkaLogLevel::Emerg);
+    config
+}
+
+/// Names of topics: a list, or a text with commas.
+pub fn topics<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Topics {
+        Text(String),
+        List(Vec<String>),
+    }
+    let names = match Topics::deserialize(deserializer)? {
+        Topics::Text(text) => text.split(',').map(|name| name.trim().to_owned()).collect(),
+        Topics::List(names) => names,
+    };
+    names.iter().try_for_each(|name| check_topic(name).map_err(serde::de::Error::custom))?;
+    Ok(names)
+}
+
+/// The name of one topic.
+pub fn topic<'de, D: Deserializer<'de>>(deserializer: D) -> Result<String, D::Error> {
+    let name = String::deserialize(deserializer)?;
+    check_topic(&name).map_err(serde::de::Error::custom)?;
+    Ok(name)
+}
+
+fn check_topic(name: &str) -> Result<(), String> {
+    if is_topic_name(name) {
+        return Ok(());
+    }
+    Err(format!("`{name}` is no name of a topic: letters, digits, '.', '_' and '-', at most 249"))
+}
