@@ -4,6 +4,8 @@
 #[allow(dead_code, unused_imports, reason = "it serves the agent's scenarios, too")]
 mod agents;
 mod job;
+mod words;
 
 pub use agents::*;
 pub use job::{Server, TestJob};
+pub use words::{agent_example, example, example_folder, feed, sentences, with_totals};

@@ -139,6 +139,7 @@ struct Shared {
     once: bool,
     /// How many are connected.
     agents: AtomicUsize,
+    /// What is said of connections is limited.
     complaints: Limited,
     stop: CancellationToken,
 }
@@ -157,6 +158,9 @@ impl Agent {
 
     async fn serve(mut self, socket: TcpStream) {
         let shared = Arc::clone(&self.shared);
+        if let Some(others) = shared.complaints.permit() {
+            info!("source {}: connected: {}{others}", shared.name, self.peer);
+        }
         match shared.stop.run_until_cancelled(shared.layers.accept(socket)).await {
             None => {}
             Some(Ok(mut stream)) => shared.server.serve(&mut stream, &mut self, &shared.stop).await,
