@@ -101,6 +101,19 @@ fn a_real_flumes_events_come_again_when_the_job_is_killed() {
 }
 
 #[test]
+fn a_job_that_is_stopped_gives_its_events_back() {
+    let (port, netcat) = (free_port(), free_port());
+    let agent = TestAgent::start(&agent_conf(netcat, port));
+    wait_for_port(netcat);
+    feed(netcat, &sentences(10).0);
+    let mut job = TestJob::start(&job(&[port], "24h"));
+    agent.wait_for_counter("SINK.spark-sink", "EventDrainAttemptCount", 10);
+    assert!(job.terminate().success(), "it does not wait for midnight");
+    agent.wait_for_line("could not store them");
+    assert_eq!(agent.counter("SINK.spark-sink", "EventDrainSuccessCount"), 0);
+}
+
+#[test]
 fn of_two_agents_one_may_go_and_come_back() {
     let ports = [free_port(), free_port()];
     let lines = [free_port(), free_port()];

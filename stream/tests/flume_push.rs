@@ -88,7 +88,10 @@ fn a_real_flumes_events_come_again_when_the_job_is_killed() {
     let Some(_turn) = java_peers(&["flume-1.11.0"]) else { return };
     let port = free_port();
     let monitoring = ["-Dflume.monitoring.type=http".to_owned(), format!("-Dflume.monitoring.port={port}")];
-    kill_the_job(real_flume("1.11.0").args(monitoring), |_| http(port, "GET", "/metrics"));
+    kill_the_job(real_flume("1.11.0").args(monitoring), |_| {
+        wait_for_port(port);
+        http(port, "GET", "/metrics")
+    });
 }
 
 #[test]
@@ -119,7 +122,8 @@ fn a_folder_of_the_agent_comes_compressed_and_with_headers() {
     wait_for_port(port);
     let spool = directory();
     write(spool.path(), "one.csv", "a,1\nnothing\nb,2\n");
-    let source = format!("type = spooldir\nspoolDir = {}\nbasenameHeader = true\nchannels = c1", spool.path().display());
+    let source =
+        format!("type = spooldir\nspoolDir = {}\nbasenameHeader = true\nchannels = c1", spool.path().display());
     let sink = format!("type = avro\nhostname = 127.0.0.1\nport = {port}\ncompression-type = deflate\nchannel = c1");
     let conf = [keys("sources.r1", &source), keys("channels.c1", "type = memory"), keys("sinks.k1", &sink)];
     let _agent = TestAgent::start(&listed(&conf.concat()));

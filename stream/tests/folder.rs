@@ -25,14 +25,14 @@ fn words_of_new_files_are_counted() {
     fs::create_dir(home.path().join("incoming")).expect("a folder");
     put(home.path(), "old", "old\n");
     let text = job("\"50ms\"");
-    let mut job = TestJob::start_in(Arc::clone(&home), &text, &[]);
+    let mut job = TestJob::start_in(home, &text, &[]);
     job.wait_for_out(" ms\n");
-    put(home.path(), ".hidden", "hidden\n");
-    put(home.path(), "one", "hello world\nhello");
+    put(job.home(), ".hidden", "hidden\n");
+    put(job.home(), "one", "hello world\nhello");
     job.wait_for_out("(hello,2)\n(world,1)\n\n");
     let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
     packed.write_all(b"bye  bye\r\n").expect("it fits");
-    put(home.path(), "two.gz", packed.finish().expect("it fits"));
+    put(job.home(), "two.gz", packed.finish().expect("it fits"));
     job.wait_for_out("(bye,2)\n\n");
     assert!(job.terminate().success());
     assert!(!job.out().contains("old") && !job.out().contains("hidden"), "{}", job.out());

@@ -57,7 +57,7 @@ impl Text {
         JobError { path: self.path.clone(), line, message: message.into() }
     }
 
-    fn from_toml(&self, of: &str, around: &Range<usize>, error: &toml::de::Error) -> JobError {
+    fn toml_error(&self, of: &str, around: &Range<usize>, error: &toml::de::Error) -> JobError {
         let place = error.span().unwrap_or_else(|| around.clone());
         let message = suggest(error.message());
         let of = if of.is_empty() { String::new() } else { format!("[{of}] ") };
@@ -97,7 +97,7 @@ pub struct Keys<'t> {
 impl<'t> Keys<'t> {
     /// The keys of the whole file.
     pub fn of_file(text: &'t Text) -> Result<Self, JobError> {
-        let table = DeTable::parse(text.as_str()).map_err(|error| text.from_toml("", &(0..0), &error))?;
+        let table = DeTable::parse(text.as_str()).map_err(|error| text.toml_error("", &(0..0), &error))?;
         Ok(Self { text, of: String::new(), place: table.span(), table: table.into_inner() })
     }
 
@@ -122,7 +122,7 @@ impl<'t> Keys<'t> {
         let place = value.span();
         let read = T::deserialize(ValueDeserializer::from(value));
         read.map(Some).map_err(|error| {
-            let mut error = self.text.from_toml(&self.of, &place, &error);
+            let mut error = self.text.toml_error(&self.of, &place, &error);
             error.message = format!("{} in `{key}`", error.message);
             error
         })
@@ -138,7 +138,7 @@ impl<'t> Keys<'t> {
     pub fn read<T: DeserializeOwned>(self) -> Result<T, JobError> {
         let value = Spanned::new(self.place.clone(), DeValue::Table(self.table));
         let read = T::deserialize(ValueDeserializer::from(value));
-        read.map_err(|error| self.text.from_toml(&self.of, &self.place, &error))
+        read.map_err(|error| self.text.toml_error(&self.of, &self.place, &error))
     }
 
     /// The tables in one of its tables, in the order of the file: of `source` every `[source.NAME]`.

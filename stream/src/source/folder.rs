@@ -3,7 +3,7 @@
 //! | key | default | what |
 //! |---|---|---|
 //! | `path` | | the folder, relative to the job file; a `file:///…` URL will do |
-//! | `start` | `latest` | at the very first start: `latest` leaves out the files that are there already, `earliest` takes them |
+//! | `start` | `latest` | as long as no batch has been committed: `latest` leaves out the files that are there already, `earliest` takes them |
 //! | `pattern` | `*` | which names are taken: `*`, `?`, `[a-z]` |
 //! | `max-line` | 1048576 | the most bytes of a line; a longer one is cut there |
 //! | `poll` | `10s` | how often the folder is looked at even when the system tells of no change |
@@ -22,6 +22,7 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
+use flume_rs::logging::Limited;
 use flume_rs::source::watch::{Told, Watch};
 use futures_util::FutureExt as _;
 use serde::de::Error as _;
@@ -101,6 +102,7 @@ impl SourceConfig for FolderConfig {
             waiting: VecDeque::new(),
             is_noted: true,
             failed: None,
+            complaints: Limited::default(),
         })
     }
 }
@@ -132,7 +134,8 @@ struct Place {
 
 impl Place {
     fn read(position: &Position) -> Result<Self, SourceError> {
-        Self::deserialize(position).map_err(|error| SourceError::new(format!("the position in the checkpoint: {error}")))
+        Self::deserialize(position)
+            .map_err(|error| SourceError::new(format!("the position in the checkpoint: {error}")))
     }
 
     fn done(&self) -> HashSet<u64> {
@@ -163,6 +166,8 @@ struct Folder {
     is_noted: bool,
     /// An error that comes after what was read before it.
     failed: Option<SourceError>,
+    /// What is said of files that cannot be opened is limited.
+    complaints: Limited,
 }
 
 impl Folder {
@@ -236,27 +241,28 @@ impl Folder {
     fn reopen(&self, file: &FileId, at: u64) -> Result<Lines, SourceError> {
         let found = Lines::open(&self.config.path, file, at);
         found.map_err(|error| {
-            let why = "the job has read it only in part and needs it again as it was; put it back, or remove the checkpoint";
+            let why =
+                "the job has read it only in part and needs it again as it was; put it back, or remove the checkpoint";
             self.error(&file.name, format!("{error}; {why}"))
         })
     }
 
-    /// Opens the next file.
-    fn open_next(&mut self) -> Result<bool, SourceError> {
-        while let Some(file) = self.waiting.front() {
-            match Lines::open(&self.config.path, file, 0) {
+    /// Opens the next file, if there is one. One that cannot be opened holds up nobody; it is tried again at the next look.
+    fn open_next(&mut self) -> bool {
+        while let Some(file) = self.waiting.pop_front() {
+            match Lines::open(&self.config.path, &file, 0) {
                 Ok(lines) => {
-                    self.reading = self.waiting.pop_front().map(|file| (file, lines));
-                    return Ok(true);
+                    self.reading = Some((file, lines));
+                    return true;
                 }
-                Err(ReadError::Gone) => {
-                    warn!("source {}: {} is gone before it was read", self.name, file.name);
-                    self.waiting.pop_front();
+                Err(why) => {
+                    if let Some(others) = self.complaints.permit() {
+                        warn!("source {}: {}{others}", self.name, self.error(&file.name, why));
+                    }
                 }
-                Err(error) => return Err(self.error(&file.name, error)),
             }
         }
-        Ok(false)
+        false
     }
 
     /// Reads lines until there are enough; gives the part that was read, and whether the file ends with it.
@@ -294,16 +300,8 @@ impl Folder {
         }
         let (mut records, mut parts) = (Records::default(), Vec::new());
         while self.failed.is_none() && records.len() < max_records && records.bytes.len() < MOST_BYTES {
-            if self.reading.is_none() {
-                match self.open_next() {
-                    Ok(true) => {}
-                    Ok(false) => break,
-                    Err(error) if parts.is_empty() => return Err(error),
-                    Err(error) => {
-                        self.failed = Some(error);
-                        break;
-                    }
-                }
+            if self.reading.is_none() && !self.open_next() {
+                break;
             }
             let (part, ended) = self.read_on(&mut records, max_records)?;
             if part.to > part.from {

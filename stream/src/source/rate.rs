@@ -56,7 +56,8 @@ struct Place {
 
 impl Place {
     fn read(position: &Position) -> Result<Self, SourceError> {
-        Self::deserialize(position).map_err(|error| SourceError::new(format!("the position in the checkpoint: {error}")))
+        Self::deserialize(position)
+            .map_err(|error| SourceError::new(format!("the position in the checkpoint: {error}")))
     }
 }
 

@@ -260,8 +260,7 @@ mod tests {
     #[tokio::test]
     async fn events_are_safe_when_their_batch_is_committed() {
         let (mut source, inbox) = source();
-        let mut deliveries =
-            [&["a", "b"][..], &["c"], &["d"]].map(|bodies| Box::pin(inbox.deliver(batch(bodies))));
+        let mut deliveries = [&["a", "b"][..], &["c"], &["d"]].map(|bodies| Box::pin(inbox.deliver(batch(bodies))));
         for delivery in &mut deliveries {
             assert!(delivery.now_or_never().is_none());
         }

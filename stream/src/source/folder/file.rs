@@ -64,7 +64,9 @@ impl From<io::Error> for ReadError {
         match error.kind() {
             io::ErrorKind::NotFound => Self::Gone,
             // What the unpacking says; the system has no such errors.
-            io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => Self::Broken(error),
+            io::ErrorKind::InvalidInput | io::ErrorKind::InvalidData | io::ErrorKind::UnexpectedEof => {
+                Self::Broken(error)
+            }
             _ => Self::Io(error),
         }
     }
