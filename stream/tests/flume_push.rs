@@ -110,6 +110,22 @@ fn the_agent_is_answered_when_its_events_are_committed() {
 }
 
 #[test]
+fn once_ends_when_the_agents_have_gone() {
+    let (port, netcat) = (free_port(), free_port());
+    let mut job = TestJob::start_with(&with_totals(&job(port, "50ms")), &["--once"]);
+    // This is nobody who sends.
+    wait_for_port(port);
+    let mut agent = TestAgent::start(&agent_conf(netcat, port));
+    wait_for_port(netcat);
+    let (lines, words) = sentences(250);
+    feed(netcat, &lines);
+    agent.wait_for_counter("SINK.avro-sink", "EventDrainSuccessCount", 250);
+    agent.terminate();
+    assert!(job.wait().success());
+    job.wait_for_totals("state", &words);
+}
+
+#[test]
 fn a_folder_of_the_agent_comes_compressed_and_with_headers() {
     let port = free_port();
     let text = format!(
