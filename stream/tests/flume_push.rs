@@ -54,8 +54,8 @@ fn wait_for_attempts(metrics: impl Fn() -> Reply) {
     assert!(attempts.is_some(), "it sends nothing");
 }
 
-/// Kills the job while it holds events, and starts it again.
-fn kill_the_job(launch: Launch, metrics: impl Fn(&TestAgent) -> Reply) -> TestAgent {
+/// Kills the job while it holds events, and starts it again. Gives both, as the agent may not have its last answer yet.
+fn kill_the_job(launch: Launch, metrics: impl Fn(&TestAgent) -> Reply) -> (TestAgent, TestJob) {
     let (port, netcat) = (free_port(), free_port());
     let running = with_totals(&job(port, "50ms"));
     // Its first batch ends at midnight.
@@ -74,12 +74,12 @@ fn kill_the_job(launch: Launch, metrics: impl Fn(&TestAgent) -> Reply) -> TestAg
     job.wait_for_totals("state", &sentences(600).1);
     feed(netcat, &lines[600..]);
     job.wait_for_totals("state", &words);
-    agent
+    (agent, job)
 }
 
 #[test]
 fn an_agents_events_come_again_when_the_job_is_killed() {
-    let agent = kill_the_job(Launch::new(), |agent| agent.http("GET", "/metrics"));
+    let (agent, _job) = kill_the_job(Launch::new(), |agent| agent.http("GET", "/metrics"));
     agent.wait_for_counter("SINK.avro-sink", "EventDrainSuccessCount", 900);
 }
 

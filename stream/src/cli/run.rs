@@ -48,10 +48,11 @@ impl Run {
 /// The first signal lets the batch in hand come to its end, the second does not.
 fn stop_on_signals(stop: &CancellationToken) {
     let stop = stop.clone();
+    // Not in the task, which may begin after the job has.
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        return;
+    };
     tokio::spawn(async move {
-        let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-            return;
-        };
         for _ in 0..2 {
             tokio::select! {
                 _ = term.recv() => {}
