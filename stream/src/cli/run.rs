@@ -99,10 +99,11 @@ impl Run {
 /// The first signal stops; the second means now.
 pub fn stop_on_signals(stop: &CancellationToken, now: CancellationToken) {
     let stop = stop.clone();
+    // Not in the task, which may begin after the job has.
+    let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
+        return;
+    };
     tokio::spawn(async move {
-        let (Ok(mut term), Ok(mut int)) = (signal(SignalKind::terminate()), signal(SignalKind::interrupt())) else {
-            return;
-        };
         for token in [stop, now] {
             tokio::select! {
                 _ = term.recv() => {}

@@ -1,5 +1,6 @@
 //! A job as a process, and a server of lines.
 
+use std::collections::BTreeMap;
 use std::fs;
 use std::io::{BufRead as _, BufReader, Read, Write as _};
 use std::net::{TcpListener, TcpStream};
@@ -133,6 +134,14 @@ impl TestJob {
         };
         let found = eventually(|| sorted().filter(|rows| *rows == expected));
         assert!(found.is_some(), "{sql}: {:?}, not {expected:?}\nlog:\n{}", sorted(), self.log());
+    }
+
+    /// Waits until the table of [`with_totals`](super::with_totals) has exactly these counts.
+    pub fn wait_for_totals(&self, checkpoint: &str, words: &BTreeMap<String, usize>) {
+        let rows: Vec<[String; 2]> = words.iter().map(|(word, count)| [word.clone(), count.to_string()]).collect();
+        let rows: Vec<[&str; 2]> = rows.iter().map(|[word, count]| [word.as_str(), count.as_str()]).collect();
+        let rows: Vec<&[&str]> = rows.iter().map(<[&str; 2]>::as_slice).collect();
+        self.wait_for_rows(checkpoint, "select word, n from totals", &rows);
     }
 
     /// Waits until it ends by itself.

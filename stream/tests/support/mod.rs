@@ -5,7 +5,9 @@
 mod agents;
 mod browser;
 mod job;
+mod words;
 
 pub use agents::*;
 pub use browser::Browser;
 pub use job::{Server, TestJob};
+pub use words::{agent_example, example, example_folder, feed, sentences, with_totals};

@@ -2,8 +2,8 @@
 //!
 //! The record is an event's body; a header that is asked for is a column. What is shared here is the [`Inbox`], where
 //! deliveries wait for a batch and then for its end. An agent is told that its events are safe when they are committed,
-//! and not before; when the job is killed first, it sends them again. A job that is killed between the two gets them
-//! twice.
+//! and not before; when the job is killed first, it sends them again. A job that is killed in the moment between the two
+//! gets them twice, as events have no numbers by which it could know them again.
 
 pub mod pull;
 pub mod push;

@@ -15,7 +15,7 @@
 
 use std::num::{NonZeroU32, NonZeroUsize};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -114,6 +114,7 @@ impl Feed for Pull {
                 address: format!("{}:{}", address.host, address.port),
                 endpoint: Endpoint::plain(&address.host, address.port, CONNECT_TIMEOUT),
                 wanted: AtomicU32::new(self.config.batch_size.get()),
+                connections: AtomicUsize::new(0),
                 once: self.once,
                 inbox: Arc::clone(inbox),
                 complaints: Limited::default(),
@@ -165,6 +166,8 @@ struct Sink {
     endpoint: Endpoint,
     /// How many events it is asked for.
     wanted: AtomicU32,
+    /// How many fetchers are connected.
+    connections: AtomicUsize,
     once: bool,
     inbox: Arc<Inbox>,
     complaints: Limited,
@@ -181,10 +184,13 @@ impl Sink {
             };
             match connected {
                 Ok(client) => {
-                    if std::mem::take(&mut has_failed) {
+                    has_failed = false;
+                    if self.connections.fetch_add(1, Ordering::Relaxed) == 0 {
                         info!("source {}: connected to {}", self.name, self.address);
                     }
-                    match self.converse(client).await {
+                    let outcome = self.converse(client).await;
+                    self.connections.fetch_sub(1, Ordering::Relaxed);
+                    match outcome {
                         Ok(()) if self.once || self.stop.is_cancelled() => return,
                         Ok(()) => continue,
                         Err(why) => self.warn(&format_args!("{why}; connecting again")),

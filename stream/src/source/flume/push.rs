@@ -8,12 +8,12 @@
 //!
 //! A request is answered `OK` when the batch with its events is committed. Agents wait so long, at most their
 //! `request-timeout` (20 seconds): batches must be shorter. Any number of agents may send; the order of the events of one
-//! connection is kept.
+//! connection is kept. With `--once` the job ends when agents have come, sent something, and gone.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use async_trait::async_trait;
@@ -101,6 +101,7 @@ impl Feed for Push {
             layers: ServerLayers { tls: None, deflate: self.config.compression_type == Compression::Deflate },
             inbox: Arc::clone(inbox),
             once: self.once,
+            has_events: AtomicBool::new(false),
             agents: AtomicUsize::new(0),
             complaints: Limited::default(),
             stop: self.stop.clone(),
@@ -137,8 +138,11 @@ struct Shared {
     layers: ServerLayers,
     inbox: Arc<Inbox>,
     once: bool,
+    /// Whether anything was sent.
+    has_events: AtomicBool,
     /// How many are connected.
     agents: AtomicUsize,
+    /// What is said of connections is limited.
     complaints: Limited,
     stop: CancellationToken,
 }
@@ -157,6 +161,9 @@ impl Agent {
 
     async fn serve(mut self, socket: TcpStream) {
         let shared = Arc::clone(&self.shared);
+        if let Some(others) = shared.complaints.permit() {
+            info!("source {}: connected: {}{others}", shared.name, self.peer);
+        }
         match shared.stop.run_until_cancelled(shared.layers.accept(socket)).await {
             None => {}
             Some(Ok(mut stream)) => shared.server.serve(&mut stream, &mut self, &shared.stop).await,
@@ -173,9 +180,9 @@ impl Agent {
 
 impl Drop for Agent {
     fn drop(&mut self) {
-        // With `--once`, everything is there when those who came have gone.
-        if self.shared.agents.fetch_sub(1, Ordering::Relaxed) == 1 && self.shared.once {
-            self.shared.inbox.end();
+        let Shared { agents, has_events, once, inbox, .. } = &*self.shared;
+        if agents.fetch_sub(1, Ordering::Relaxed) == 1 && *once && has_events.load(Ordering::Relaxed) {
+            inbox.end();
         }
     }
 }
@@ -190,6 +197,7 @@ impl Service for Agent {
             self.complain(&error);
             java_error(error)
         })?;
+        self.shared.has_events.store(true, Ordering::Relaxed);
         let is_safe = events.is_empty() || self.shared.inbox.deliver(events).await;
         Ok(if is_safe { status::OK } else { status::FAILED }.to_vec())
     }
