@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -162,8 +162,9 @@ fn lines_that_an_application_logs_are_counted_behind_the_agent() {
     assert_eq!(out.matches("Time: ").count(), numbers().len(), "each batch has one number: {out}");
 }
 
-/// Sends the numbers from 0 on in transactions of a hundred, between which some are aborted.
-fn produce_in_transactions(mut config: ClientConfig, topic: &str, count: usize) {
+/// Sends the numbers from 0 on in transactions of a hundred, between which some are aborted, until it is told to stop.
+/// Gives how many there are.
+fn produce_in_transactions(mut config: ClientConfig, topic: &str, stop: &AtomicBool) -> usize {
     let producer: BaseProducer = config.set("transactional.id", topic).create().expect("a producer");
     producer.init_transactions(DEADLINE).expect("transactions");
     let send = |values: &mut dyn Iterator<Item = String>| {
@@ -174,7 +175,12 @@ fn produce_in_transactions(mut config: ClientConfig, topic: &str, count: usize) 
         }
         producer.flush(DEADLINE).expect("the broker takes the messages");
     };
-    for start in (0..count).step_by(100) {
+    for start in (0..).step_by(100) {
+        if stop.load(Ordering::Relaxed) {
+            return start;
+        }
+        // As fast as that it goes on while the job is killed, and not faster than it is read.
+        thread::sleep(Duration::from_millis(10));
         if start % 500 == 0 {
             send(&mut std::iter::repeat_n("-1".to_owned(), 10));
             producer.abort_transaction(DEADLINE).expect("it is aborted");
@@ -182,6 +188,7 @@ fn produce_in_transactions(mut config: ClientConfig, topic: &str, count: usize) 
         send(&mut (start..start + 100).map(|number| number.to_string()));
         producer.commit_transaction(DEADLINE).expect("it is committed");
     }
+    unreachable!("there are always more numbers")
 }
 
 /// A job that counts numbers by their last digit for ever, and passes them on.
@@ -234,13 +241,12 @@ fn assert_passed(kafka: &Kafka, topic: &str, count: usize) {
 
 #[test]
 fn no_count_changes_and_each_batch_is_written_once_however_often_the_job_is_killed() {
-    const NUMBERS: usize = 20_000;
     let Some(kafka) = Kafka::shared() else { return };
     let (from, to) = (kafka.topic(2, &[]), kafka.topic(3, &[]));
     let text = digits(kafka, &from, &to);
-    let config = client(kafka);
-    let topic = from.clone();
-    let feeder = thread::spawn(move || produce_in_transactions(config, &topic, NUMBERS));
+    let stop = Arc::new(AtomicBool::new(false));
+    let (config, stopped) = (client(kafka), Arc::clone(&stop));
+    let feeder = thread::spawn(move || produce_in_transactions(config, &from, &stopped));
     let mut job = TestJob::start(&text);
     let kills = if std::env::var_os("NIGHTLY").is_some() { 100 } else { 10 };
     for _ in 0..kills {
@@ -248,10 +254,11 @@ fn no_count_changes_and_each_batch_is_written_once_however_often_the_job_is_kill
         thread::sleep(Duration::from_millis(fastrand::u64(300..1500)));
         job = job.kill_and_restart(&text);
     }
-    feeder.join().expect("all were sent");
-    wait_for_digits(&job, NUMBERS / 10);
+    stop.store(true, Ordering::Relaxed);
+    let numbers = feeder.join().expect("all were sent");
+    wait_for_digits(&job, numbers / 10);
     assert!(job.terminate().success());
-    assert_passed(kafka, &to, NUMBERS);
+    assert_passed(kafka, &to, numbers);
 }
 
 #[test]
@@ -401,7 +408,7 @@ fn options_that_the_client_does_not_know_are_mistakes() {
         ("topics = \"a b\"", "`a b` is no name of a topic"),
         ("pattern = \"(\"", "`pattern`: "),
         ("topics = []", "either `topics`, names of topics, or `pattern` must be there"),
-        ("topics = \"a\"\nstart = \"first\"", "start"),
+        ("topics = \"a\"\nstart = \"first\"", "job.toml:5: [source.lines] unknown variant `first`"),
     ] {
         let told = check(more);
         assert!(told.contains(expected), "{more}: {told}");
