@@ -135,6 +135,77 @@ fn a_group_keeps_its_offsets_in_the_broker() {
 }
 
 #[test]
+fn members_of_a_group_share_the_partitions_and_one_takes_over_from_another() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let (topic, group) = (kafka.topic(4, &[]), unique("group"));
+    let member = format!("group = \"{group}\"\nstart = \"earliest\"");
+    let text = example(
+        "word-count-kafka-group.toml",
+        &[("localhost:9092", kafka.servers()), ("kafka_streaming_topic", &topic), ("group = \"test\"", &member)],
+    );
+    let mut one = TestJob::start(&text);
+    // A member that comes late is first given nothing.
+    let share = format!("partitions assigned: {topic}");
+    one.wait_for_log(&share);
+    let other = TestJob::start(&text);
+    other.wait_for_log(&share);
+    let send = |word: &str| (0..4).for_each(|partition| kafka.produce(&topic, Some(partition), vec![word; 5]));
+    let count = |job: &TestJob, word: &str| totals(job).get(word).copied().unwrap_or_default();
+    send("first");
+    let both = eventually(|| (count(&one, "first") + count(&other, "first") == 20).then_some(()));
+    assert!(both.is_some(), "{:?} {:?}\n{}\n{}", totals(&one), totals(&other), one.log(), other.log());
+    assert!(count(&one, "first") > 0 && count(&other, "first") > 0, "both have a share");
+    assert!(one.terminate().success());
+    send("second");
+    wait_for_totals(&other, &[("first", count(&other, "first")), ("second", 20)]);
+}
+
+#[test]
+fn a_sink_that_is_down_loses_no_batch_and_the_job_stays_in_its_group() {
+    const NUMBERS: usize = 2000;
+    let (Some(kafka), Some(down)) = (Kafka::shared(), Kafka::start(1)) else { return };
+    let (from, to, group) = (kafka.topic(1, &[]), down.topic(1, &[]), unique("group"));
+    let text = format!(
+        r#"
+batch = "arrival"
+max-rows = 100
+[source.numbers]
+type = "kafka"
+servers = "{}"
+topics = "{from}"
+group = "{group}"
+start = "earliest"
+max-waiting = 2000
+options = {{ "max.poll.interval.ms" = 6000, "session.timeout.ms" = 6000 }}
+[sink.passed]
+type = "kafka"
+servers = "{}"
+topic = "{to}"
+value = "value"
+from = "numbers"
+exactly-once = false
+options = {{ "message.timeout.ms" = 2000 }}
+"#,
+        kafka.servers(),
+        down.servers()
+    );
+    let job = TestJob::start(&text);
+    kafka.produce(&from, None, ["0"]);
+    assert_eq!(down.read(&to, 1).len(), 1);
+    down.kill(1);
+    kafka.produce(&from, None, (1..NUMBERS).map(|number| number.to_string()));
+    // The second comes long after the group would have taken a member that rests for dead.
+    let told = || job.log().matches(" waits; trying again").count() >= 2;
+    assert!(eventually(|| told().then_some(())).is_some(), "{}", job.log());
+    down.revive(1);
+    let passed = down.read_until(&to, |messages| {
+        messages.iter().map(|message| message.text()).collect::<BTreeSet<_>>().len() == NUMBERS
+    });
+    assert!(passed.len() >= NUMBERS, "{} of {NUMBERS}\n{}", passed.len(), job.log());
+    assert_eq!(job.log().matches("partitions assigned").count(), 1, "{}", job.log());
+}
+
+#[test]
 fn lines_that_an_application_logs_are_counted_behind_the_agent() {
     const LINES: u64 = 60;
     let Some(kafka) = Kafka::shared() else { return };
