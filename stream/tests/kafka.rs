@@ -162,13 +162,13 @@ fn members_of_a_group_share_the_partitions_and_one_takes_over_from_another() {
 
 #[test]
 fn a_sink_that_is_down_loses_no_batch_and_the_job_stays_in_its_group() {
-    const NUMBERS: usize = 2000;
+    const NUMBERS: usize = 30_000;
     let (Some(kafka), Some(down)) = (Kafka::shared(), Kafka::start(1)) else { return };
     let (from, to, group) = (kafka.topic(1, &[]), down.topic(1, &[]), unique("group"));
     let text = format!(
         r#"
 batch = "arrival"
-max-rows = 100
+max-rows = 3000
 [source.numbers]
 type = "kafka"
 servers = "{}"
