@@ -1,7 +1,8 @@
 //! What the Kafka source and the Kafka sink have in common: how their clients are set up.
 //!
-//! The client is librdkafka; `options` has [its options](https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md)
-//! under their own names, such as `"security.protocol"`.
+//! The client is librdkafka; `options` has its [options] under their own names, such as `"security.protocol"`.
+//!
+//! [options]: https://github.com/confluentinc/librdkafka/blob/master/CONFIGURATION.md
 
 use std::collections::BTreeMap;
 
@@ -44,8 +45,8 @@ const COMMON: &[(&str, &str)] = &[
     ("reconnect.backoff.max.ms", "1000"),
 ];
 
-/// Takes `servers` and `options`. The options that librdkafka has by default are replaced by the `defaults`, these by what
-/// the user says, and that by what is `fixed`.
+/// Takes `servers` and `options`. What librdkafka does by default is replaced by the `defaults`, these by what the user
+/// says; what is `fixed` the user cannot set.
 pub fn options(keys: &mut Keys<'_>, defaults: &[(&str, &str)], fixed: &[(&str, &str)]) -> Result<Options, JobError> {
     let servers: String = keys.need("servers", "host:port of one or more Kafka brokers, separated by commas")?;
     let given: BTreeMap<String, OptionValue> = keys.take("options")?.unwrap_or_default();

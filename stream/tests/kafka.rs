@@ -4,7 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 
@@ -135,6 +135,77 @@ fn a_group_keeps_its_offsets_in_the_broker() {
 }
 
 #[test]
+fn members_of_a_group_share_the_partitions_and_one_takes_over_from_another() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let (topic, group) = (kafka.topic(4, &[]), unique("group"));
+    let member = format!("group = \"{group}\"\nstart = \"earliest\"");
+    let text = example(
+        "word-count-kafka-group.toml",
+        &[("localhost:9092", kafka.servers()), ("kafka_streaming_topic", &topic), ("group = \"test\"", &member)],
+    );
+    let mut one = TestJob::start(&text);
+    // A member that comes late is first given nothing.
+    let share = format!("partitions assigned: {topic}");
+    one.wait_for_log(&share);
+    let other = TestJob::start(&text);
+    other.wait_for_log(&share);
+    let send = |word: &str| (0..4).for_each(|partition| kafka.produce(&topic, Some(partition), vec![word; 5]));
+    let count = |job: &TestJob, word: &str| totals(job).get(word).copied().unwrap_or_default();
+    send("first");
+    let both = eventually(|| (count(&one, "first") + count(&other, "first") == 20).then_some(()));
+    assert!(both.is_some(), "{:?} {:?}\n{}\n{}", totals(&one), totals(&other), one.log(), other.log());
+    assert!(count(&one, "first") > 0 && count(&other, "first") > 0, "both have a share");
+    assert!(one.terminate().success());
+    send("second");
+    wait_for_totals(&other, &[("first", count(&other, "first")), ("second", 20)]);
+}
+
+#[test]
+fn a_sink_that_is_down_loses_no_batch_and_the_job_stays_in_its_group() {
+    const NUMBERS: usize = 30_000;
+    let (Some(kafka), Some(down)) = (Kafka::shared(), Kafka::start(1)) else { return };
+    let (from, to, group) = (kafka.topic(1, &[]), down.topic(1, &[]), unique("group"));
+    let text = format!(
+        r#"
+batch = "arrival"
+max-rows = 3000
+[source.numbers]
+type = "kafka"
+servers = "{}"
+topics = "{from}"
+group = "{group}"
+start = "earliest"
+max-waiting = 2000
+options = {{ "max.poll.interval.ms" = 6000, "session.timeout.ms" = 6000 }}
+[sink.passed]
+type = "kafka"
+servers = "{}"
+topic = "{to}"
+value = "value"
+from = "numbers"
+exactly-once = false
+options = {{ "message.timeout.ms" = 2000 }}
+"#,
+        kafka.servers(),
+        down.servers()
+    );
+    let job = TestJob::start(&text);
+    kafka.produce(&from, None, ["0"]);
+    assert_eq!(down.read(&to, 1).len(), 1);
+    down.kill(1);
+    kafka.produce(&from, None, (1..NUMBERS).map(|number| number.to_string()));
+    // The second comes long after the group would have taken a member that rests for dead.
+    let told = || job.log().matches(" waits; trying again").count() >= 2;
+    assert!(eventually(|| told().then_some(())).is_some(), "{}", job.log());
+    down.revive(1);
+    let passed = down.read_until(&to, |messages| {
+        messages.iter().map(|message| message.text()).collect::<BTreeSet<_>>().len() == NUMBERS
+    });
+    assert!(passed.len() >= NUMBERS, "{} of {NUMBERS}\n{}", passed.len(), job.log());
+    assert_eq!(job.log().matches("partitions assigned").count(), 1, "{}", job.log());
+}
+
+#[test]
 fn lines_that_an_application_logs_are_counted_behind_the_agent() {
     const LINES: u64 = 60;
     let Some(kafka) = Kafka::shared() else { return };
@@ -162,8 +233,9 @@ fn lines_that_an_application_logs_are_counted_behind_the_agent() {
     assert_eq!(out.matches("Time: ").count(), numbers().len(), "each batch has one number: {out}");
 }
 
-/// Sends the numbers from 0 on in transactions of a hundred, between which some are aborted.
-fn produce_in_transactions(mut config: ClientConfig, topic: &str, count: usize) {
+/// Sends the numbers from 0 on in transactions of a hundred, between which some are aborted, until it is told to stop.
+/// Gives how many there are.
+fn produce_in_transactions(mut config: ClientConfig, topic: &str, stop: &AtomicBool) -> usize {
     let producer: BaseProducer = config.set("transactional.id", topic).create().expect("a producer");
     producer.init_transactions(DEADLINE).expect("transactions");
     let send = |values: &mut dyn Iterator<Item = String>| {
@@ -174,7 +246,12 @@ fn produce_in_transactions(mut config: ClientConfig, topic: &str, count: usize) 
         }
         producer.flush(DEADLINE).expect("the broker takes the messages");
     };
-    for start in (0..count).step_by(100) {
+    for start in (0..).step_by(100) {
+        if stop.load(Ordering::Relaxed) {
+            return start;
+        }
+        // As fast as that it goes on while the job is killed, and not faster than it is read.
+        thread::sleep(Duration::from_millis(10));
         if start % 500 == 0 {
             send(&mut std::iter::repeat_n("-1".to_owned(), 10));
             producer.abort_transaction(DEADLINE).expect("it is aborted");
@@ -182,6 +259,7 @@ fn produce_in_transactions(mut config: ClientConfig, topic: &str, count: usize) 
         send(&mut (start..start + 100).map(|number| number.to_string()));
         producer.commit_transaction(DEADLINE).expect("it is committed");
     }
+    unreachable!("there are always more numbers")
 }
 
 /// A job that counts numbers by their last digit for ever, and passes them on.
@@ -234,13 +312,12 @@ fn assert_passed(kafka: &Kafka, topic: &str, count: usize) {
 
 #[test]
 fn no_count_changes_and_each_batch_is_written_once_however_often_the_job_is_killed() {
-    const NUMBERS: usize = 20_000;
     let Some(kafka) = Kafka::shared() else { return };
     let (from, to) = (kafka.topic(2, &[]), kafka.topic(3, &[]));
     let text = digits(kafka, &from, &to);
-    let config = client(kafka);
-    let topic = from.clone();
-    let feeder = thread::spawn(move || produce_in_transactions(config, &topic, NUMBERS));
+    let stop = Arc::new(AtomicBool::new(false));
+    let (config, stopped) = (client(kafka), Arc::clone(&stop));
+    let feeder = thread::spawn(move || produce_in_transactions(config, &from, &stopped));
     let mut job = TestJob::start(&text);
     let kills = if std::env::var_os("NIGHTLY").is_some() { 100 } else { 10 };
     for _ in 0..kills {
@@ -248,10 +325,11 @@ fn no_count_changes_and_each_batch_is_written_once_however_often_the_job_is_kill
         thread::sleep(Duration::from_millis(fastrand::u64(300..1500)));
         job = job.kill_and_restart(&text);
     }
-    feeder.join().expect("all were sent");
-    wait_for_digits(&job, NUMBERS / 10);
+    stop.store(true, Ordering::Relaxed);
+    let numbers = feeder.join().expect("all were sent");
+    wait_for_digits(&job, numbers / 10);
     assert!(job.terminate().success());
-    assert_passed(kafka, &to, NUMBERS);
+    assert_passed(kafka, &to, numbers);
 }
 
 #[test]
@@ -401,7 +479,7 @@ fn options_that_the_client_does_not_know_are_mistakes() {
         ("topics = \"a b\"", "`a b` is no name of a topic"),
         ("pattern = \"(\"", "`pattern`: "),
         ("topics = []", "either `topics`, names of topics, or `pattern` must be there"),
-        ("topics = \"a\"\nstart = \"first\"", "start"),
+        ("topics = \"a\"\nstart = \"first\"", "job.toml:5: [source.lines] unknown variant `first`"),
     ] {
         let told = check(more);
         assert!(told.contains(expected), "{more}: {told}");

@@ -18,7 +18,8 @@
 //! partitions are read from their beginning, and so is a topic that was missing when the job began.
 //!
 //! With a group its members, which may be other jobs, share the partitions. The brokers keep the offsets, which are
-//! committed once the batch is: a message comes at least once, and after a crash perhaps again.
+//! committed once the batch is: a message comes at least once, and after a crash perhaps again. The group takes up to 45
+//! seconds to notice that a member was killed (`session.timeout.ms`).
 //!
 //! Only committed messages are read; `options = { "isolation.level" = "read_uncommitted" }` reads all. A message
 //! without a value is an empty record. In SQL, `offset` is a keyword, and the column is written `"offset"`.
@@ -121,7 +122,12 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("topic.metadata.refresh.interval.ms", "60000"),
 ];
 
+/// librdkafka's default, in milliseconds.
+const MAX_POLL_INTERVAL: u64 = 300_000;
+
 const FIXED: &[(&str, &str)] = &[
+    // Offsets are given, and one that is gone is an error; of a group, `start` is meant.
+    ("auto.offset.reset", "error"),
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
     ("enable.partition.eof", "true"),
@@ -149,14 +155,17 @@ pub fn read(mut keys: Keys<'_>) -> Result<Box<dyn SourceConfig>, JobError> {
         _ => return Err(keys.error("either `topics`, names of topics, or `pattern` must be there")),
     };
     let config: KafkaConfig = keys.read()?;
-    let (group, reset) = match (&config.group, config.start) {
-        (Some(group), Start::Latest) => (group.as_str(), "latest"),
-        (Some(group), Start::Earliest) => (group.as_str(), "earliest"),
-        // Offsets are given, and one that is gone is an error. The client wants a group, but is no member of it.
-        (None, _) => ("flume-rs-stream", "error"),
-    };
-    options.insert("auto.offset.reset".to_owned(), reset.to_owned());
-    options.insert("group.id".to_owned(), group.to_owned());
+    match &config.group {
+        Some(group) => {
+            let reset = if config.start == Start::Latest { "latest" } else { "earliest" };
+            options.insert("auto.offset.reset".to_owned(), reset.to_owned());
+            options.insert("group.id".to_owned(), group.clone());
+        }
+        // The client wants one, but is no member of it.
+        None => {
+            options.entry("group.id".to_owned()).or_insert_with(|| "flume-rs-stream".to_owned());
+        }
+    }
     Ok(Box::new(KafkaSource { config, topics, options }))
 }
 
@@ -180,8 +189,8 @@ impl SourceConfig for KafkaSource {
             reading: None,
             at: Vec::new(),
             ends: BTreeMap::new(),
-            uncommitted: BTreeSet::new(),
-            committing: BTreeSet::new(),
+            undone: BTreeSet::new(),
+            done: BTreeMap::new(),
             waited_for: BTreeSet::new(),
             is_new: false,
         })
@@ -196,6 +205,12 @@ impl KafkaSource {
     fn kept(&self) -> Kept {
         let has = |one| self.config.metadata.contains(&one);
         Kept { keys: has(Metadata::Key), times: has(Metadata::Timestamp) }
+    }
+
+    fn manner(&self, way: Way, max_waiting: usize) -> Manner {
+        let interval = self.options.get("max.poll.interval.ms").and_then(|text| text.parse().ok());
+        let longest_rest = Duration::from_millis(interval.unwrap_or(MAX_POLL_INTERVAL)) / 4;
+        Manner { way, kept: self.kept(), max_waiting, longest_rest }
     }
 
     fn consumer(&self, name: &str) -> Result<BaseConsumer<Context>, String> {
@@ -329,9 +344,10 @@ struct Kafka {
     at: Vec<(Partition, i64)>,
     /// Where they end, for a job that runs only once.
     ends: BTreeMap<Partition, i64>,
-    /// Those that were cut since the last commit to the group, and those that were in it.
-    uncommitted: BTreeSet<usize>,
-    committing: BTreeSet<usize>,
+    /// Those that were cut since the last batch that was done, of a group.
+    undone: BTreeSet<usize>,
+    /// What is committed to the group: the next offsets of partitions that are this member's.
+    done: BTreeMap<usize, i64>,
     waited_for: BTreeSet<String>,
     /// Whether the offsets where the job begins have to be noted first, because they could not be found again.
     is_new: bool,
@@ -355,13 +371,20 @@ impl Kafka {
             (false, true) => Way::Until { strict: false },
             (false, false) => Way::All(topics, config.refresh),
         };
-        let manner = Manner { way, kept: self.source.kept(), max_waiting: config.max_waiting };
+        let manner = self.source.manner(way, config.max_waiting);
         self.reading = Some(Reading::start(consumer, tracks, manner));
     }
 
     async fn stop(&mut self) {
+        let list = self.list();
         if let Some(reading) = self.reading.take() {
-            let gone = tokio::task::spawn_blocking(move || reading.stop());
+            let gone = tokio::task::spawn_blocking(move || {
+                // The last request may not have come through yet.
+                if list.count() > 0 {
+                    reading.consumer().commit(&list, CommitMode::Sync).ok();
+                }
+                reading.stop();
+            });
             timeout(FAREWELL, gone).await.ok();
         }
     }
@@ -376,7 +399,7 @@ impl Kafka {
         for run in &rows.runs {
             self.at[run.partition].1 = run.next;
             if self.source.is_member() {
-                self.uncommitted.insert(run.partition);
+                self.undone.insert(run.partition);
             }
         }
         let columns = self.source.columns_of(&mut rows, &self.at);
@@ -389,16 +412,20 @@ impl Kafka {
         self.at.iter().map(|(partition, next)| (partition.to_string(), *next)).collect()
     }
 
-    /// What is to be committed to the group.
-    fn list(&self, consumer: &BaseConsumer<Context>) -> Option<TopicPartitionList> {
-        let assigned = consumer.assignment().ok()?;
+    /// Forgets offsets of partitions that others have got.
+    fn forget(&mut self, revoked: &BTreeSet<usize>) {
+        self.undone.retain(|index| !revoked.contains(index));
+        self.done.retain(|index, _| !revoked.contains(index));
+    }
+
+    /// What is committed to the group.
+    fn list(&self) -> TopicPartitionList {
         let mut list = TopicPartitionList::new();
-        for (Partition { topic, number }, next) in self.uncommitted.iter().map(|index| &self.at[*index]) {
-            if assigned.find_partition(topic, *number).is_some() {
-                list.add_partition_offset(topic, *number, Offset::Offset(*next)).ok()?;
-            }
+        for (index, next) in &self.done {
+            let Partition { topic, number } = &self.at[*index].0;
+            list.add_partition_offset(topic, *number, Offset::Offset(*next)).ok();
         }
-        (list.count() > 0).then_some(list)
+        list
     }
 }
 
@@ -407,8 +434,8 @@ impl Source for Kafka {
     async fn open(&mut self, from: Option<&Position>) -> Result<(), SourceError> {
         self.stop().await;
         self.at.clear();
-        self.uncommitted.clear();
-        self.committing.clear();
+        self.undone.clear();
+        self.done.clear();
         let from = From {
             offsets: from.map(offsets),
             waited_for: self.waited_for.clone(),
@@ -453,6 +480,7 @@ impl Source for Kafka {
         let Some(reading) = &self.reading else { return Err(SourceError::new("it is not open")) };
         let mut waiting = reading.waiting();
         self.at.extend_from_slice(&waiting.partitions[self.at.len()..]);
+        let revoked = std::mem::take(&mut waiting.revoked);
         if std::mem::take(&mut self.is_new) {
             return Ok(Cut { position: Some(self.position()), ..Cut::default() });
         }
@@ -460,6 +488,7 @@ impl Source for Kafka {
         let failure = if taken.is_empty() { waiting.failure.clone() } else { None };
         drop(waiting);
         reading.went();
+        self.forget(&revoked);
         match failure {
             Some(why) => Err(SourceError::new(why)),
             None => Ok(self.join(taken)),
@@ -478,7 +507,7 @@ impl Source for Kafka {
         };
         let mut tracks: Vec<Track> = begin.iter().map(track).collect();
         let strict = self.source.config.on_data_loss == OnLoss::Fail;
-        let manner = Manner { way: Way::Until { strict }, kept: self.source.kept(), max_waiting: usize::MAX };
+        let manner = self.source.manner(Way::Until { strict }, usize::MAX);
         let consumer = |of: &Self| of.source.consumer(&of.name).map_err(SourceError::new);
         let range = Reading::start(consumer(self)?, tracks.clone(), manner);
         range.ended().await;
@@ -506,14 +535,20 @@ impl Source for Kafka {
 
     async fn done(&mut self, _: Option<&Position>) -> Result<(), SourceError> {
         let Some(reading) = self.reading.as_ref().filter(|_| self.source.is_member()) else { return Ok(()) };
-        let consumer = reading.consumer();
-        if consumer.context().take_commit_failed() {
-            self.uncommitted.extend(std::mem::take(&mut self.committing));
+        let revoked = std::mem::take(&mut reading.waiting().revoked);
+        let mut is_due = reading.consumer().context().take_commit_failed();
+        self.forget(&revoked);
+        for index in std::mem::take(&mut self.undone) {
+            self.done.insert(index, self.at[index].1);
+            is_due = true;
         }
-        if let Some(list) = self.list(consumer) {
+        let list = self.list();
+        if is_due
+            && list.count() > 0
+            && let Some(reading) = &self.reading
+        {
             let failed = |error| SourceError::new(format!("offsets could not be committed: {}", Words(&error)));
-            consumer.commit(&list, CommitMode::Async).map_err(failed)?;
-            self.committing = std::mem::take(&mut self.uncommitted);
+            reading.consumer().commit(&list, CommitMode::Async).map_err(failed)?;
         }
         Ok(())
     }

@@ -25,8 +25,6 @@ const ASK: Duration = Duration::from_millis(100);
 /// So many messages, or bytes, are handed over at once at most.
 const CHUNK: usize = 8192;
 const CHUNK_BYTES: usize = 1 << 20;
-/// A member of a group that does not ask for so long is taken for dead after some minutes.
-const LONGEST_REST: Duration = Duration::from_secs(60);
 
 /// A consumer's share of a group has changed.
 #[derive(Debug)]
@@ -162,6 +160,8 @@ pub struct Waiting {
     bytes: usize,
     /// All partitions that were ever read, and the offsets where that began.
     pub partitions: Vec<(Partition, i64)>,
+    /// Places of partitions that others of the group have got since this was last looked at.
+    pub revoked: BTreeSet<usize>,
     /// Whether nothing comes any more.
     pub ended: bool,
     /// Why not.
@@ -203,6 +203,8 @@ pub struct Manner {
     pub kept: Kept,
     /// So many bytes may wait.
     pub max_waiting: usize,
+    /// How long a member of a group may rest before it must ask for messages, or is taken for dead.
+    pub longest_rest: Duration,
 }
 
 impl Reading {
@@ -532,7 +534,7 @@ impl Reader {
         let mut waiting = shared.waiting.lock().unwrap_or_else(PoisonError::into_inner);
         let mut is_held = false;
         while waiting.bytes >= self.manner.max_waiting && !self.is_stopped() {
-            if is_member && full.elapsed() > LONGEST_REST {
+            if is_member && full.elapsed() > self.manner.longest_rest {
                 drop(waiting);
                 self.hold();
                 is_held = true;
@@ -578,7 +580,8 @@ impl Reader {
         for change in changes {
             match change {
                 Change::Assigned(partitions) => {
-                    self.has_share = true;
+                    // A member that comes late is first given nothing.
+                    self.has_share |= !partitions.is_empty();
                     self.ends_seen.clear();
                     for partition in partitions {
                         let index = self.tracks.iter().position(|place| place.track.partition == partition);
@@ -599,6 +602,7 @@ impl Reader {
                     gone.iter().for_each(|index| self.tracks[*index].is_read = false);
                     self.rows = std::mem::take(&mut self.rows).without(&gone);
                     let mut waiting = self.waiting();
+                    waiting.revoked.extend(&gone);
                     let rows = std::mem::take(&mut waiting.rows).into_iter().map(|rows| rows.without(&gone));
                     waiting.rows = rows.filter(|rows| !rows.is_empty()).collect();
                     waiting.bytes = waiting.rows.iter().map(Rows::bytes).sum();
