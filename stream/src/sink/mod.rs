@@ -8,9 +8,16 @@
 //!
 //! A sink that fails is tried again until it takes the batch, and the job waits for it.
 
+mod database;
 pub mod embedded;
+mod for_each;
+mod hbase;
 mod print;
+mod redis;
+mod rows;
+mod server;
 mod sqlite;
+mod text;
 
 use std::ops::Range;
 
@@ -108,7 +115,15 @@ pub struct Embedded {
 type Builder = fn(Keys<'_>) -> Result<Box<dyn SinkConfig>, JobError>;
 
 /// All types of sinks.
-const TYPES: &[(&str, Builder)] = &[("print", print::read), ("sqlite", sqlite::read)];
+const TYPES: &[(&str, Builder)] = &[
+    ("hbase", hbase::read),
+    ("mysql", database::mysql::read),
+    ("postgres", database::postgres::read),
+    ("print", print::read),
+    ("redis", redis::read),
+    ("sqlite", sqlite::read),
+    ("text", text::read),
+];
 
 /// What a sink writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -155,13 +170,16 @@ impl SinkSpec {
 
 /// Whether the columns of a key are there.
 pub(crate) fn check_key(key: &[String], schema: &SchemaRef) -> Result<(), String> {
-    for name in key {
-        if schema.field_with_name(name).is_err() {
-            let known: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-            let near = crate::job::keys::nearest(name, known.iter().copied());
-            let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-            return Err(format!("`key`: there is no column `{name}` among {}{near}", known.join(", ")));
-        }
+    key.iter().try_for_each(|name| check_column("key", name, schema))
+}
+
+/// Whether a column that a key of the job file names is there.
+fn check_column(key: &str, name: &str, schema: &SchemaRef) -> Result<(), String> {
+    if schema.field_with_name(name).is_ok() {
+        return Ok(());
     }
-    Ok(())
+    let known: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    let near = crate::job::keys::nearest(name, known.iter().copied());
+    let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+    Err(format!("`{key}`: there is no column `{name}` among {}{near}", known.join(", ")))
 }

@@ -4,6 +4,10 @@
 #[allow(dead_code, unused_imports, reason = "it serves the agent's scenarios, too")]
 mod agents;
 mod job;
+mod servers;
+mod sinks;
 
 pub use agents::*;
-pub use job::{Server, TestJob};
+pub use job::{Server, TestJob, example, query};
+pub use servers::RealServer;
+pub use sinks::{batch, sink, write_new};
