@@ -8,32 +8,43 @@ use datafusion::arrow::array::{
 };
 use flume_rs_stream::batch::BatchInfo;
 
-use crate::support::{RealServer, Server, TestJob, batch, directory, example, query, sink, write_new};
+use crate::support::{RealServer, Server, TestJob, batch, directory, eventually, example, query, sink, write_new};
 
 const TOTALS: &str = "select word, wordcount from wordcount order by word";
 
-/// The running word count of an example, through a database that is down for a while and a job that is killed.
-fn words_are_counted_exactly(database: &RealServer, file: &str, url: (&str, &str)) {
+/// The running word count of an example, in a table that is not yet as it must be, through a database that is down for a
+/// while and a job that is killed.
+fn words_are_counted_exactly(database: &RealServer, file: &str, url: (&str, &str), table: &str) {
+    database.sql(table);
     let mut lines = Server::new();
     let text = example(file, &[("\"5s\"", "\"50ms\""), ("localhost:6789", &lines.address()), url]);
     let job = TestJob::start(&text);
+    let wait_for = |part: &str, from: usize| {
+        let found = eventually(|| job.log()[from..].contains(part).then_some(()));
+        assert!(found.is_some(), "{part:?} was not logged:\n{}", job.log());
+    };
     lines.accept();
     lines.send("it's a A a\n");
+    let why = job.wait_for_log("sink database: ");
+    assert!(why.contains(&format!("127.0.0.1:{}, table wordcount: ", database.port)), "{why}");
+    assert!(why.contains("is no unique key of") && why.contains("does not pass by itself"), "{why}");
+    database.sql("alter table wordcount add primary key (word)");
+    wait_for("sink database: it works again", 0);
     database.wait_for_rows(TOTALS, "A\t1\na\t2\nit's\t1\n", || job.log());
     for _ in 0..500 {
         lines.send("a b\n");
     }
+    let before = job.log().len();
     database.stop();
     for _ in 0..500 {
         lines.send("a b\n");
     }
-    let why = job.wait_for_log("sink database: ");
-    assert!(why.contains(&database.port.to_string()), "{why}");
+    wait_for(&format!("127.0.0.1:{}, table wordcount: ", database.port), before);
     database.start();
     for _ in 0..500 {
         lines.send("b c\n");
     }
-    job.wait_for_log("sink database: it works again");
+    wait_for("sink database: it works again", before);
     database.wait_for_rows(TOTALS, "A\t1\na\t1002\nb\t1500\nc\t500\nit's\t1\n", || job.log());
     job.wait_for_commit();
     let job = job.kill_and_restart(&text);
@@ -46,18 +57,19 @@ fn words_are_counted_exactly(database: &RealServer, file: &str, url: (&str, &str
 fn words_in_mariadb() {
     let Some(database) = RealServer::mariadb() else { return };
     let url = format!("mysql://flume:flume@127.0.0.1:{}/flume", database.port);
-    words_are_counted_exactly(&database, "word-count-mysql.toml", ("mysql://root:123456@localhost:3306/words", &url));
+    let table = "create table wordcount (word varchar(50) collate utf8mb4_bin default null, wordcount int(10) default null) \
+                 default character set utf8mb4";
+    let url = ("mysql://root:123456@localhost:3306/words", url.as_str());
+    words_are_counted_exactly(&database, "word-count-mysql.toml", url, table);
 }
 
 #[test]
 fn words_in_postgres() {
     let Some(database) = RealServer::postgres() else { return };
     let url = format!("postgres://flume@127.0.0.1:{}/flume", database.port);
-    words_are_counted_exactly(
-        &database,
-        "word-count-postgres.toml",
-        ("postgres://postgres:123456@localhost:5432/words", &url),
-    );
+    let table = "create table wordcount (word varchar(50), wordcount int)";
+    let url = ("postgres://postgres:123456@localhost:5432/words", url.as_str());
+    words_are_counted_exactly(&database, "word-count-postgres.toml", url, table);
 }
 
 fn words(words: &[Option<&str>], counts: &[i64]) -> RecordBatch {

@@ -270,9 +270,6 @@ impl Sink for HBase {
                 // The path must name a row; those of the body count.
                 let answer = self.ask(Method::PUT, "rows", body).await;
                 let (status, body) = answer.map_err(|why| self.error(&why))?;
-                if status == StatusCode::NOT_FOUND {
-                    self.look().await.map_err(|why| self.error(&why))?;
-                }
                 if !status.is_success() {
                     return Err(self.error(&refused(status, &body)));
                 }

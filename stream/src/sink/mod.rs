@@ -6,7 +6,8 @@
 //! | `from` | | a source, view or table by name; or `sql`, a SELECT |
 //! | `mode` | the kind's own | of a table: `changed` gives the rows that the batch changed, `all` the whole table |
 //!
-//! A sink that fails is tried again until it takes the batch, and the job waits for it.
+//! A sink that fails is opened anew and tried again until it takes the batch, and the job waits for it. What it writes is
+//! there exactly once, or, where that cannot be had, is absolute, so that a repeat does no harm.
 
 mod database;
 pub mod embedded;
@@ -55,7 +56,7 @@ pub enum Mode {
 /// Where results go.
 #[async_trait]
 pub trait Sink: Send {
-    /// Gets ready for rows of this schema; called once, and again until it succeeds.
+    /// Gets ready for rows of this schema; called before the first batch, and anew before one is tried again.
     async fn open(&mut self, schema: &SchemaRef) -> Result<(), SinkError>;
 
     /// Writes the rows of a batch. After an error the same batch comes again, and after a crash one with

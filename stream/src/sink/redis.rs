@@ -75,19 +75,13 @@ struct Redis {
 }
 
 impl Redis {
-    async fn connection(&mut self) -> Result<MultiplexedConnection, RedisError> {
-        if let Some(connection) = &self.connection {
-            return Ok(connection.clone());
-        }
+    async fn connect(&self) -> Result<MultiplexedConnection, RedisError> {
         let limits =
             AsyncConnectionConfig::new().set_connection_timeout(Some(CONNECT)).set_response_timeout(Some(ANSWER));
-        let connection = self.config.url.reach.get_multiplexed_async_connection_with_config(&limits).await?;
-        self.connection = Some(connection.clone());
-        Ok(connection)
+        self.config.url.reach.get_multiplexed_async_connection_with_config(&limits).await
     }
 
-    fn failed(&mut self, error: &RedisError) -> SinkError {
-        self.connection = None;
+    fn failed(&self, error: &RedisError) -> SinkError {
         SinkError::new(format!("{}: {error}", self.config.url.place))
     }
 }
@@ -136,10 +130,8 @@ impl RedisConfig {
 #[async_trait]
 impl Sink for Redis {
     async fn open(&mut self, _: &SchemaRef) -> Result<(), SinkError> {
-        match self.connection().await {
-            Ok(_) => Ok(()),
-            Err(error) => Err(self.failed(&error)),
-        }
+        self.connection = Some(self.connect().await.map_err(|error| self.failed(&error))?);
+        Ok(())
     }
 
     async fn write(&mut self, _: &BatchInfo, rows: &[RecordBatch]) -> Result<(), SinkError> {
@@ -148,7 +140,8 @@ impl Sink for Redis {
         for rows in rows {
             self.config.put(rows, &mut commands).map_err(|error| SinkError::new(error.to_string()))?;
         }
-        let written = async { commands.query_async::<()>(&mut self.connection().await?).await };
-        written.await.map_err(|error| self.failed(&error))
+        let Some(connection) = &mut self.connection else { return Err(SinkError::new("it is not open")) };
+        let written = commands.query_async::<()>(connection).await;
+        written.map_err(|error| self.failed(&error))
     }
 }

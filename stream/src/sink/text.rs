@@ -107,6 +107,7 @@ impl Text {
 
 /// Writes a file that appears whole, and outlives a power failure.
 fn write_whole(folder: &Path, name: &str, text: &str) -> io::Result<()> {
+    fs::create_dir_all(folder)?;
     let beside = folder.join(format!(".{name}.tmp"));
     let mut file = File::create(&beside)?;
     file.write_all(text.as_bytes())?;
@@ -118,8 +119,7 @@ fn write_whole(folder: &Path, name: &str, text: &str) -> io::Result<()> {
 #[async_trait]
 impl Sink for Text {
     async fn open(&mut self, _: &SchemaRef) -> Result<(), SinkError> {
-        fs::create_dir_all(&self.folder)
-            .map_err(|error| SinkError::new(format!("the folder {}: {error}", self.folder.display())))
+        Ok(())
     }
 
     async fn write(&mut self, batch: &BatchInfo, rows: &[RecordBatch]) -> Result<(), SinkError> {

@@ -104,9 +104,14 @@ impl Target {
     }
 
     /// Whether the table, which has these columns, has all that the rows have.
-    fn check_columns(&self, schema: &SchemaRef, known: &[&str]) -> Result<(), SinkError> {
-        let missing: Vec<&str> =
-            schema.fields().iter().map(|field| field.name().as_str()).filter(|name| !known.contains(name)).collect();
+    fn check_columns(
+        &self,
+        schema: &SchemaRef,
+        known: &[&str],
+        is_same: impl Fn(&str, &str) -> bool,
+    ) -> Result<(), SinkError> {
+        let names = schema.fields().iter().map(|field| field.name().as_str());
+        let missing: Vec<&str> = names.filter(|name| !known.iter().any(|known| is_same(known, name))).collect();
         match (known, missing.as_slice()) {
             (_, []) => Ok(()),
             ([], _) => Err(self.lasting("the table is not there; make it, or set create = true")),

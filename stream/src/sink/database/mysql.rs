@@ -124,7 +124,7 @@ impl MySql {
             columns = self.columns(connection, in_schema, table).await.map_err(failed)?;
         }
         let columns: Vec<&str> = columns.iter().map(String::as_str).collect();
-        target.check_columns(schema, &columns)?;
+        target.check_columns(schema, &columns, str::eq_ignore_ascii_case)?;
         if !target.key.is_empty() && !self.is_unique(connection).await.map_err(failed)? {
             let names = target.quoted_key('`');
             let why = format!("({names}) is no unique key of it; ALTER TABLE … ADD PRIMARY KEY ({names}) makes one");
@@ -148,9 +148,9 @@ impl MySql {
                       ORDER BY index_name, seq_in_index";
         let found: Vec<(String, String)> = connection.exec(select, (schema, table)).await?;
         let key = &self.target.key;
-        Ok(found
-            .chunk_by(|one, next| one.0 == next.0)
-            .any(|index| index.len() == key.len() && index.iter().all(|(_, column)| key.contains(column))))
+        let is_in_key = |column: &str| key.iter().any(|name| name.eq_ignore_ascii_case(column));
+        let mut indexes = found.chunk_by(|one, next| one.0 == next.0);
+        Ok(indexes.any(|index| index.len() == key.len() && index.iter().all(|(_, column)| is_in_key(column))))
     }
 
     /// SQL that writes so many rows.
@@ -171,13 +171,14 @@ impl MySql {
 
     async fn put(&self, to: &mut mysql_async::Transaction<'_>, rows: &RecordBatch) -> Result<(), SinkError> {
         let columns = rows.columns().iter().map(values).collect::<Result<Vec<_>, _>>();
-        let columns = columns.map_err(|error| self.target.error(&error.to_string()))?;
+        let mut columns = columns.map_err(|error| self.target.error(&error.to_string()))?;
         let most = MAX_ROWS.min(MAX_VALUES / columns.len().max(1)).max(1);
         let (mut pending, mut count, mut bytes) = (Vec::new(), 0, 0);
         for row in 0..rows.num_rows() {
-            for column in &columns {
-                bytes += if let Value::Bytes(text) = &column[row] { text.len() } else { 8 };
-                pending.push(column[row].clone());
+            for column in &mut columns {
+                let value = std::mem::replace(&mut column[row], Value::NULL);
+                bytes += if let Value::Bytes(text) = &value { text.len() } else { 8 };
+                pending.push(value);
             }
             count += 1;
             if count == most || bytes >= MAX_BYTES || row + 1 == rows.num_rows() {

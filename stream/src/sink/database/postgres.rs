@@ -122,7 +122,7 @@ impl Postgres {
             columns = self.columns(client, &table).await?;
         }
         let names: Vec<&str> = columns.iter().map(|(name, _)| name.as_str()).collect();
-        target.check_columns(schema, &names)?;
+        target.check_columns(schema, &names, str::eq)?;
         let types = schema.fields().iter().filter_map(|field| columns.iter().find(|(name, _)| name == field.name()));
         Ok(self.insert(&types.cloned().collect::<Vec<_>>()))
     }
