@@ -114,6 +114,12 @@ async fn batches_are_written_once(connect: &str, sql: impl Fn(&str) -> String) {
     assert!(none.to_string().contains("does not pass by itself"), "{none}");
     assert_eq!(sql("select count(*) from last where n = 1"), "0\n");
 
+    let keys = format!("{connect}\ntable = \"pairs\"\nkey = [\"word\", \"n\"]\ncreate = true");
+    for number in [batch(1), batch(2)] {
+        write_new(&keys, number, &rows).await.expect("a row may be all key");
+    }
+    assert_eq!(sql("select count(*) from pairs"), "2\n");
+
     let keys = format!("{connect}\ntable = \"absent\"");
     let absent = write_new(&keys, batch(1), &rows).await.expect_err("there is no table").to_string();
     assert!(absent.contains("table absent: the table is not there; make it, or set create = true"), "{absent}");

@@ -2,12 +2,13 @@
 //!
 //! | key | default | what |
 //! |---|---|---|
-//! | `type` | | what kind it is |
+//! | `type` | | `hbase`, `mysql`, `postgres`, `print`, `redis`, `sqlite` or `text` |
 //! | `from` | | a source, view or table by name; or `sql`, a SELECT |
 //! | `mode` | the kind's own | of a table: `changed` gives the rows that the batch changed, `all` the whole table |
 //!
 //! A sink that fails is opened anew and tried again until it takes the batch, and the job waits for it. What it writes is
-//! there exactly once, or, where that cannot be had, is absolute, so that a repeat does no harm.
+//! there exactly once, or, where that cannot be had, is absolute, so that a repeat does no harm. In Rust,
+//! [`Job::for_each_batch`](crate::job::Job::for_each_batch) is a sink, too.
 
 mod database;
 pub mod embedded;

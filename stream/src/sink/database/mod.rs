@@ -9,7 +9,8 @@
 //!
 //! Each batch is one transaction, which also stores the batch's number in the table `flume_rs_batches`. A batch whose
 //! commit got through while its answer got lost is found there and not written twice: every row is there exactly once. Jobs
-//! that share a database must have different names.
+//! that share a database must have different names. A row that the database refuses, as one without a value in a column of
+//! the key, holds the job back: nothing is left out without a word.
 
 pub mod mysql;
 pub mod postgres;

@@ -1,8 +1,8 @@
 //! Tables in MySQL or MariaDB: the keys of [`database`](super), with `url = "mysql://user:password@host:3306/database"`.
 //!
 //! A table that `create` makes has InnoDB as its engine and compares text byte by byte, as the job does: `Word` and `word`
-//! are two keys. Text in a key may have 768 characters, or so many by the number of texts in the key. In a table that is
-//! there the columns of `key` must be its primary key or a unique one. Times with a zone are written as UTC.
+//! are two keys. The text of a key may have 768 characters; several share them. In a table that is there the columns of
+//! `key` must be its primary key or a unique one. Times with a zone are written as UTC.
 
 use std::time::Duration;
 
@@ -26,8 +26,10 @@ const MAX_VALUES: usize = 65_535;
 /// What a statement holds at most, in rows and in bytes; the server's limit for a packet is 16 MiB, or what it is set to.
 const MAX_ROWS: usize = 1_000;
 const MAX_BYTES: usize = 1 << 20;
-/// The characters of a key, of four bytes each, that InnoDB can index.
-const MAX_KEY_CHARACTERS: usize = 768;
+/// The bytes that a key of InnoDB has at most, what a character may take of them, and what a value that is no text may.
+const MAX_KEY_BYTES: usize = 3072;
+const CHARACTER_BYTES: usize = 4;
+const VALUE_BYTES: usize = 16;
 /// Errors without a telling state that come again with every try: no default, and a value of a wrong kind.
 const LASTING: [u16; 2] = [1364, 1366];
 
@@ -108,17 +110,7 @@ impl MySql {
         let mut columns = self.columns(connection, in_schema, table).await.map_err(failed)?;
         if columns.is_empty() && target.create {
             let collation = exact_collation(connection).await.map_err(failed)?;
-            let texts = schema
-                .fields()
-                .iter()
-                .filter(|field| target.key.contains(field.name()) && column_type(field.data_type()) == LONG_TEXT);
-            let length = MAX_KEY_CHARACTERS / texts.count().max(1);
-            let of = |name: &str, data_type: &DataType| {
-                let kind = column_type(data_type);
-                let in_key = target.key.iter().any(|key| key == name);
-                if in_key && kind == LONG_TEXT { format!("VARCHAR({length})") } else { kind }
-            };
-            let create = target.create(schema, '`', of);
+            let create = self.create(schema);
             let options = format!("ENGINE = InnoDB DEFAULT CHARACTER SET utf8mb4 COLLATE {collation}");
             connection.query_drop(format!("{create} {options}")).await.map_err(failed)?;
             columns = self.columns(connection, in_schema, table).await.map_err(failed)?;
@@ -131,6 +123,20 @@ impl MySql {
             return Err(target.lasting(&why));
         }
         Ok(())
+    }
+
+    /// SQL that makes the table. Texts of the key share what a key may have.
+    fn create(&self, schema: &SchemaRef) -> String {
+        let key = &self.target.key;
+        let kinds = schema.fields().iter().filter(|field| key.contains(field.name()));
+        let texts = kinds.filter(|field| column_type(field.data_type()) == LONG_TEXT).count();
+        let bytes = MAX_KEY_BYTES.saturating_sub(VALUE_BYTES * (key.len() - texts));
+        let length = bytes / CHARACTER_BYTES / texts.max(1);
+        self.target.create(schema, '`', |name, data_type| {
+            let kind = column_type(data_type);
+            let is_in_key = key.iter().any(|key| key == name);
+            if is_in_key && kind == LONG_TEXT { format!("VARCHAR({length})") } else { kind }
+        })
     }
 
     /// The columns of a table; none when it is not there.
