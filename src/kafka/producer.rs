@@ -6,7 +6,7 @@
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rdkafka::ClientContext;
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
@@ -28,8 +28,8 @@ const STEP: Duration = Duration::from_secs(30);
 /// The most messages of a batch.
 pub const MAX_MESSAGES: usize = u32::MAX as usize / SLOTS;
 
-/// How long it may take to store offsets with a transaction. librdkafka goes on asking the coordinator that it knows, also
-/// when that broker is gone; only a new producer asks who it is now.
+/// How long it may take to store offsets with a transaction. librdkafka waits for the coordinator that it knows until that
+/// is back, whatever time it is given; only a new producer asks who it is now.
 const OFFSETS: Duration = Duration::from_secs(10);
 
 /// Between attempts at a step.
@@ -299,7 +299,7 @@ impl Producer {
 
     /// Gives the transaction up.
     pub async fn abort_transaction(&self) -> KafkaResult<()> {
-        self.blocking(|client| patiently(Duration::MAX, || client.abort_transaction(STEP))).await
+        self.blocking(|client| patiently(|| client.abort_transaction(STEP))).await
     }
 
     /// Waits for all messages and commits the transaction, together with these offsets.
@@ -307,13 +307,25 @@ impl Producer {
         &self,
         offsets: Option<(TopicPartitionList, Arc<ConsumerGroupMetadata>)>,
     ) -> Result<(), NotCommitted> {
-        let outcome = self.blocking(move |client| {
-            flush(client);
-            if let Some((list, group)) = &offsets {
-                patiently(OFFSETS, || client.send_offsets_to_transaction(list, group, OFFSETS))?;
+        let outcome = async {
+            self.blocking(|client| {
+                flush(client);
+                Ok(())
+            })
+            .await?;
+            if let Some((list, group)) = offsets {
+                let is_over = Arc::clone(&self.is_over);
+                let stored = self.blocking(move |client| {
+                    // Nobody waits for the end once the producer is given up.
+                    patiently(|| match client.send_offsets_to_transaction(&list, &group, STEP) {
+                        Err(_) if is_over.load(Ordering::Acquire) => Err(KafkaError::Canceled),
+                        outcome => outcome,
+                    })
+                });
+                timeout(OFFSETS, stored).await.unwrap_or(Err(KafkaError::Canceled))?;
             }
-            patiently(Duration::MAX, || client.commit_transaction(STEP))
-        });
+            self.blocking(|client| patiently(|| client.commit_transaction(STEP))).await
+        };
         let Err(error) = outcome.await else { return Ok(()) };
         let abortable = matches!(&error, KafkaError::Transaction(error) if error.txn_requires_abort());
         let aborted = abortable && self.abort_transaction().await.is_ok();
@@ -330,18 +342,13 @@ fn flush(client: &BaseProducer<Reports>) {
     }
 }
 
-/// Repeats a step until it is done, fails in a way that repeating does not help, or this time is over.
-fn patiently(patience: Duration, step: impl Fn() -> KafkaResult<()>) -> KafkaResult<()> {
-    let began = Instant::now();
+/// Repeats a step until it is done, or fails in a way that repeating does not help.
+fn patiently(step: impl Fn() -> KafkaResult<()>) -> KafkaResult<()> {
     loop {
-        let outcome = step();
-        let may_help = match &outcome {
-            Err(KafkaError::Transaction(error)) => error.is_retriable() && !error.is_fatal(),
-            Err(KafkaError::Flush(code)) => *code == RDKafkaErrorCode::OperationTimedOut,
-            _ => false,
-        };
-        if !may_help || began.elapsed() >= patience {
-            return outcome;
+        match step() {
+            Err(KafkaError::Transaction(error)) if error.is_retriable() && !error.is_fatal() => {}
+            Err(KafkaError::Flush(RDKafkaErrorCode::OperationTimedOut)) => {}
+            outcome => return outcome,
         }
         thread::sleep(PAUSE);
     }

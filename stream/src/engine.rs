@@ -403,25 +403,24 @@ impl Engine {
     }
 
     /// What a sink gets of this batch; nothing when there is nothing to say.
-    async fn feed(&self, index: usize, batch: &BatchInfo) -> Result<Option<Vec<RecordBatch>>, EngineError> {
-        let ((feed, _), voices) = (&self.plan.feeds[index], &self.plan.voices[index]);
-        let table = |step: &usize| match &self.plan.steps[*step] {
+    async fn feed(&mut self, index: usize, batch: &BatchInfo) -> Result<Option<Vec<RecordBatch>>, EngineError> {
+        let (steps, voices) = (&self.plan.steps, &self.plan.voices[index]);
+        let table = |step: &usize| match &steps[*step] {
             Step::Table(table) => table,
             Step::View { .. } => unreachable!("only tables are named by their step"),
         };
         if !voices.is_empty() && voices.iter().all(|step| table(step).changed.is_none()) {
             return Ok(None);
         }
-        Ok(match feed {
-            Feed::Rows(rows) => Some(rows.rows()),
-            Feed::Changed(step) => table(step).changed.clone(),
-            Feed::All(step) => table(step).changed.as_ref().map(|_| table(step).all.rows()),
-            Feed::Query(query) => Some(query.run().await.map_err(|error| EngineError::Sql {
-                batch: batch.number,
-                name: self.job.sinks[index].name.clone(),
-                error,
-            })?),
-        })
+        let query = match &self.plan.feeds[index].0 {
+            Feed::Rows(rows) => return Ok(Some(rows.rows())),
+            Feed::Changed(step) => return Ok(table(step).changed.clone()),
+            Feed::All(step) => return Ok(table(step).changed.as_ref().map(|_| table(step).all.rows())),
+            Feed::Query(query) => query.clone(),
+        };
+        let name = &self.job.sinks[index].name;
+        let failed = |error| EngineError::Sql { batch: batch.number, name: name.clone(), error };
+        query.run().await.map(Some).map_err(failed)
     }
 
     /// Has the sinks outside write. Nothing when the job is stopped while one is down.
@@ -456,6 +455,7 @@ impl Engine {
                     Ok(()) => break,
                     Err(why) => wait.complain(&format!("sink {name}: {why}; batch {} waits", batch.number)),
                 }
+                *is_open = false;
                 if wait.pause(stop).await.is_none() {
                     return Ok(None);
                 }

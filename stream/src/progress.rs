@@ -226,7 +226,16 @@ mod tests {
 
     fn report(number: u64) -> Report {
         let time = number as i64;
-        Report { number, time, rows: 2, rejects: 1, scheduling_delay: 0.0, processing_time: 0.1, is_late: number == 1 }
+        Report {
+            number,
+            time,
+            rows: 2,
+            rejects: 1,
+            late_rows: 0,
+            scheduling_delay: 0.0,
+            processing_time: 0.1,
+            is_late: number == 1,
+        }
     }
 
     #[test]

@@ -1,22 +1,14 @@
 //! The access log of a shop: clicks by day and product, and by day, referring host and product.
 
-use std::fs;
-use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::support::{Server, TestJob, interop, peer};
-
-fn example(name: &str) -> PathBuf {
-    Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/stream").join(name)
-}
+use crate::support::{Server, TestJob, example, interop, peer};
 
 /// The example, which reads from a socket instead of Kafka.
 fn job(server: &Server) -> String {
-    let text = fs::read_to_string(example("product-clicks.toml")).expect("the example can be read");
     let kafka = "type = \"kafka\"\nservers = \"localhost:9092\"\ntopics = [\"streamingtopic\"]\nstart = \"earliest\"\n";
-    assert!(text.contains(kafka), "{text}");
     let socket = format!("type = \"socket\"\nconnect = \"{}\"\n", server.address());
-    text.replace(kafka, &socket).replace("batch = \"10s\"", "batch = \"100ms\"")
+    example("product-clicks.toml", &[(kafka, &socket), ("batch = \"10s\"", "batch = \"100ms\"")])
 }
 
 /// Lines as the generator writes them, and some that an older one wrote, which do not fit.

@@ -14,7 +14,7 @@ use crate::support::{
 /// The example's job, which asks at these ports.
 fn job(ports: &[u16], batch: &str) -> String {
     let addresses: Vec<String> = ports.iter().map(|port| format!("\"localhost:{port}\"")).collect();
-    let text = example("word-count-flume-pull.toml").replace("\"localhost:41414\"", &addresses.join(", "));
+    let text = example("word-count-flume-pull.toml", &[]).replace("\"localhost:41414\"", &addresses.join(", "));
     text.replace("batch = \"5s\"", &format!("batch = \"{batch}\"\ncheckpoint = \"state\""))
 }
 

@@ -9,7 +9,7 @@ use crate::support::{
 
 /// The example's job, which listens at a port.
 fn job(port: u16, batch: &str) -> String {
-    let text = example("word-count-flume-push.toml").replace("41414", &port.to_string());
+    let text = example("word-count-flume-push.toml", &[]).replace("41414", &port.to_string());
     text.replace("batch = \"5s\"", &format!("batch = \"{batch}\"\ncheckpoint = \"state\""))
 }
 

@@ -9,7 +9,7 @@ use crate::support::{TestJob, directory, eventually, example, sentences, with_to
 
 /// The example's job, with the folder `incoming` beside it.
 fn job(batch: &str) -> String {
-    let text = example("word-count-folder.toml").replace("\"5s\"", batch);
+    let text = example("word-count-folder.toml", &[]).replace("\"5s\"", batch);
     text.replace("/tmp/flume-incoming", "incoming").replace("/tmp/flume-stream/word-count-folder", "state")
 }
 

@@ -1,6 +1,8 @@
 //! Job files with mistakes, as `check` and `run` find them.
 
-use crate::support::{TestJob, directory, stderr, stdout, write};
+use std::path::Path;
+
+use crate::support::{TestJob, directory, files, stderr, stdout, write};
 
 fn check(text: &str) -> (bool, String) {
     let home = directory();
@@ -34,4 +36,34 @@ fn sql_that_cannot_be_planned_is_told_with_its_view_and_line() {
     assert!(text.contains("a, b read each other in a circle"), "{text}");
     let (_, text) = check(&format!("{SOURCE}[sink.out]\ntype = \"print\"\nfrom = \"line\"\n"));
     assert!(text.contains("there is no source, view or table `line`; did you mean `lines`?"), "{text}");
+}
+
+#[test]
+fn mistakes_of_sinks_are_found_before_anything_runs() {
+    let sink = |keys: &str| check(&format!("{SOURCE}[sink.out]\nfrom = \"lines\"\n{keys}\n")).1;
+    let text = sink("type = \"mysql\"\nurl = \"mysql://me:secret@host\"\ntable = \"t\"");
+    assert!(text.contains("it names no database") && !text.contains("secret"), "{text}");
+    let text = sink("type = \"postgres\"\nurl = \"http://host\"\ntable = \"t\"");
+    assert!(text.contains("expected postgres://user:password@host:5432/database"), "{text}");
+    let text = sink("type = \"postgres\"\nurl = \"postgres://host/a\"\ntable = \"t\"\nkey = [\"valu\"]");
+    assert!(
+        text.starts_with("job.toml:4: out: `key`: there is no column `valu`") && text.contains("`value`?"),
+        "{text}"
+    );
+    let text = sink("type = \"redis\"\nurl = \"redis://host\"\nkey = [\"value\"]");
+    assert!(text.contains("either `hash` or `key-prefix` must be there"), "{text}");
+    let text = sink("type = \"hbase\"\nurl = \"http://host\"\ntable = \"t\"\nrow = \"value\"\nfamily = \"f\"");
+    assert!(text.contains("there is no column besides `value`, the row key"), "{text}");
+    let text = sink("type = \"text\"\nfolder = \"out\"\nprefix = \"a/b\"");
+    assert!(text.contains("`a/b` is to be a part of a file's name"), "{text}");
+}
+
+#[test]
+fn every_example_is_well_formed() {
+    let examples = files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/stream"));
+    assert!(!examples.is_empty());
+    for example in examples {
+        let output = TestJob::command(&["check", &example.display().to_string()]);
+        assert!(output.status.success(), "{}", stderr(&output));
+    }
 }

@@ -1,7 +1,7 @@
 //! Jobs that read messages from Kafka and write some to it, with real brokers.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::fs;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -16,16 +16,15 @@ use rdkafka::consumer::{BaseConsumer, Consumer as _};
 use rdkafka::producer::{BaseProducer, BaseRecord, Producer as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 
-use crate::support::{DEADLINE, Kafka, Launch, TestJob, directory, eventually, java, java_peers};
+use crate::support::{DEADLINE, Kafka, Launch, TestJob, directory, eventually, example, java, java_peers};
 
 fn repository() -> &'static Path {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the package is in the repository")
 }
 
 /// An example's text, some of it replaced; its batches come faster.
-fn example(name: &str, replace: &[(&str, &str)]) -> String {
-    let path = repository().join("examples/stream").join(name);
-    let text = fs::read_to_string(path).expect("an example can be read");
+fn faster(name: &str, replace: &[(&str, &str)]) -> String {
+    let text = example(name, &[]);
     let faster = [("batch = \"5s\"", "batch = \"100ms\""), ("batch = \"1s\"", "batch = \"100ms\"")];
     faster.iter().chain(replace).fold(text, |text, (from, to)| text.replace(from, to))
 }
@@ -73,7 +72,7 @@ fn words_of_two_topics_with_two_partitions_are_counted_directly() {
     let (a, b) = (kafka.topic(2, &[]), kafka.topic(2, &[]));
     kafka.produce(&a, Some(0), ["before"]);
     let topics = format!("{a},{b}");
-    let text = example(
+    let text = faster(
         "word-count-kafka-direct.toml",
         &[("localhost:9092", kafka.servers()), ("kafka_streaming_topic", &topics)],
     );
@@ -109,7 +108,7 @@ fn a_group_keeps_its_offsets_in_the_broker() {
     let Some(kafka) = Kafka::shared() else { return };
     let (a, b, group) = (kafka.topic(2, &[]), kafka.topic(2, &[]), unique("group"));
     let (topics, member) = (format!("{a},{b}"), format!("group = \"{group}\"\nstart = \"earliest\""));
-    let text = example(
+    let text = faster(
         "word-count-kafka-group.toml",
         &[("localhost:9092", kafka.servers()), ("kafka_streaming_topic", &topics), ("group = \"test\"", &member)],
     );
@@ -139,7 +138,7 @@ fn members_of_a_group_share_the_partitions_and_one_takes_over_from_another() {
     let Some(kafka) = Kafka::shared() else { return };
     let (topic, group) = (kafka.topic(4, &[]), unique("group"));
     let member = format!("group = \"{group}\"\nstart = \"earliest\"");
-    let text = example(
+    let text = faster(
         "word-count-kafka-group.toml",
         &[("localhost:9092", kafka.servers()), ("kafka_streaming_topic", &topic), ("group = \"test\"", &member)],
     );
@@ -211,10 +210,8 @@ fn lines_that_an_application_logs_are_counted_behind_the_agent() {
     let Some(kafka) = Kafka::shared() else { return };
     let Some(_turn) = java_peers(&["log4j-app-1.6.0"]) else { return };
     let topic = kafka.topic(1, &[]);
-    let job = TestJob::start(&example(
-        "log4j-count.toml",
-        &[("localhost:9092", kafka.servers()), ("streamingtopic", &topic)],
-    ));
+    let job =
+        TestJob::start(&faster("log4j-count.toml", &[("localhost:9092", kafka.servers()), ("streamingtopic", &topic)]));
     job.wait_for_log("source lines: begins with ");
     let conf = |name: &str| repository().join(name).into_os_string();
     let agent = Launch::bare().args(["agent", "--name", "agent1"]).args(["--conf".into(), conf("conf")]);
@@ -354,7 +351,7 @@ fn a_job_goes_on_when_the_broker_does() {
 fn a_topic_that_is_missing_is_named_and_read_when_it_appears() {
     let Some(kafka) = Kafka::shared() else { return };
     let topic = unique("late");
-    let job = TestJob::start(&example(
+    let job = TestJob::start(&faster(
         "word-count-kafka-direct.toml",
         &[("localhost:9092", kafka.servers()), ("kafka_streaming_topic", &topic)],
     ));
@@ -370,7 +367,7 @@ fn offsets_that_are_gone_are_told_and_passed_over_only_when_the_job_says_so() {
     let topic = kafka.topic(1, &[]);
     let text = |more: &str| {
         let more = format!("topics = \"{topic}\"\nstart = \"earliest\"\n{more}");
-        example(
+        faster(
             "word-count-kafka-direct.toml",
             &[("localhost:9092", kafka.servers()), ("topics = \"kafka_streaming_topic\"", &more)],
         )
@@ -438,7 +435,7 @@ fn rows_become_messages_with_keys() {
     let Some(kafka) = Kafka::shared() else { return };
     let (from, to) = (kafka.topic(1, &[]), kafka.topic(3, &[]));
     kafka.produce(&from, None, ["hello world", "hello"]);
-    let text = example(
+    let text = faster(
         "kafka-to-kafka.toml",
         &[
             ("localhost:9092", kafka.servers()),

@@ -171,6 +171,7 @@ impl Kafka {
         }
         let count = rows.values.len();
         let ticket = producer.open(count).await;
+        let mut refused = None;
         for index in 0..count {
             let record = Record {
                 topic: &self.config.topic,
@@ -181,7 +182,10 @@ impl Kafka {
                 headers: None,
                 delivery_opaque: 0,
             };
-            producer.send(&ticket, index, record).await;
+            if let Err(code) = producer.send(&ticket, index, record).await {
+                ticket.fail((index, code));
+                refused = Some(code);
+            }
         }
         if !self.config.exactly_once {
             let failures = ticket.wait().await;
@@ -195,6 +199,13 @@ impl Kafka {
                     Err(SinkError::new(format!("{} of {count} messages were not delivered: {code}", failures.len())))
                 }
             };
+        }
+        if let Some(code) = refused {
+            // The transaction must not be without it.
+            if producer.abort_transaction().await.is_err() {
+                self.producer = None;
+            }
+            return Err(SinkError::new(format!("a message was refused: {code}")));
         }
         let Some(group) = self.group.clone() else { return Err(SinkError::new("it is not open")) };
         let list = self.list(batch).map_err(|error| broken(&error))?;

@@ -2,16 +2,25 @@
 //!
 //! | key | default | what |
 //! |---|---|---|
-//! | `type` | | what kind it is |
+//! | `type` | | `hbase`, `mysql`, `postgres`, `print`, `redis`, `sqlite` or `text` |
 //! | `from` | | a source, view or table by name; or `sql`, a SELECT |
 //! | `mode` | the kind's own | of a table: `changed` gives the rows that the batch changed, `all` the whole table |
 //!
-//! A sink that fails is tried again until it takes the batch, and the job waits for it.
+//! A sink that fails is opened anew and tried again until it takes the batch, and the job waits for it. What it writes is
+//! there exactly once, or, where that cannot be had, is absolute, so that a repeat does no harm. In Rust,
+//! [`Job::for_each_batch`](crate::job::Job::for_each_batch) is a sink, too.
 
+mod database;
 pub mod embedded;
+mod for_each;
+mod hbase;
 mod kafka;
 mod print;
+mod redis;
+mod rows;
+mod server;
 mod sqlite;
+mod text;
 
 use std::ops::Range;
 
@@ -49,7 +58,7 @@ pub enum Mode {
 /// Where results go.
 #[async_trait]
 pub trait Sink: Send {
-    /// Gets ready for rows of this schema; called once, and again until it succeeds.
+    /// Gets ready for rows of this schema; called before the first batch, and anew before one is tried again.
     async fn open(&mut self, schema: &SchemaRef) -> Result<(), SinkError>;
 
     /// Writes the rows of a batch. After an error the same batch comes again, and after a crash one with
@@ -114,7 +123,16 @@ pub struct Embedded {
 type Builder = fn(Keys<'_>) -> Result<Box<dyn SinkConfig>, JobError>;
 
 /// All types of sinks.
-const TYPES: &[(&str, Builder)] = &[("kafka", kafka::read), ("print", print::read), ("sqlite", sqlite::read)];
+const TYPES: &[(&str, Builder)] = &[
+    ("hbase", hbase::read),
+    ("kafka", kafka::read),
+    ("mysql", database::mysql::read),
+    ("postgres", database::postgres::read),
+    ("print", print::read),
+    ("redis", redis::read),
+    ("sqlite", sqlite::read),
+    ("text", text::read),
+];
 
 /// What a sink writes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -173,13 +191,16 @@ pub(crate) fn check_key(key: &[String], schema: &SchemaRef) -> Result<(), String
 
 /// Whether the columns that a key of the job file names are there.
 pub(crate) fn check_columns(key: &str, names: &[String], schema: &SchemaRef) -> Result<(), String> {
-    for name in names {
-        if schema.field_with_name(name).is_err() {
-            let known: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-            let near = crate::job::keys::nearest(name, known.iter().copied());
-            let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
-            return Err(format!("`{key}`: there is no column `{name}` among {}{near}", known.join(", ")));
-        }
+    names.iter().try_for_each(|name| check_column(key, name, schema))
+}
+
+/// Whether a column that a key of the job file names is there.
+fn check_column(key: &str, name: &str, schema: &SchemaRef) -> Result<(), String> {
+    if schema.field_with_name(name).is_ok() {
+        return Ok(());
     }
-    Ok(())
+    let known: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
+    let near = crate::job::keys::nearest(name, known.iter().copied());
+    let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+    Err(format!("`{key}`: there is no column `{name}` among {}{near}", known.join(", ")))
 }

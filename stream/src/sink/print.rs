@@ -12,11 +12,10 @@ use std::io::Write as _;
 use async_trait::async_trait;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
-use datafusion::arrow::util::display::{ArrayFormatter, FormatOptions};
 use datafusion::arrow::util::pretty::pretty_format_batches;
 use serde::Deserialize;
 
-use super::{JobContext, Mode, Sink, SinkConfig, SinkError};
+use super::{JobContext, Mode, Sink, SinkConfig, SinkError, rows};
 use crate::batch::BatchInfo;
 use crate::job::{JobError, Keys};
 
@@ -78,7 +77,7 @@ struct Print {
 const RULE: &str = "-------------------------------------------";
 
 impl Print {
-    fn text(&self, batch: &BatchInfo, rows: &[RecordBatch]) -> Result<String, SinkError> {
+    fn text(&self, batch: &BatchInfo, batches: &[RecordBatch]) -> Result<String, SinkError> {
         let time = match self.config.time {
             Time::Millis => format!("{} ms", batch.time),
             Time::Local => {
@@ -88,38 +87,27 @@ impl Print {
         };
         let mut text = format!("{RULE}\nTime: {time}\n{RULE}\n");
         let failed = |error: datafusion::arrow::error::ArrowError| SinkError::new(error.to_string());
-        let total: usize = rows.iter().map(RecordBatch::num_rows).sum();
+        let total: usize = batches.iter().map(RecordBatch::num_rows).sum();
         let mut left = self.config.rows;
         let mut shown = Vec::new();
-        for rows in rows {
+        for rows in batches {
             shown.push(rows.slice(0, rows.num_rows().min(left)));
             left -= rows.num_rows().min(left);
         }
-        if matches!(self.config.style, Style::Table) {
-            writeln!(text, "{}", pretty_format_batches(&shown).map_err(failed)?).ok();
-        } else {
-            for rows in &shown {
-                self.put_rows(rows, &mut text).map_err(failed)?;
+        let style = match self.config.style {
+            Style::Tuple => Some(rows::Style::Tuple),
+            Style::Bare => Some(rows::Style::Delimited(",")),
+            Style::Table => None,
+        };
+        if let Some(style) = style {
+            for batch in &shown {
+                rows::write(batch, style, &mut text).map_err(failed)?;
             }
+        } else {
+            writeln!(text, "{}", pretty_format_batches(&shown).map_err(failed)?).ok();
         }
         text.push_str(if total > self.config.rows { "...\n\n" } else { "\n" });
         Ok(text)
-    }
-
-    fn put_rows(&self, rows: &RecordBatch, text: &mut String) -> Result<(), datafusion::arrow::error::ArrowError> {
-        let options = FormatOptions::default().with_null("null");
-        let columns = rows.columns().iter().map(|column| ArrayFormatter::try_new(column, &options));
-        let columns = columns.collect::<Result<Vec<_>, _>>()?;
-        // A single value stands by itself, as a number or a string does.
-        let brackets = matches!(self.config.style, Style::Tuple) && columns.len() > 1;
-        for row in 0..rows.num_rows() {
-            text.push_str(if brackets { "(" } else { "" });
-            for (index, column) in columns.iter().enumerate() {
-                write!(text, "{}{}", if index > 0 { "," } else { "" }, column.value(row)).ok();
-            }
-            text.push_str(if brackets { ")\n" } else { "\n" });
-        }
-        Ok(())
     }
 }
 

@@ -4,19 +4,31 @@
 //! |---|---|---|
 //! | `table` | | the table; it is made unless it is there |
 //! | `key` | none | the columns that tell rows apart: a row with the key of one that is there takes its place |
+//! | `path` | the job's own database | the file of another database, from the folder of the job file |
 //!
-//! With `mode = "all"` and a `key`, rows that are no longer in the result go. Without a key rows are added for good.
+//! With `mode = "all"` and a `key`, rows of the job's own database that are no longer in the result go. Without a key rows
+//! are added for good.
 //!
-//! They are in the job's own database, `job.db` in the checkpoint folder.
+//! The job's own database is `job.db` in the checkpoint folder. Another one also gets the batch's number, in the table
+//! `flume_rs_batches`, in the transaction with its rows: either way every row is there exactly once. Jobs that share a
+//! database must have different names.
+
+use std::path::PathBuf;
+use std::time::Duration;
 
 use async_trait::async_trait;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
+use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
 use serde::Deserialize;
 
-use super::{Embedded, JobContext, Sink, SinkConfig, SinkError};
+use super::database::{BATCHES, stored};
+use super::{Embedded, JobContext, Sink, SinkConfig, SinkError, embedded};
 use crate::batch::BatchInfo;
 use crate::job::{JobError, Keys};
+
+/// How long to wait for others that write to the file.
+const BUSY: Duration = Duration::from_secs(10);
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -24,15 +36,22 @@ struct SqliteConfig {
     table: String,
     #[serde(default)]
     key: Vec<String>,
+    path: Option<PathBuf>,
 }
 
 pub fn read(keys: Keys<'_>) -> Result<Box<dyn SinkConfig>, JobError> {
     Ok(Box::new(keys.read::<SqliteConfig>()?))
 }
 
+impl SqliteConfig {
+    fn table(&self) -> Embedded {
+        Embedded { table: self.table.clone(), key: self.key.clone() }
+    }
+}
+
 impl SinkConfig for SqliteConfig {
     fn embedded(&self) -> Option<Embedded> {
-        Some(Embedded { table: self.table.clone(), key: self.key.clone() })
+        self.path.is_none().then(|| self.table())
     }
 
     fn check(&self, schema: &SchemaRef) -> Result<(), String> {
@@ -40,24 +59,68 @@ impl SinkConfig for SqliteConfig {
     }
 
     fn spark(&self) -> Option<serde_json::Value> {
-        Some(serde_json::json!({ "type": "sqlite", "table": self.table, "key": self.key }))
+        let is_own = self.path.is_none();
+        is_own.then(|| serde_json::json!({ "type": "sqlite", "table": self.table, "key": self.key }))
     }
 
-    fn build(&self, _: &str, _: &JobContext) -> Box<dyn Sink> {
-        Box::new(Never)
+    fn build(&self, name: &str, job: &JobContext) -> Box<dyn Sink> {
+        let path = job.folder.join(self.path.as_deref().unwrap_or(crate::store::FILE.as_ref()));
+        Box::new(Sqlite { path, table: self.table(), job: job.job.clone(), name: name.to_owned(), database: None })
     }
 }
 
-/// Embedded results are written by the engine.
-struct Never;
+/// A table in a file of its own.
+struct Sqlite {
+    path: PathBuf,
+    table: Embedded,
+    job: String,
+    name: String,
+    database: Option<Connection>,
+}
+
+impl Sqlite {
+    fn error(&self, why: &rusqlite::Error) -> SinkError {
+        SinkError::new(format!("{}, table {}: {why}", self.path.display(), self.table.table))
+    }
+
+    fn open_file(&self, schema: &SchemaRef) -> rusqlite::Result<Connection> {
+        let database = Connection::open(&self.path)?;
+        database.busy_timeout(BUSY)?;
+        database.execute_batch(&format!(
+            "CREATE TABLE IF NOT EXISTS {BATCHES} (job TEXT NOT NULL, sink TEXT NOT NULL, batch INTEGER NOT NULL, \
+             time INTEGER NOT NULL, PRIMARY KEY (job, sink))"
+        ))?;
+        embedded::create(&database, &self.table, schema)?;
+        Ok(database)
+    }
+
+    fn put(&mut self, batch: &BatchInfo, rows: &[RecordBatch]) -> rusqlite::Result<()> {
+        let Some(database) = &mut self.database else { return Err(rusqlite::Error::InvalidQuery) };
+        let transaction = database.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let select = format!("SELECT batch, time FROM {BATCHES} WHERE job = ? AND sink = ?");
+        let last = transaction
+            .query_row(&select, params![self.job, self.name], |row| Ok((row.get(0)?, row.get(1)?)))
+            .optional()?;
+        let (number, time) = stored(batch);
+        if last == Some((number, time)) {
+            return Ok(());
+        }
+        embedded::write(&transaction, &self.table, rows)?;
+        let replace = format!("REPLACE INTO {BATCHES} VALUES (?, ?, ?, ?)");
+        transaction.execute(&replace, params![self.job, self.name, number, time])?;
+        transaction.commit()
+    }
+}
 
 #[async_trait]
-impl Sink for Never {
-    async fn open(&mut self, _: &SchemaRef) -> Result<(), SinkError> {
+impl Sink for Sqlite {
+    async fn open(&mut self, schema: &SchemaRef) -> Result<(), SinkError> {
+        let opened = tokio::task::block_in_place(|| self.open_file(schema));
+        self.database = Some(opened.map_err(|error| self.error(&error))?);
         Ok(())
     }
 
-    async fn write(&mut self, _: &BatchInfo, _: &[RecordBatch]) -> Result<(), SinkError> {
-        Ok(())
+    async fn write(&mut self, batch: &BatchInfo, rows: &[RecordBatch]) -> Result<(), SinkError> {
+        tokio::task::block_in_place(|| self.put(batch, rows)).map_err(|error| self.error(&error))
     }
 }

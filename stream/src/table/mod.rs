@@ -276,7 +276,7 @@ pub enum RestoreError {
 
 /// Keeps partial states from batch to batch.
 #[async_trait]
-pub trait Keeper: Send {
+pub trait Keeper: Send + Sync {
     /// Gets the rows of a batch ready that are to become partial states. Gives how many come too late for that.
     async fn prepare(&mut self) -> Result<u64> {
         Ok(0)

@@ -107,6 +107,13 @@ impl TestJob {
         assert!(found.is_some(), "{part:?} was not printed:\n{}\nlog:\n{}", self.out(), self.log());
     }
 
+    /// Waits until everything that was written before is committed: until two more batches are printed.
+    pub fn wait_for_commit(&self) {
+        let batches = || self.out().matches("Time: ").count();
+        let before = batches();
+        assert!(eventually(|| (batches() > before + 1).then_some(())).is_some(), "no batch:\n{}", self.log());
+    }
+
     /// Waits until the log has a line with this, and gives what stands behind it.
     pub fn wait_for_log(&self, part: &str) -> String {
         let found = eventually(|| {
@@ -176,6 +183,16 @@ impl Drop for TestJob {
             self.kill();
         }
     }
+}
+
+/// An example's job with other words in some places, each of which it must have.
+pub fn example(name: &str, changes: &[(&str, &str)]) -> String {
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/stream").join(name);
+    let text = fs::read_to_string(&path).unwrap_or_else(|error| panic!("{}: {error}", path.display()));
+    changes.iter().fold(text, |text, (from, to)| {
+        assert!(text.contains(from), "{name} has no {from:?}");
+        text.replace(from, to)
+    })
 }
 
 /// Rows of a SQLite database, the values as text.

@@ -5,9 +5,13 @@
 mod agents;
 mod browser;
 mod job;
+mod servers;
+mod sinks;
 mod words;
 
 pub use agents::*;
 pub use browser::Browser;
-pub use job::{Server, TestJob};
-pub use words::{agent_example, example, example_folder, feed, sentences, with_totals};
+pub use job::{Server, TestJob, example, query};
+pub use servers::RealServer;
+pub use sinks::{batch, sink, write_new};
+pub use words::{agent_example, example_folder, feed, sentences, with_totals};

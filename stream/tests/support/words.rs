@@ -11,11 +11,6 @@ pub fn example_folder() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("it is in a folder").join("examples")
 }
 
-/// A job of the examples.
-pub fn example(name: &str) -> String {
-    fs::read_to_string(example_folder().join("stream").join(name)).expect("there is such an example")
-}
-
 /// An agent of the examples, with the name `a1`.
 pub fn agent_example(name: &str) -> String {
     let text = fs::read_to_string(example_folder().join(name)).expect("there is such an example");

@@ -106,7 +106,7 @@ fn names(partitions: &[Partition]) -> String {
 pub fn consumer(config: &ClientConfig, source: &str) -> Result<BaseConsumer<Context>, String> {
     let owner = format!("source {source}");
     let context = Context {
-        voice: Voice::new(&owner),
+        voice: Voice::new(&owner, config),
         owner,
         changes: Mutex::default(),
         changed: AtomicBool::new(false),

@@ -1,0 +1,42 @@
+//! Servers that sinks write to.
+
+use std::fmt;
+use std::time::Duration;
+
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
+
+/// How long a connection may take to be made.
+pub const CONNECT: Duration = Duration::from_secs(10);
+/// How long an answer may take, where nothing long is asked.
+pub const ANSWER: Duration = Duration::from_secs(30);
+
+/// How to reach a server, as a library reads it from a URL.
+pub trait Reach: Sized {
+    /// Reads a URL. Gives where that is, for messages, without a password.
+    fn parse(url: &str) -> Result<(String, Self), String>;
+}
+
+/// A server.
+#[derive(Clone)]
+pub struct Server<R> {
+    /// Where it is, for messages.
+    pub place: String,
+    /// How to reach it.
+    pub reach: R,
+}
+
+impl<R> fmt::Debug for Server<R> {
+    /// Without a password.
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.place)
+    }
+}
+
+impl<'de, R: Reach> Deserialize<'de> for Server<R> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let url = String::deserialize(deserializer)?;
+        let (place, reach) = R::parse(&url).map_err(|why| D::Error::custom(format!("`url`: {why}")))?;
+        Ok(Self { place, reach })
+    }
+}
