@@ -21,6 +21,8 @@ use tempfile::TempDir;
 
 use super::{DEADLINE, directory, interop, java_peers};
 
+/// How long brokers may take to answer before they are asked again: the one that was asked may be the wrong one.
+const ATTEMPT: Duration = Duration::from_secs(10);
 /// The version of the brokers.
 const JARS: &str = "kafka-3.9.1";
 
@@ -176,7 +178,7 @@ impl Kafka {
             topic = topic.set(key, value);
         }
         let admin: AdminClient<DefaultClientContext> = self.config().create().expect("a client");
-        let options = AdminOptions::new().operation_timeout(Some(DEADLINE));
+        let options = AdminOptions::new().operation_timeout(Some(ATTEMPT)).request_timeout(Some(ATTEMPT));
         // A client that has just heard which brokers there are may leave the one that it has asked.
         let made = super::eventually(|| futures_block_on(admin.create_topics([&topic], &options)).ok());
         let made = made.expect("the broker answers");
