@@ -2,7 +2,7 @@
 //!
 //! Offsets are committed in the background, one request at a time: what is delivered while one is under way goes with
 //! the next. Before a partition is given up, what was delivered from it is committed. With channels that keep notes it goes
-//! on where these say ([`Streams`]).
+//! on where these say (`streams`).
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};

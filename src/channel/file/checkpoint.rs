@@ -6,7 +6,7 @@
 //! not done (its number, segment, offset); the ranges that are done, as 4 bytes of their count and from each the first
 //! number and the one behind the last; the segments, as 4 bytes of their count and from each its number, first event,
 //! the number behind its last event and its length; and the CRC-32 of all that, 4 bytes. With the version 2 the
-//! [notes](super::notes) stand before the CRC-32; it is written where there are any.
+//! [notes] stand before the CRC-32; it is written where there are any.
 
 use std::io;
 use std::path::Path;

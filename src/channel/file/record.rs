@@ -6,7 +6,7 @@
 //! | at | bytes | |
 //! |---|---|---|
 //! | 0 | 4 | `F1 75 6D 65` |
-//! | 4 | 1 | version: 1, or 2 where the payload begins with [notes](super::notes) |
+//! | 4 | 1 | version: 1, or 2 where the payload begins with [notes] |
 //! | 5 | 1 | kind: 1 a put, 2 done, 3 a key |
 //! | 6 | 1 | 1 when the payload is encrypted, else 0 |
 //! | 7 | 1 | 0 |
