@@ -52,7 +52,11 @@ pub enum EngineError {
     #[error("Spark has ended: {0}")]
     SparkEnded(std::process::ExitStatus),
     /// SQL failed on the rows of a batch.
-    #[error("batch {batch}: {name}: {}", words(.error))]
+    #[error(
+        "batch {batch}: {name}: {}. With a checkpoint the batch comes again when the job is started again: change the \
+         SQL, for example to try_cast or nullif in a view, which may change under a checkpoint",
+        words(.error)
+    )]
     Sql {
         /// The batch's number.
         batch: u64,
@@ -329,7 +333,8 @@ impl Engine {
             .zip(&cuts)
             .filter_map(|(source, cut)| Some((source.name.clone(), cut.position.clone()?)))
             .collect();
-        if !positions.is_empty() && !batch.again && positions != self.positions {
+        let is_new = positions.iter().any(|(source, position)| self.positions.get(source) != Some(position));
+        if is_new && !batch.again {
             let store = &mut self.store;
             tokio::task::block_in_place(|| store.begin(&batch, &positions))?;
         }
@@ -558,7 +563,10 @@ fn identity(job: &Job, plan: &Plan) -> String {
         }
         Step::View { .. } => None,
     });
-    sources.chain(tables).chain(states).collect::<Vec<_>>().join("\n")
+    let mut all: Vec<String> = sources.chain(tables).chain(states).collect();
+    // Their order in the file means nothing.
+    all.sort();
+    all.join("\n")
 }
 
 fn reject_rows(batch: &BatchInfo, rejects: &[Reject]) -> Vec<RecordBatch> {

@@ -6,7 +6,9 @@
 use std::collections::BTreeMap;
 use std::fs::{File, TryLockError};
 use std::path::Path;
+use std::time::Duration;
 
+use rusqlite::types::Type;
 use rusqlite::{CachedStatement, Connection, OptionalExtension as _, Transaction, params};
 
 use crate::batch::BatchInfo;
@@ -16,6 +18,9 @@ use crate::source::Position;
 pub const FILE: &str = "job.db";
 /// The version of the tables below, and of the bytes in them, which are Arrow's rows.
 const VERSION: &str = "2 arrow-59";
+
+/// How long to wait for somebody who writes to the database by hand.
+const BUSY: Duration = Duration::from_secs(60);
 
 /// Why a checkpoint cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -75,6 +80,7 @@ impl Store {
                 (Connection::open(folder.join(FILE))?, Some(lock), path)
             }
         };
+        database.busy_timeout(BUSY)?;
         database.pragma_update(None, "journal_mode", "wal")?;
         // A batch is acknowledged to its senders once it is committed: it must outlive a power failure, too.
         database.pragma_update(None, "synchronous", "full")?;
@@ -114,8 +120,12 @@ impl Store {
     fn positions(&self, table: &str) -> rusqlite::Result<BTreeMap<String, Position>> {
         let mut select = self.database.prepare(&format!("select source, position from {table}"))?;
         let rows = select.query_map([], |row| Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?)))?;
-        let rows = rows.map(|row| row.map(|(source, text)| (source, serde_json::from_str(&text).unwrap_or_default())));
-        rows.collect()
+        let read = |(source, text): (String, String)| {
+            // A source that is told nothing begins anew, and everything would count twice.
+            let damaged = |error| rusqlite::Error::FromSqlConversionFailure(1, Type::Text, Box::new(error));
+            Ok((source, serde_json::from_str(&text).map_err(damaged)?))
+        };
+        rows.map(|row| row.and_then(read)).collect()
     }
 
     fn batch(&self, key: &str) -> rusqlite::Result<Option<BatchInfo>> {

@@ -28,7 +28,7 @@ impl Json {
     /// Reads records that are all right, or says what is wrong with one of them.
     fn decode<'a>(&self, records: impl Iterator<Item = &'a [u8]>, count: usize) -> Result<RecordBatch, ArrowError> {
         let mut decoder = ReaderBuilder::new(Arc::clone(&self.schema)).with_batch_size(count.max(1)).build_decoder()?;
-        for record in records {
+        for (index, record) in records.enumerate() {
             let mut rest = record;
             // One that ends within a value would take the next record with it.
             while !rest.is_empty() {
@@ -40,6 +40,10 @@ impl Json {
             }
             if decoder.has_partial_record() {
                 return Err(ArrowError::JsonError("it ends too early".to_owned()));
+            }
+            // Two in one record must not make up for none in another.
+            if decoder.len() != index + 1 {
+                return Err(ArrowError::JsonError("there is not one object".to_owned()));
             }
         }
         let rows = decoder.flush()?.unwrap_or_else(|| RecordBatch::new_empty(Arc::clone(&self.schema)));

@@ -90,6 +90,8 @@ pub struct Keys<'t> {
     text: &'t Text,
     /// Its name in the file: `source.logs`.
     of: String,
+    /// The last part of that.
+    name: String,
     place: Range<usize>,
     table: DeTable<'t>,
 }
@@ -98,7 +100,7 @@ impl<'t> Keys<'t> {
     /// The keys of the whole file.
     pub fn of_file(text: &'t Text) -> Result<Self, JobError> {
         let table = DeTable::parse(text.as_str()).map_err(|error| text.toml_error("", &(0..0), &error))?;
-        Ok(Self { text, of: String::new(), place: table.span(), table: table.into_inner() })
+        Ok(Self { text, of: String::new(), name: String::new(), place: table.span(), table: table.into_inner() })
     }
 
     /// The file that it stands in.
@@ -113,7 +115,7 @@ impl<'t> Keys<'t> {
 
     /// The last part of that: `logs`.
     pub fn name(&self) -> &str {
-        self.of.rsplit('.').next().unwrap_or_default()
+        &self.name
     }
 
     /// Takes a key out and reads it.
@@ -157,7 +159,8 @@ impl<'t> Keys<'t> {
         for (name, value) in tables {
             let place = name.span();
             let DeValue::Table(table) = value.into_inner() else { return Err(expected()) };
-            found.push(Keys { text: self.text, of: format!("{key}.{}", name.get_ref()), place, table });
+            let name = name.get_ref().to_string();
+            found.push(Keys { text: self.text, of: format!("{key}.{name}"), name, place, table });
         }
         found.sort_by_key(|keys| keys.place.start);
         Ok(found)
@@ -186,12 +189,16 @@ pub fn optional_duration<'de, D: serde::Deserializer<'de>>(deserializer: D) -> R
     duration(deserializer).map(Some)
 }
 
+/// No span of time is longer, so that times can be added without care.
+const LONGEST: Duration = Duration::from_secs(100 * 366 * 86_400);
+
 /// Reads a span of time that is longer than none.
 pub fn parse_duration(text: &str) -> Result<Duration, String> {
     let expected =
         || format!("`{text}` is no time span: expected a number and a unit, as in 10ms, 5s, 2m, 1h or 1h 30m");
     let span: jiff::SignedDuration = text.parse().map_err(|_| expected())?;
-    Duration::try_from(span).ok().filter(|span| *span >= Duration::from_millis(1)).ok_or_else(expected)
+    let span = Duration::try_from(span).ok().filter(|span| *span >= Duration::from_millis(1)).ok_or_else(expected)?;
+    if span > LONGEST { Err(format!("`{text}` is longer than a hundred years")) } else { Ok(span) }
 }
 
 #[cfg(test)]
@@ -226,7 +233,7 @@ mod tests {
     fn spans_of_time() {
         assert_eq!(parse_duration("10ms"), Ok(Duration::from_millis(10)));
         assert_eq!(parse_duration("1h 30m"), Ok(Duration::from_secs(5400)));
-        for wrong in ["", "5", "-1s", "0s", "soon", "1us"] {
+        for wrong in ["", "5", "-1s", "0s", "soon", "1us", "2562047788015h"] {
             assert!(parse_duration(wrong).is_err(), "{wrong}");
         }
     }

@@ -254,9 +254,17 @@ fn names_are_unique(parts: &Parts, text: &Text, errors: &mut Vec<JobError>) {
     let sources = parts.sources.iter().map(|one| (&one.name, &one.place));
     let views = parts.views.iter().map(|one| (&one.name, &one.place));
     let tables = parts.tables.iter().map(|one| (&one.name, &one.place));
-    let mut seen = std::collections::BTreeSet::new();
+    // These are there without being named.
+    let rejects = parts.sources.iter().map(|one| format!("{}_rejects", one.name));
+    let late = parts.tables.iter().map(|one| format!("{}_late", one.name));
+    let mut seen: std::collections::BTreeSet<String> = rejects.chain(late).collect();
     for (name, place) in sources.chain(views).chain(tables) {
-        if !seen.insert(name) {
+        // SQL makes names lower case unless they are quoted.
+        let is_fit = |c: char| c == '_' || c.is_alphanumeric() && !c.is_uppercase();
+        if !name.chars().all(is_fit) || name.starts_with(|c: char| c.is_ascii_digit()) {
+            let expected = "a name for SQL has lower-case letters, digits and _, and does not begin with a digit";
+            errors.push(text.error(place, format!("`{name}`: {expected}")));
+        } else if !seen.insert(name.clone()) {
             errors.push(text.error(place, format!("the name `{name}` is given twice")));
         }
     }
@@ -302,6 +310,15 @@ mod tests {
         let lines: Vec<usize> = errors.iter().map(|error| error.line).collect();
         assert_eq!(lines, [6, 8, 9, 1], "{errors:?}");
         assert!(errors[2].message.contains("did you mean `print`?"), "{errors:?}");
+    }
+
+    #[test]
+    fn names_are_those_that_sql_reads() {
+        for name in ["Lines", "my-lines", "\"a.b\"", "1st"] {
+            let errors = parse(&SOURCE.replace("lines", name)).expect_err(name);
+            assert!(errors[0].message.contains("a name for SQL has lower-case letters"), "{errors:?}");
+        }
+        assert!(parse(&SOURCE.replace("lines", "zeilen_2")).is_ok());
     }
 
     #[test]

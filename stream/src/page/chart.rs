@@ -132,7 +132,7 @@ impl Chart {
         let failed = |error| words(&error);
         let (frame, reads) = match &spec.input {
             Input::Named(name) => (sql.context().table(name.as_str()).await.map_err(failed)?, vec![name.clone()]),
-            Input::Sql(text) => (sql.context().sql(text).await.map_err(failed)?, sql.references(text).map_err(failed)?),
+            Input::Sql(text) => (sql.frame(text).await.map_err(failed)?, sql.references(text).map_err(failed)?),
         };
         let schema = frame.schema().as_arrow().clone();
         let y = column(&schema, "y", spec.y.as_ref(), schema.fields().len().saturating_sub(1))?;

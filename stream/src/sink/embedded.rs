@@ -1,13 +1,14 @@
 //! Results in the job's own database, written in the transaction of the batch: a reader sees each batch as a whole, and a
 //! crash changes nothing. `sqlite3 CHECKPOINT/job.db` reads them while the job runs.
 
-use datafusion::arrow::array::{Array, AsArray as _, RecordBatch};
+use datafusion::arrow::array::{Array as _, ArrayRef, AsArray as _, RecordBatch};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Float64Type, Int64Type, Schema};
 use rusqlite::types::Value;
 use rusqlite::{Connection, params_from_iter};
 
 use super::Embedded;
+use super::rows::{is_binary, texts};
 
 /// A name within quotation marks.
 pub fn quoted(name: &str) -> String {
@@ -16,10 +17,13 @@ pub fn quoted(name: &str) -> String {
 
 fn column_type(data_type: &DataType) -> &'static str {
     match data_type {
-        DataType::Boolean => "INTEGER",
-        _ if data_type.is_integer() => "INTEGER",
+        // INTEGER as a key would be the number of the row, and never null.
+        DataType::Boolean => "INT",
+        // The largest are text, which INT would round.
+        DataType::UInt64 => "",
+        _ if data_type.is_integer() => "INT",
         _ if data_type.is_floating() => "REAL",
-        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => "BLOB",
+        _ if is_binary(data_type) => "BLOB",
         _ => "TEXT",
     }
 }
@@ -41,54 +45,87 @@ pub fn clear(database: &Connection, table: &Embedded) -> rusqlite::Result<()> {
     database.execute(&format!("DELETE FROM {}", quoted(&table.table)), []).map(drop)
 }
 
-/// Writes rows; those with the key of one that is there take its place.
+/// Writes rows; those with the key of one that is there take its place. In keys, null is a value as any other.
 pub fn write(database: &Connection, table: &Embedded, rows: &[RecordBatch]) -> rusqlite::Result<()> {
     let Some(first) = rows.first() else { return Ok(()) };
-    let names: Vec<String> = first.schema().fields().iter().map(|field| quoted(field.name())).collect();
+    let schema = first.schema();
+    let names: Vec<String> = schema.fields().iter().map(|field| quoted(field.name())).collect();
+    let key: Vec<usize> = table.key.iter().filter_map(|name| schema.index_of(name).ok()).collect();
     let marks = vec!["?"; names.len()].join(", ");
-    let verb = if table.key.is_empty() { "INSERT" } else { "INSERT OR REPLACE" };
+    let verb = if key.is_empty() { "INSERT" } else { "INSERT OR REPLACE" };
     let table = quoted(&table.table);
     let mut insert =
         database.prepare_cached(&format!("{verb} INTO {table} ({}) VALUES ({marks})", names.join(", ")))?;
+    let same: Vec<String> = key.iter().map(|column| format!("{} IS ?", names[*column])).collect();
     for rows in rows {
-        let columns: Vec<Vec<Value>> = rows.columns().iter().map(|column| values(column.as_ref())).collect();
+        let columns: Vec<Vec<Value>> = rows.columns().iter().map(values).collect();
         for row in 0..rows.num_rows() {
+            // SQLite takes two nulls for different keys.
+            if key.iter().any(|column| columns[*column][row] == Value::Null) {
+                let mut delete =
+                    database.prepare_cached(&format!("DELETE FROM {table} WHERE {}", same.join(" AND ")))?;
+                delete.execute(params_from_iter(key.iter().map(|column| &columns[*column][row])))?;
+            }
             insert.execute(params_from_iter(columns.iter().map(|column| &column[row])))?;
         }
     }
     Ok(())
 }
 
-/// A column's values for SQLite: numbers as numbers, everything else as text.
-pub fn values(column: &dyn Array) -> Vec<Value> {
-    let rows = 0..column.len();
-    let failed = |_| Value::Null;
-    match column.data_type() {
-        kind if kind.is_integer() || *kind == DataType::Boolean => match cast(column, &DataType::Int64) {
-            Ok(values) => {
-                values.as_primitive::<Int64Type>().iter().map(|v| v.map_or(Value::Null, Value::Integer)).collect()
-            }
-            Err(_) => rows.map(failed).collect(),
-        },
-        kind if kind.is_floating() => match cast(column, &DataType::Float64) {
-            Ok(values) => {
-                values.as_primitive::<Float64Type>().iter().map(|v| v.map_or(Value::Null, Value::Real)).collect()
-            }
-            Err(_) => rows.map(failed).collect(),
-        },
-        DataType::Binary | DataType::LargeBinary | DataType::BinaryView => match cast(column, &DataType::Binary) {
-            Ok(values) => {
-                let values = values.as_binary::<i32>().iter();
-                values.map(|v| v.map_or(Value::Null, |bytes| Value::Blob(bytes.to_vec()))).collect()
-            }
-            Err(_) => rows.map(failed).collect(),
-        },
-        _ => match cast(column, &DataType::Utf8) {
-            Ok(values) => {
-                let values = values.as_string::<i32>().iter();
-                values.map(|v| v.map_or(Value::Null, |text| Value::Text(text.to_owned()))).collect()
-            }
-            Err(_) => rows.map(failed).collect(),
-        },
+/// A column's values for SQLite: numbers as numbers, bytes as bytes, everything else as text, and so are numbers that are
+/// too large for it.
+fn values(column: &ArrayRef) -> Vec<Value> {
+    let kind = column.data_type();
+    let number = match kind {
+        _ if kind.is_integer() || *kind == DataType::Boolean => cast(column, &DataType::Int64),
+        _ if kind.is_floating() => cast(column, &DataType::Float64),
+        _ if is_binary(kind) => cast(column, &DataType::Binary),
+        _ => return text_values(column),
+    };
+    let Ok(values) = number else { return text_values(column) };
+    if values.null_count() > column.null_count() {
+        return text_values(column);
+    }
+    let (value, rows) = (|row: usize| values.is_valid(row).then_some(row), 0..values.len());
+    let of = |row: usize| match values.data_type() {
+        DataType::Int64 => Value::Integer(values.as_primitive::<Int64Type>().value(row)),
+        DataType::Float64 => Value::Real(values.as_primitive::<Float64Type>().value(row)),
+        _ => Value::Blob(values.as_binary::<i32>().value(row).to_vec()),
+    };
+    rows.map(|row| value(row).map_or(Value::Null, of)).collect()
+}
+
+fn text_values(column: &ArrayRef) -> Vec<Value> {
+    match texts(column) {
+        Ok(texts) => texts.iter().map(|text| text.map_or(Value::Null, |text| Value::Text(text.to_owned()))).collect(),
+        Err(_) => vec![Value::Null; column.len()],
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::Arc;
+
+    use datafusion::arrow::array::{Int64Array, UInt64Array};
+
+    use super::*;
+
+    #[test]
+    fn null_is_a_key_and_large_numbers_are_kept() {
+        let database = Connection::open_in_memory().expect("it opens");
+        let table = Embedded { table: "t".to_owned(), key: vec!["k".to_owned()] };
+        let rows = |n: u64| {
+            let keys: ArrayRef = Arc::new(Int64Array::from(vec![None, Some(1)]));
+            let numbers: ArrayRef = Arc::new(UInt64Array::from(vec![n, u64::MAX]));
+            RecordBatch::try_from_iter([("k", keys), ("n", numbers)]).expect("they are as long")
+        };
+        create(&database, &table, &rows(1).schema()).expect("it is made");
+        for n in [1, 2, 3] {
+            write(&database, &table, &[rows(n)]).expect("they are written");
+        }
+        let mut select = database.prepare("select k, cast(n as text) from t order by k").expect("it is there");
+        let found = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).expect("it can be read");
+        let found: Vec<(Option<i64>, String)> = found.collect::<Result<_, _>>().expect("they can be read");
+        assert_eq!(found, [(None, "3".to_owned()), (Some(1), u64::MAX.to_string())]);
     }
 }

@@ -55,6 +55,9 @@ impl SinkConfig for SqliteConfig {
     }
 
     fn check(&self, schema: &SchemaRef) -> Result<(), String> {
+        if ["flume_rs_", "sqlite_"].iter().any(|own| self.table.to_ascii_lowercase().starts_with(own)) {
+            return Err(format!("`table`: `{}` may be a table of the database's own", self.table));
+        }
         super::check_key(&self.key, schema)
     }
 

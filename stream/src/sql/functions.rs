@@ -3,6 +3,7 @@
 //! | function | gives |
 //! |---|---|
 //! | `batch_time()` | the time of the batch, a timestamp |
+//! | `now()`, `current_timestamp`, `current_date`, `today()` | as DataFusion's, but anew for each batch |
 //! | `browser(user_agent)` | the browser or crawler: `Chrome`, `Firefox`, `Googlebot`; null when it is unknown |
 //! | `operating_system(user_agent)` | `Windows 10`, `Linux`, `iPhone`; null when it is unknown |
 //! | `device(user_agent)` | `pc`, `smartphone`, `mobilephone`, `appliance`, `crawler` or `misc`; null when it is unknown |
@@ -21,8 +22,9 @@ use datafusion::prelude::SessionContext;
 use maxminddb::{Reader, path};
 use woothee::parser::{Parser, WootheeResult};
 
-/// Makes those known that need nothing else. The clock is the time of the batch, in milliseconds since 1970.
-pub fn register(context: &SessionContext, clock: &Arc<AtomicI64>) {
+/// Makes those known that need nothing else. The clock is the time of the batch, in milliseconds since 1970; the zone says
+/// which day it is.
+pub fn register(context: &SessionContext, clock: &Arc<AtomicI64>, time_zone: &jiff::tz::TimeZone) {
     let clock = Arc::clone(clock);
     let timestamp = DataType::Timestamp(TimeUnit::Millisecond, None);
     let batch_time = move |_: &[ColumnarValue]| {
@@ -31,6 +33,28 @@ pub fn register(context: &SessionContext, clock: &Arc<AtomicI64>) {
     };
     // Volatile: a query is planned once, and must not take the time of its planning for good.
     context.register_udf(create_udf("batch_time", vec![], timestamp, Volatility::Volatile, Arc::new(batch_time)));
+    // DataFusion's are worked out when a query is planned, which is once.
+    let now = || jiff::Timestamp::now();
+    let instant = DataType::Timestamp(TimeUnit::Nanosecond, Some("+00:00".into()));
+    let zone = time_zone.clone();
+    let of_now = [
+        ("now", "current_timestamp", instant, {
+            let value = move || {
+                ScalarValue::TimestampNanosecond(i64::try_from(now().as_nanosecond()).ok(), Some("+00:00".into()))
+            };
+            Arc::new(value) as Arc<dyn Fn() -> ScalarValue + Send + Sync>
+        }),
+        ("current_date", "today", DataType::Date32, {
+            let first = jiff::civil::date(1970, 1, 1);
+            let days = move || now().to_zoned(zone.clone()).date().since(first).map(|span| span.get_days());
+            Arc::new(move || ScalarValue::Date32(days().ok()))
+        }),
+    ];
+    for (name, alias, gives, value) in of_now {
+        let call = move |_: &[ColumnarValue]| Ok(ColumnarValue::Scalar(value()));
+        let function = create_udf(name, vec![], gives, Volatility::Volatile, Arc::new(call));
+        context.register_udf(function.with_aliases([alias]));
+    }
     of_text(context, "browser", |text, out| of_agent(text, out, |agent| agent.name));
     of_text(context, "operating_system", |text, out| of_agent(text, out, |agent| agent.os));
     of_text(context, "device", |text, out| of_agent(text, out, |agent| agent.category));
@@ -77,6 +101,15 @@ fn of_text(context: &SessionContext, name: &str, call: impl Fn(&str, &mut String
 #[cfg(test)]
 mod tests {
     use crate::sql::Sql;
+
+    #[tokio::test]
+    async fn now_is_not_the_time_of_planning() {
+        let sql = Sql::new(&jiff::tz::TimeZone::UTC).expect("there is a planner");
+        let query =
+            sql.plan("select now() as n, current_timestamp as c, current_date as d").await.expect("it is right");
+        let run = async || format!("{:?}", query.run().await.expect("it runs")[0].column(0));
+        assert_ne!(run().await, run().await);
+    }
 
     #[tokio::test]
     async fn user_agents_are_told_apart() {

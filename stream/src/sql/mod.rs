@@ -12,6 +12,7 @@ use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::dataframe::DataFrame;
 use datafusion::error::{DataFusionError, Result};
+use datafusion::execution::context::SQLOptions;
 use datafusion::execution::{SendableRecordBatchStream, SessionStateBuilder, TaskContext};
 use datafusion::physical_plan::execution_plan::reset_plan_states;
 use datafusion::physical_plan::memory::MemoryStream;
@@ -138,7 +139,7 @@ impl Sql {
         let rules = state.optimizers().iter().filter(|rule| rule.name() != TWO_STEP_DISTINCT).cloned().collect();
         let state = SessionStateBuilder::new_from_existing(state).with_optimizer_rules(rules).build();
         let (context, clock) = (SessionContext::new_with_state(state), Arc::default());
-        functions::register(&context, &clock);
+        functions::register(&context, &clock, time_zone);
         Ok(Self { context, clock })
     }
 
@@ -167,16 +168,22 @@ impl Sql {
         Ok(())
     }
 
+    /// A SELECT as DataFusion has it. Nothing else is allowed: planning a statement would carry it out.
+    pub async fn frame(&self, sql: &str) -> Result<DataFrame> {
+        let only = SQLOptions::new().with_allow_ddl(false).with_allow_dml(false).with_allow_statements(false);
+        self.context.sql_with_options(sql, only).await
+    }
+
     /// Makes a view known: SQL that reads it is planned together with it.
     pub async fn register_view(&self, name: &str, sql: &str) -> Result<()> {
-        let view = self.context.sql(sql).await?.into_view();
+        let view = self.frame(sql).await?.into_view();
         self.context.register_table(name, view)?;
         Ok(())
     }
 
     /// Plans a SELECT.
     pub async fn plan(&self, sql: &str) -> Result<Query> {
-        Query::of(self.context.sql(sql).await?).await
+        Query::of(self.frame(sql).await?).await
     }
 
     /// Plans a SELECT in which a name stands for other rows than elsewhere.
