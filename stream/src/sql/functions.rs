@@ -2,7 +2,7 @@
 //!
 //! | function | gives |
 //! |---|---|
-//! | `batch_time()` | the time of the batch, a timestamp |
+//! | `batch_time()` | the time of the batch, a timestamp in UTC |
 //! | `browser(user_agent)` | the browser or crawler: `Chrome`, `Firefox`, `Googlebot`; null when it is unknown |
 //! | `operating_system(user_agent)` | `Windows 10`, `Linux`, `iPhone`; null when it is unknown |
 //! | `device(user_agent)` | `pc`, `smartphone`, `mobilephone`, `appliance`, `crawler` or `misc`; null when it is unknown |
