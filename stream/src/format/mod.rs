@@ -7,8 +7,8 @@
 //! | `json` | an object | `columns`, by name; what is missing is null |
 //! | `avro` | a Flume event as Flume writes it to Kafka with `useFlumeEventFormat` | `body`, and `columns` from the headers |
 //!
-//! `columns` is a list of `"name type"`; the types are `text`, `int`, `bigint`, `double`, `boolean`, `timestamp`,
-//! `date` and `decimal(precision, scale)`.
+//! `columns` is a list of `"name type"`; the types are `text`, `int`, `bigint`, `float`, `double`, `boolean`,
+//! `timestamp`, `date` and `decimal(precision, scale)`.
 //!
 //! A record that does not fit is kept aside with the reason: SQL reads it as the relation `SOURCE_rejects`.
 

@@ -3,6 +3,7 @@
 //! ```toml
 //! name = "product-clicks"        # default: the file's name
 //! batch = "1s"                   # or "arrival": as soon as there are rows
+//! max-rows = 1000000             # the most rows of one source in a batch
 //! checkpoint = "checkpoints"     # without it, state ends with the process
 //! time-zone = "Asia/Shanghai"    # default: the machine's
 //! country-database = "ip.mmdb"   # for the function country(address)

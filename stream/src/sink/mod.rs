@@ -2,9 +2,9 @@
 //!
 //! | key | default | what |
 //! |---|---|---|
-//! | `type` | | `hbase`, `mysql`, `postgres`, `print`, `redis`, `sqlite` or `text` |
+//! | `type` | | `hbase`, `kafka`, `mysql`, `postgres`, `print`, `redis`, `sqlite` or `text` |
 //! | `from` | | a source, view or table by name; or `sql`, a SELECT |
-//! | `mode` | the kind's own | of a table: `changed` gives the rows that the batch changed, `all` the whole table |
+//! | `mode` | `all` for `print` and `text`, otherwise `changed` | of a table: `changed` gives the rows that the batch changed, `all` the whole table |
 //!
 //! A sink that fails is opened anew and tried again until it takes the batch, and the job waits for it. What it writes is
 //! there exactly once, or, where that cannot be had, is absolute, so that a repeat does no harm. In Rust,

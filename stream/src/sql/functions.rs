@@ -2,7 +2,7 @@
 //!
 //! | function | gives |
 //! |---|---|
-//! | `batch_time()` | the time of the batch, a timestamp |
+//! | `batch_time()` | the time of the batch, a timestamp in UTC |
 //! | `now()`, `current_timestamp`, `current_date`, `today()` | as DataFusion's, but anew for each batch |
 //! | `browser(user_agent)` | the browser or crawler: `Chrome`, `Firefox`, `Googlebot`; null when it is unknown |
 //! | `operating_system(user_agent)` | `Windows 10`, `Linux`, `iPhone`; null when it is unknown |
