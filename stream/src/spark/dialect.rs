@@ -9,7 +9,8 @@ use datafusion::error::Result;
 use datafusion::sql::parser::Statement as Parsed;
 use datafusion::sql::sqlparser::ast::{
     BinaryOperator, DataType, Expr, Function, FunctionArg, FunctionArgExpr, FunctionArguments, GroupByExpr, Ident,
-    ObjectName, Query, Select, SetExpr, Statement, TimezoneInfo, Value, ValueWithSpan, VisitMut as _, VisitorMut,
+    ObjectName, Query, Select, SetExpr, Statement, TimezoneInfo, TrimWhereField, Value, ValueWithSpan, VisitMut as _,
+    VisitorMut,
 };
 use datafusion::sql::sqlparser::dialect::GenericDialect;
 use datafusion::sql::sqlparser::parser::Parser;
@@ -233,9 +234,9 @@ impl VisitorMut for Translation<'_> {
     }
 
     fn post_visit_value(&mut self, value: &mut ValueWithSpan) -> ControlFlow<String> {
-        // There a back-slash begins an escape.
+        // There a back-slash begins an escape, and of two quotation marks nothing is left.
         if let Value::SingleQuotedString(text) = &mut value.value {
-            *text = text.replace('\\', "\\\\");
+            *text = text.replace('\\', "\\\\").replace('\'', "\\u0027");
         }
         ControlFlow::Continue(())
     }
@@ -257,8 +258,20 @@ impl Translation<'_> {
                     function.name = named("concat_ws");
                     insert(function, 0, Value::SingleQuotedString(String::new()));
                 }
+                name @ ("ltrim" | "rtrim") if arguments(function).len() == 2 => {
+                    let side = if name == "ltrim" { TrimWhereField::Leading } else { TrimWhereField::Trailing };
+                    let mut given = arguments(function).iter().filter_map(plain);
+                    if let (Some(of), Some(what)) = (given.next(), given.next()) {
+                        *expr = trim(side, what, of);
+                    }
+                }
                 name => rename(name, function)?,
             },
+            Expr::Trim { expr: of, trim_characters: Some(what), .. } => {
+                if let [what] = what.as_slice() {
+                    *expr = trim(TrimWhereField::Both, what.clone(), (**of).clone());
+                }
+            }
             Expr::Cast { data_type, .. } => cast_to(data_type)?,
             Expr::BinaryOp { left, op, right } => match op {
                 BinaryOperator::Divide if !is_fraction(left) && !is_fraction(right) => {
@@ -338,6 +351,18 @@ fn arguments(function: &mut Function) -> &mut [FunctionArg] {
     }
 }
 
+/// The expression that is given.
+fn plain(argument: &FunctionArg) -> Option<Expr> {
+    match argument {
+        FunctionArg::Unnamed(FunctionArgExpr::Expr(expr)) => Some(expr.clone()),
+        _ => None,
+    }
+}
+
+fn trim(side: TrimWhereField, what: Expr, of: Expr) -> Expr {
+    Expr::Trim { trim_where: Some(side), trim_what: Some(Box::new(what)), expr: Box::new(of), trim_characters: None }
+}
+
 fn insert(function: &mut Function, at: usize, value: Value) {
     if let FunctionArguments::List(list) = &mut function.args {
         let value = FunctionArgExpr::Expr(Expr::Value(value.into()));
@@ -380,8 +405,6 @@ fn rename(name: &str, function: &mut Function) -> Result<(), String> {
                 );
             }
         }
-        // There the arguments are the other way round.
-        ("ltrim" | "rtrim", 2) => arguments(function).reverse(),
         ("ltrim" | "rtrim", 1) => {}
         ("log", 1) => function.name = named("log10"),
         ("to_date" | "to_timestamp", count @ 2..) | ("regexp_like", count @ 3..) => {
@@ -451,9 +474,13 @@ mod tests {
                 "select count(*) from (select strpos(a, 'x') from t)",
                 "SELECT count(*) FROM (SELECT instr(a, 'x') FROM t)",
             ),
-            ("select concat(a, b), ltrim(a, '\\') from t", "SELECT concat_ws('', a, b), ltrim('\\\\', a) FROM t"),
+            (
+                "select concat(a, b), ltrim(a, '\\') from t",
+                "SELECT concat_ws('', a, b), TRIM(LEADING '\\\\' FROM a) FROM t",
+            ),
             ("select to_char(a, '%Y%m%d %H:%M') from t", "SELECT date_format(a, 'yyyyMMdd HH:mm') FROM t"),
             ("select a / 2.0 from t where a ~ 'x'", "SELECT a / 2.0 FROM t WHERE a REGEXP 'x'"),
+            ("select 'it''s' from t", "SELECT 'it\\u0027s' FROM t"),
             ("select batch_time() from t", "SELECT CAST(:batch_time AS TIMESTAMP) FROM t"),
         ];
         for (ours, theirs) in expected {

@@ -365,7 +365,11 @@ pub async fn run(plan: &SparkPlan, options: &Options, stop: &CancellationToken) 
     std::fs::write(&runner, RUNNER)?;
     std::fs::write(&job, plan.job.to_string())?;
     let mut command = tokio::process::Command::new(&options.submit);
-    command.args(["--master", &options.master]).args(&options.arguments).arg(&runner).arg(&job);
+    command
+        .args(["--master", &options.master, "--conf", "spark.log.level=WARN"])
+        .args(&options.arguments)
+        .arg(&runner)
+        .arg(&job);
     let outcome = async {
         let mut child = command.kill_on_drop(true).spawn().map_err(|error| {
             let message = format!("{}: {error}; is Spark here, or in SPARK_HOME?", options.submit.display());

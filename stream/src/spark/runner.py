@@ -17,9 +17,11 @@ TYPES = {"Utf8View": "string", "Int32": "int", "Int64": "bigint", "Float64": "do
          "Boolean": "boolean", "Timestamp(ms)": "timestamp_ntz", "Date32": "date"}
 
 # What is a value for the other engine, where Spark is more generous.
-PATTERNS = {"int": r"^[+-]?\d+$", "bigint": r"^[+-]?\d+$", "date": r"^\d{4}-\d{2}-\d{2}$",
-            "double": r"^[+-]?(\d|\.\d|(?i:inf|nan)).*(?<![dDfF])$", "float": r"^[+-]?(\d|\.\d|(?i:inf|nan)).*(?<![dDfF])$",
+WHOLE, REAL = r"^\s*[+-]?\d+\s*$", r"^\s*[+-]?(\d|\.\d|(?i:inf|nan)).*(?<![dDfF])\s*$"
+PATTERNS = {"int": WHOLE, "bigint": WHOLE, "double": REAL, "float": REAL, "date": r"^\d{4}-\d{2}-\d{2}$",
             "timestamp_ntz": r"^\d{4}-\d{2}-\d{2}([T ]\d{2}:\d{2}.*)?$"}
+BOOLEANS = {True: ["t", "tr", "tru", "true", "y", "ye", "yes", "on", "1"],
+            False: ["f", "fa", "fal", "fals", "false", "n", "no", "of", "off", "0"]}
 WITH_ZONE = r"[T ]\d{2}:\d{2}.*(Z|[+-]\d{2}:?\d{2})$"
 
 
@@ -61,9 +63,12 @@ def value_of(text, kind):
     """A text as a value of this type, null when it is none."""
     if kind == "string":
         return text
+    if kind == "boolean":
+        word = F.lower(F.trim(text))
+        return F.when(word.isin(BOOLEANS[True]), True).when(word.isin(BOOLEANS[False]), False)
     value = text.try_cast(kind)
     if kind == "timestamp_ntz":
-        value = F.when(text.rlike(WITH_ZONE), text.try_cast("timestamp").cast(kind)).otherwise(value)
+        value = F.when(text.rlike(WITH_ZONE), text.try_cast("timestamp_ltz").cast(kind)).otherwise(value)
         value = F.date_trunc("millisecond", value).cast(kind)
     return F.when(text.rlike(PATTERNS[kind]), value) if kind in PATTERNS else value
 
@@ -305,9 +310,12 @@ def table_of(spark, table):
     if not event:
         return spark.sql(table["sql"])
     over = spark.table(event["over"])
-    window = F.window(event["time"], f"{event['window']} milliseconds", f"{event['slide']} milliseconds")
-    windowed = over.withWatermark(event["time"], f"{event['delay']} milliseconds").withColumn("_window", window)
-    windowed = windowed.withColumns({"window_start": F.col("_window.start"), "window_end": F.col("_window.end")})
+    # A watermark is of a time with a zone only.
+    windowed = over.withColumn("_event", F.col(f"`{event['time']}`").cast("timestamp_ltz"))
+    window = F.window("_event", f"{event['window']} milliseconds", f"{event['slide']} milliseconds")
+    windowed = windowed.withWatermark("_event", f"{event['delay']} milliseconds").withColumn("_window", window)
+    bounds = {f"window_{bound}": F.col(f"_window.{bound}").cast("timestamp_ntz") for bound in ("start", "end")}
+    windowed = windowed.withColumns(bounds)
     windowed.createOrReplaceTempView(event["over"])
     found = spark.sql(table["sql"])
     over.createOrReplaceTempView(event["over"])
@@ -333,7 +341,6 @@ def main():
         job = json.load(file)
     prepare(job)
     spark = SparkSession.builder.appName(job["name"]).getOrCreate()
-    spark.sparkContext.setLogLevel("WARN")
     settings = {
         # As the other engine does: what cannot be worked out is an error, unless try_cast and its like say otherwise.
         "spark.sql.ansi.enabled": "true",
