@@ -85,6 +85,43 @@ pub fn connection(options: &Options) -> ClientConfig {
     config
 }
 
+/// Options that Java's client, which Spark has, knows by the same name.
+const JAVAS: &[&str] = &[
+    "acks",
+    "client.dns.lookup",
+    "client.id",
+    "compression.type",
+    "isolation.level",
+    "linger.ms",
+    "request.timeout.ms",
+    "sasl.kerberos.service.name",
+    "security.protocol",
+];
+
+/// The options of a client of Spark: those that are set otherwise than by default. The error names one that Spark's
+/// client does not know.
+pub fn spark(options: &Options, defaults: &[&[(&str, &str)]]) -> Result<Options, String> {
+    let is_default = |name: &str, value: &str| {
+        let mut known = defaults.iter().copied().chain([COMMON]).flatten();
+        known.any(|(known, default)| *known == name && *default == value)
+    };
+    let mut found = Options::new();
+    for (name, value) in options.iter().filter(|(name, value)| !is_default(name, value)) {
+        match name.as_str() {
+            "sasl.mechanism" | "sasl.mechanisms" => {
+                found.insert("kafka.sasl.mechanism".to_owned(), value.clone());
+            }
+            name if JAVAS.contains(&name) || name == "bootstrap.servers" => {
+                found.insert(format!("kafka.{name}"), value.clone());
+            }
+            // The source's own, for a client that is no member of a group.
+            "group.id" if value == "flume-rs-stream" => {}
+            name => return Err(format!("`options`: Spark's client, which is Java's, knows no `{name}`")),
+        }
+    }
+    Ok(found)
+}
+
 /// Names of topics: a list, or a text with commas.
 pub fn topics<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
     #[derive(Deserialize)]

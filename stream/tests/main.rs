@@ -15,6 +15,7 @@ mod kafka;
 mod page;
 mod rate;
 mod redis;
+mod spark;
 mod state;
 mod support;
 mod text_files;

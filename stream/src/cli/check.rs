@@ -5,13 +5,18 @@ use std::process::ExitCode;
 
 use clap::Args;
 
+use super::run::EngineKind;
 use crate::job::{Job, JobError};
+use crate::spark;
 use crate::sql::{Plan, Step};
 
 #[derive(Debug, Args)]
 pub struct Check {
     /// The job file
     job: PathBuf,
+    /// What is to run the job: Spark cannot do everything
+    #[arg(long, value_enum, default_value = "embedded")]
+    engine: EngineKind,
 }
 
 impl Check {
@@ -51,6 +56,11 @@ impl Check {
         }
         for chart in &job.charts {
             text.push_str(&format!("chart {} ({})\n", chart.name, chart.kind));
+        }
+        if self.engine == EngineKind::Spark {
+            let spark = spark::plan(&job, false).await?;
+            spark.queries.iter().for_each(|query| text.push_str(&format!("Spark's query {query}\n")));
+            spark.notes.iter().for_each(|note| text.push_str(&format!("note: {note}\n")));
         }
         Ok(text)
     }

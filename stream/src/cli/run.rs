@@ -13,8 +13,8 @@ use crate::job::Job;
 use crate::spark;
 
 /// What runs a job.
-#[derive(Clone, Copy, Debug, ValueEnum)]
-enum EngineKind {
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum EngineKind {
     /// This process
     Embedded,
     /// A Spark that is there already
@@ -81,13 +81,11 @@ impl Run {
         match self.engine {
             EngineKind::Embedded => Engine::new(job, self.once).await?.run(&stop).await,
             EngineKind::Spark => {
-                if job.ui.is_some() || !job.charts.is_empty() {
-                    warn!("Spark shows by itself how the job gets on; `ui` and charts have no effect there");
-                }
-                let plan = spark::plan(&job).await.map_err(EngineError::Job)?;
+                let plan = spark::plan(&job, self.once).await.map_err(EngineError::Job)?;
+                plan.notes.iter().for_each(|note| warn!("{note}"));
                 let SparkArgs { master, spark_submit, spark_arg } = self.spark;
                 let submit = spark_submit.unwrap_or_else(spark::default_submit);
-                let options = spark::Options { master, submit, arguments: spark_arg, once: self.once };
+                let options = spark::Options { master, submit, arguments: spark_arg };
                 let status = spark::run(&plan, &options, &stop).await.map_err(EngineError::Spark)?;
                 // A stop that was asked for is no failure.
                 if status.success() || stop.is_cancelled() { Ok(()) } else { Err(EngineError::SparkEnded(status)) }

@@ -25,6 +25,10 @@ impl Format for Avro {
         std::iter::once(body).chain(self.headers.iter().map(ColumnSpec::field)).collect()
     }
 
+    fn spark(&self) -> Result<serde_json::Value, String> {
+        Err("`format`: Spark reads no Flume events in Avro by itself".to_owned())
+    }
+
     fn parse(&self, records: &mut Records) -> Parsed {
         let mut bodies = StringViewBuilder::with_capacity(records.len());
         let mut headers: Vec<StringViewBuilder> = self.headers.iter().map(|_| StringViewBuilder::new()).collect();

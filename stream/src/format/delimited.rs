@@ -55,10 +55,10 @@ impl Format for Delimited {
         self.columns.iter().map(ColumnSpec::field).collect()
     }
 
-    fn spark(&self) -> Option<serde_json::Value> {
+    fn spark(&self) -> Result<serde_json::Value, String> {
         let delimiter = String::from_utf8_lossy(self.delimiter.needle()).into_owned();
         let columns = columns_for_spark(&self.fields());
-        Some(serde_json::json!({ "kind": "delimited", "delimiter": delimiter, "columns": columns }))
+        Ok(serde_json::json!({ "kind": "delimited", "delimiter": delimiter, "columns": columns }))
     }
 
     fn parse(&self, records: &mut Records) -> Parsed {

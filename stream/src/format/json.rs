@@ -60,8 +60,8 @@ impl Format for Json {
         self.schema.fields().iter().map(|field| field.as_ref().clone()).collect()
     }
 
-    fn spark(&self) -> Option<serde_json::Value> {
-        Some(serde_json::json!({ "kind": "json", "columns": columns_for_spark(&self.fields()) }))
+    fn spark(&self) -> Result<serde_json::Value, String> {
+        Ok(serde_json::json!({ "kind": "json", "columns": columns_for_spark(&self.fields()) }))
     }
 
     fn parse(&self, records: &mut Records) -> Parsed {

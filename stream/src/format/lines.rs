@@ -28,9 +28,9 @@ impl Format for Lines {
         vec![self.column.clone()]
     }
 
-    fn spark(&self) -> Option<serde_json::Value> {
+    fn spark(&self) -> Result<serde_json::Value, String> {
         let columns = columns_for_spark(std::slice::from_ref(&self.column));
-        Some(serde_json::json!({ "kind": "lines", "columns": columns }))
+        Ok(serde_json::json!({ "kind": "lines", "columns": columns }))
     }
 
     fn parse(&self, records: &mut Records) -> Parsed {

@@ -118,10 +118,8 @@ pub trait Format: Send + Sync + std::fmt::Debug {
     fn fields(&self) -> Vec<Field>;
     /// Makes columns of records.
     fn parse(&self, records: &mut Records) -> Parsed;
-    /// How [Spark's runner](crate::spark) reads the same, if it can.
-    fn spark(&self) -> Option<serde_json::Value> {
-        None
-    }
+    /// How [Spark's runner](crate::spark) reads the same, or why it cannot.
+    fn spark(&self) -> Result<serde_json::Value, String>;
 }
 
 /// Reads the keys of a source that say how its records are written.

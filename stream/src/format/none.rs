@@ -24,6 +24,10 @@ impl Format for Nothing {
         Vec::new()
     }
 
+    fn spark(&self) -> Result<serde_json::Value, String> {
+        Ok(serde_json::json!({ "kind": "none", "columns": [] }))
+    }
+
     fn parse(&self, _: &mut Records) -> Parsed {
         Parsed::default()
     }

@@ -92,6 +92,15 @@ impl SinkConfig for KafkaSinkConfig {
         Ok(())
     }
 
+    fn spark(&self, _: &str, _: &JobContext) -> Result<serde_json::Value, String> {
+        let KafkaConfig { topic, key, value, exactly_once, .. } = &self.config;
+        let options = kafka::spark(&self.options, &[DEFAULTS, FIXED])?;
+        let note = exactly_once.then_some("Spark's messages are there at least once: `exactly-once` has no effect");
+        Ok(serde_json::json!({
+            "type": "kafka", "options": options, "topic": topic, "key": key, "value": value, "note": note,
+        }))
+    }
+
     fn build(&self, name: &str, job: &JobContext) -> Box<dyn Sink> {
         let KafkaSinkConfig { config, mut options } = self.clone();
         let id = config.transactional_id.clone().unwrap_or_else(|| format!("flume-rs-stream.{}.{name}", job.job));

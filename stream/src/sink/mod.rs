@@ -32,6 +32,7 @@ use serde::Deserialize;
 use crate::batch::BatchInfo;
 use crate::job::{JobError, Keys};
 use crate::source::{find, names};
+use crate::spark::NOTHING_LIKE_IT;
 
 /// Why a sink did not take a batch; the engine tries again.
 #[derive(Clone, Debug, thiserror::Error)]
@@ -90,9 +91,10 @@ pub trait SinkConfig: Send + Sync + std::fmt::Debug {
         Ok(())
     }
 
-    /// How [Spark's runner](crate::spark) writes the same, if it can: `type` and what else it needs.
-    fn spark(&self) -> Option<serde_json::Value> {
-        None
+    /// How [Spark's runner](crate::spark) writes the same: `type` and what else it needs; or why it cannot.
+    fn spark(&self, name: &str, job: &JobContext) -> Result<serde_json::Value, String> {
+        let _ = (name, job);
+        Err(NOTHING_LIKE_IT.to_owned())
     }
 
     /// Makes the sink.

@@ -13,13 +13,13 @@ use async_trait::async_trait;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::arrow::util::pretty::pretty_format_batches;
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use super::{JobContext, Mode, Sink, SinkConfig, SinkError, rows};
 use crate::batch::BatchInfo;
 use crate::job::{JobError, Keys};
 
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Style {
     #[default]
@@ -60,8 +60,9 @@ impl SinkConfig for PrintConfig {
         Mode::All
     }
 
-    fn spark(&self) -> Option<serde_json::Value> {
-        Some(serde_json::json!({ "type": "print", "rows": self.rows }))
+    fn spark(&self, _: &str, _: &JobContext) -> Result<serde_json::Value, String> {
+        let (style, is_local) = (self.style, matches!(self.time, Time::Local));
+        Ok(serde_json::json!({ "type": "print", "rows": self.rows, "style": style, "is_local": is_local }))
     }
 
     fn build(&self, _: &str, job: &JobContext) -> Box<dyn Sink> {

@@ -61,9 +61,10 @@ impl SinkConfig for SqliteConfig {
         super::check_key(&self.key, schema)
     }
 
-    fn spark(&self) -> Option<serde_json::Value> {
-        let is_own = self.path.is_none();
-        is_own.then(|| serde_json::json!({ "type": "sqlite", "table": self.table, "key": self.key }))
+    fn spark(&self, _: &str, job: &JobContext) -> Result<serde_json::Value, String> {
+        let path = self.path.as_ref().map(|path| std::path::absolute(job.folder.join(path)));
+        let path = path.transpose().map_err(|error| error.to_string())?;
+        Ok(serde_json::json!({ "type": "sqlite", "path": path, "table": self.table, "key": self.key }))
     }
 
     fn build(&self, name: &str, job: &JobContext) -> Box<dyn Sink> {

@@ -20,13 +20,13 @@ use async_trait::async_trait;
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use serde::de::Error as _;
-use serde::{Deserialize, Deserializer};
+use serde::{Deserialize, Deserializer, Serialize};
 
 use super::{JobContext, Mode, Sink, SinkConfig, SinkError, rows};
 use crate::batch::BatchInfo;
 use crate::job::{JobError, Keys};
 
-#[derive(Clone, Copy, Debug, Default, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, Serialize)]
 #[serde(rename_all = "lowercase")]
 enum Style {
     #[default]
@@ -71,6 +71,18 @@ pub fn read(keys: Keys<'_>) -> Result<Box<dyn SinkConfig>, JobError> {
 impl SinkConfig for TextConfig {
     fn mode(&self) -> Mode {
         Mode::All
+    }
+
+    fn spark(&self, name: &str, job: &JobContext) -> Result<serde_json::Value, String> {
+        if self.empty {
+            return Err("`empty`: Spark has no batches without rows".to_owned());
+        }
+        let folder = std::path::absolute(job.folder.join(&self.folder)).map_err(|error| error.to_string())?;
+        let (prefix, suffix) = (self.prefix.as_deref().unwrap_or(name), self.suffix.as_deref());
+        Ok(serde_json::json!({
+            "type": "text", "folder": folder, "prefix": prefix, "suffix": suffix, "style": self.style,
+            "delimiter": self.delimiter,
+        }))
     }
 
     fn build(&self, name: &str, job: &JobContext) -> Box<dyn Sink> {

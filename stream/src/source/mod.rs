@@ -19,6 +19,7 @@ use datafusion::arrow::datatypes::Field;
 
 use crate::format::{self, Reader, Records};
 use crate::job::{JobError, Keys};
+use crate::spark::NOTHING_LIKE_IT;
 
 /// How far a source has come, in its own words.
 pub type Position = serde_json::Value;
@@ -85,9 +86,9 @@ pub trait SourceConfig: Send + Sync + std::fmt::Debug {
         Vec::new()
     }
 
-    /// How [Spark's runner](crate::spark) reads the same, if it can: the name of the format and its options.
-    fn spark(&self) -> Option<serde_json::Value> {
-        None
+    /// How [Spark's runner](crate::spark) reads the same: the name of Spark's format and its options; or why it cannot.
+    fn spark(&self) -> Result<serde_json::Value, String> {
+        Err(NOTHING_LIKE_IT.to_owned())
     }
 
     /// Makes the source; `once` asks for an end when everything that is there has been given.

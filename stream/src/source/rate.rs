@@ -41,6 +41,11 @@ impl SourceConfig for RateConfig {
         vec![Field::new("timestamp", timestamp, true), Field::new("value", DataType::Int64, true)]
     }
 
+    fn spark(&self) -> Result<serde_json::Value, String> {
+        let options = serde_json::json!({ "rowsPerSecond": self.rows_per_second.to_string() });
+        Ok(serde_json::json!({ "format": "rate", "options": options, "columns": ["timestamp", "value"] }))
+    }
+
     fn build(&self, _: &str, once: bool) -> Box<dyn Source> {
         let rate = i64::from(self.rows_per_second.get());
         Box::new(Rate { rate, once, end: i64::MAX, at: Place::default() })

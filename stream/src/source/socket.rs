@@ -41,9 +41,10 @@ pub fn read(keys: Keys<'_>) -> Result<Box<dyn SourceConfig>, JobError> {
 }
 
 impl SourceConfig for SocketConfig {
-    fn spark(&self) -> Option<serde_json::Value> {
-        let (host, port) = self.connect.rsplit_once(':')?;
-        Some(serde_json::json!({ "format": "socket", "options": { "host": host, "port": port } }))
+    fn spark(&self) -> Result<serde_json::Value, String> {
+        let address = self.connect.rsplit_once(':');
+        let (host, port) = address.ok_or_else(|| format!("`connect`: `{}` is no host:port", self.connect))?;
+        Ok(serde_json::json!({ "format": "socket", "options": { "host": host, "port": port } }))
     }
 
     fn build(&self, name: &str, once: bool) -> Box<dyn Source> {

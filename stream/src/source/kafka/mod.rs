@@ -181,6 +181,26 @@ impl SourceConfig for KafkaSource {
         columns.collect()
     }
 
+    fn spark(&self) -> Result<serde_json::Value, String> {
+        if self.config.group.is_some() {
+            return Err("`group`: Spark reads all partitions itself, and is no member of a group".to_owned());
+        }
+        let mut options = kafka::spark(&self.options, &[DEFAULTS, FIXED])?;
+        let (how, topics) = match &self.topics {
+            Topics::Named(names) => ("subscribe", names.join(",")),
+            Topics::Pattern(pattern) => ("subscribePattern", survey::inner(pattern).to_owned()),
+        };
+        let start = if self.config.start == Start::Latest { "latest" } else { "earliest" };
+        let fails = (self.config.on_data_loss == OnLoss::Fail).to_string();
+        for (name, value) in [(how, topics.as_str()), ("startingOffsets", start), ("failOnDataLoss", &fails)] {
+            options.insert(name.to_owned(), value.to_owned());
+        }
+        // As the other engine does.
+        options.entry("kafka.isolation.level".to_owned()).or_insert_with(|| "read_committed".to_owned());
+        let columns: Vec<String> = self.columns().iter().map(|column| column.name().clone()).collect();
+        Ok(serde_json::json!({ "format": "kafka", "options": options, "columns": columns }))
+    }
+
     fn build(&self, name: &str, once: bool) -> Box<dyn Source> {
         Box::new(Kafka {
             name: name.to_owned(),

@@ -58,7 +58,7 @@ impl Topics {
 }
 
 /// A pattern without what makes it match the whole name.
-fn inner(pattern: &Regex) -> &str {
+pub fn inner(pattern: &Regex) -> &str {
     pattern.as_str().trim_start_matches("^(?:").trim_end_matches(")$")
 }
 
