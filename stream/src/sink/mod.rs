@@ -2,7 +2,7 @@
 //!
 //! | key | default | what |
 //! |---|---|---|
-//! | `type` | | `hbase`, `mysql`, `postgres`, `print`, `redis`, `sqlite` or `text` |
+//! | `type` | | `hbase`, `kafka`, `mysql`, `postgres`, `print`, `redis`, `sqlite` or `text` |
 //! | `from` | | a source, view or table by name; or `sql`, a SELECT |
 //! | `mode` | the kind's own | of a table: `changed` gives the rows that the batch changed, `all` the whole table |
 //!
