@@ -245,11 +245,21 @@ create = true
 sql = "select value as line from lines"
 table = "all_lines"
 create = true
+[sink.words]
+{connect}
+sql = "select character_length(word) as length from words"
+table = "all_words"
 "#
     );
     let mut job = TestJob::start_in(Arc::clone(&home), &text, &[]);
     let count = || database.sql("select count(*) from all_lines").trim().parse::<usize>().expect("a number");
-    database.wait_for_rows("select min(1) from all_lines", "1\n", || job.log());
+    // A table that is missing holds the job up where the others have their batch, which is not committed here.
+    for _ in 0..2 {
+        job.wait_for_log("sink words: ");
+        database.wait_for_rows("select count(*) from all_lines", "40\n", || job.log());
+        job = job.kill_and_restart(&text);
+    }
+    database.sql("create table all_words (length int)");
     let mut in_the_midst = 0;
     for _ in 0..10 {
         // The moment is what this is about.
@@ -262,6 +272,8 @@ create = true
     expected.sort();
     let all = format!("{}\n", lines.len());
     database.wait_for_rows("select count(*) from all_lines", &all, || job.log());
+    let all = format!("{}\n", words.values().sum::<usize>());
+    database.wait_for_rows("select count(*) from all_words", &all, || job.log());
     let mut counts: Vec<String> =
         database.sql("select word, n from counts").lines().map(|line| format!("{line}\n")).collect();
     counts.sort();
