@@ -1,8 +1,6 @@
 //! The access log of a shop: clicks by day and product, and by day, referring host and product.
 
-use std::process::Command;
-
-use crate::support::{Server, TestJob, example, interop, peer};
+use crate::support::{Server, TestJob, country_data, example, free_port};
 
 /// The example, which reads from a socket instead of Kafka.
 fn job(server: &Server) -> String {
@@ -40,7 +38,7 @@ fn clicks_are_counted_by_day_product_and_referring_host() {
     job.wait_for_rows("product-clicks", ids, &[&["20200530_14610854"], &["20200531_13817625"]]);
     job.wait_for_rows("product-clicks", "select * from day_clicks", &[&["20200530", "4"], &["20200531", "1"]]);
     let searches = "select id, click_count from product_search_clicks";
-    let hosts: &[&[&str]] = &[&["20200530www.bing.com14610854", "1"], &["20200530www.google.com14610854", "1"]];
+    let hosts: &[&[&str]] = &[&["20200530_www.bing.com14610854", "1"], &["20200530_www.google.com14610854", "1"]];
     job.wait_for_rows("product-clicks", searches, hosts);
     job.wait_for_out("(14610854,4)\n(13817625,1)\n");
     let odd = "select reason like 'no product in /product/name/13817625', count(*) from odd group by 1";
@@ -52,17 +50,13 @@ fn clicks_are_counted_by_day_product_and_referring_host() {
 
 #[test]
 fn countries_come_from_a_database_of_addresses() {
-    if !peer("npm") {
-        return;
-    }
-    let found = Command::new(interop("country-data.sh")).output().expect("the script starts");
-    assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stderr));
+    let Some(database) = country_data() else { return };
     let mut server = Server::new();
     let job = TestJob::start(&format!(
         r#"
 batch = "arrival"
 checkpoint = "kept"
-country-database = "{}"
+country-database = "{database}"
 [source.addresses]
 type = "socket"
 connect = "{}"
@@ -74,11 +68,37 @@ from = "countries"
 table = "countries"
 key = ["country"]
 "#,
-        String::from_utf8_lossy(&found.stdout).trim(),
         server.address()
     ));
     server.accept();
     // Of a French network operator, a German one, a private network, and no address at all.
     server.send("80.10.0.1\n80.11.0.1\n79.192.0.1\n10.0.0.1\nnobody\n");
     job.wait_for_rows("kept", "select * from countries", &[&["FR", "2"], &["DE", "1"], &["unknown", "2"]]);
+}
+
+#[test]
+fn visitors_have_browsers_and_countries() {
+    let Some(database) = country_data() else { return };
+    let address = format!("127.0.0.1:{}", free_port());
+    let target = format!("tcp-listen://{address}");
+    let arguments = ["--user-agents", "--seed", "1", "--count", "2000", "--rate", "max", "-o", &target];
+    let mut generator = TestJob::launch(&[&["generate", "access-log"], &arguments[..]].concat());
+    let changes = [
+        ("\"1s\"", "\"100ms\""),
+        ("localhost:9999", address.as_str()),
+        ("/tmp/flume-stream/visitors", "state"),
+        ("/tmp/package/geo-whois-asn-country-ipv4.mmdb", &database),
+    ];
+    let job = TestJob::start(&example("visitors.toml", &changes));
+    assert!(generator.wait().success(), "{}", generator.log());
+    job.wait_for_rows("state", "select sum(visits) from agents", &[&["2000"]]);
+    let browsers = "select distinct browser from agents where browser <> 'unknown'";
+    job.wait_for_rows("state", browsers, &[&["Chrome"], &["Firefox"], &["Googlebot"], &["HTTP Library"], &["Safari"]]);
+    let devices = "select distinct device from agents where system like 'Windows%' or browser = 'Googlebot'";
+    job.wait_for_rows("state", devices, &[&["crawler"], &["pc"]]);
+    job.wait_for_rows("state", "select sum(visits) from countries", &[&["2000"]]);
+    // Private addresses are of no country, and most others are of the United States.
+    let most = "select country from countries order by visits desc limit 1";
+    job.wait_for_rows("state", most, &[&["US"]]);
+    job.wait_for_rows("state", "select visits > 0 from countries where country = 'unknown'", &[&["1"]]);
 }

@@ -10,7 +10,7 @@ use flume_rs_stream::job::Job;
 use flume_rs_stream::sink::Mode;
 use tokio_util::sync::CancellationToken;
 
-use crate::support::{Server, TestJob, directory, eventually, example, write};
+use crate::support::{Server, TestJob, directory, eventually, example, example_program, write};
 
 fn changed(file: &str, server: &Server) -> String {
     example(file, &[("\"5s\"", "\"50ms\""), ("localhost:6789", &server.address())])
@@ -43,11 +43,9 @@ fn the_example_in_rust_prints_bare_rows() {
     let mut server = Server::new();
     let home = directory();
     let job = write(home.path(), "job.toml", changed("sql-per-batch.toml", &server));
-    let tests = std::env::current_exe().expect("tests know their program");
-    let program = tests.ancestors().nth(2).map(|folder| folder.join("examples/for_each_batch"));
-    let program = program.filter(|program| program.is_file()).expect("it is built: `cargo build --examples`");
     let out = std::fs::File::create(home.path().join("out")).expect("the folder can be written to");
-    let mut example = Command::new(program).arg(job).arg("words").stdin(Stdio::null()).stdout(out).spawn();
+    let mut example =
+        Command::new(example_program("for_each_batch")).arg(job).arg("words").stdin(Stdio::null()).stdout(out).spawn();
     server.accept();
     server.send("hello world\n");
     let printed = || std::fs::read_to_string(home.path().join("out")).unwrap_or_default();

@@ -1,6 +1,8 @@
 //! Tables in MariaDB, PostgreSQL and a SQLite file: every row exactly once, whatever goes away.
 
+use std::fs;
 use std::sync::Arc;
+use std::time::Duration;
 
 use datafusion::arrow::array::{
     ArrayRef, BinaryArray, BooleanArray, Date32Array, Decimal128Array, Float64Array, Int32Array, Int64Array,
@@ -8,7 +10,9 @@ use datafusion::arrow::array::{
 };
 use flume_rs_stream::batch::BatchInfo;
 
-use crate::support::{RealServer, Server, TestJob, batch, directory, eventually, example, query, sink, write_new};
+use crate::support::{
+    RealServer, Server, TestJob, batch, directory, eventually, example, query, sentences, sink, write, write_new,
+};
 
 const TOTALS: &str = "select word, wordcount from wordcount order by word";
 
@@ -204,4 +208,88 @@ async fn batches_in_a_sqlite_file() {
     assert_eq!(found, [["a", "2"], ["b", "4"]]);
     let last = query(&home.path().join("other.db"), "select job, sink, batch from flume_rs_batches");
     assert_eq!(last.expect("it is there"), [["test", "rows", "2"]]);
+}
+
+/// Files whose words a job counts in a table, and whose lines it adds to another; it is killed again and again.
+fn kills_change_nothing(database: &RealServer, connect: &str) {
+    const FILES: usize = 20;
+    let (lines, words) = sentences(12_000);
+    let home = Arc::new(directory());
+    let incoming = home.path().join("incoming");
+    fs::create_dir(&incoming).expect("a folder");
+    for (number, part) in lines.chunks(lines.len() / FILES).enumerate() {
+        let beside = write(home.path(), "beside", part.join("\n"));
+        fs::rename(beside, incoming.join(format!("part-{number:02}"))).expect("it can be moved");
+    }
+    let text = format!(
+        r#"
+batch = "20ms"
+checkpoint = "state"
+max-rows = 40
+[source.lines]
+type = "folder"
+path = "incoming"
+start = "earliest"
+[view.words]
+sql = "select unnest(string_to_array(value, ' ')) as word from lines"
+[table.counts]
+sql = "select word, count(*) as n from words group by word"
+[sink.counts]
+{connect}
+from = "counts"
+table = "counts"
+key = ["word"]
+create = true
+[sink.lines]
+{connect}
+sql = "select value as line from lines"
+table = "all_lines"
+create = true
+[sink.words]
+{connect}
+sql = "select character_length(word) as length from words"
+table = "all_words"
+"#
+    );
+    let mut job = TestJob::start_in(Arc::clone(&home), &text, &[]);
+    let count = || database.sql("select count(*) from all_lines").trim().parse::<usize>().expect("a number");
+    // A table that is missing holds the job up where the others have their batch, which is not committed here.
+    for _ in 0..2 {
+        job.wait_for_log("sink words: ");
+        database.wait_for_rows("select count(*) from all_lines", "40\n", || job.log());
+        job = job.kill_and_restart(&text);
+    }
+    database.sql("create table all_words (length int)");
+    let mut in_the_midst = 0;
+    for _ in 0..10 {
+        // The moment is what this is about.
+        std::thread::sleep(Duration::from_millis(fastrand::u64(200..900)));
+        job = job.kill_and_restart(&text);
+        in_the_midst += usize::from(count() < lines.len());
+    }
+    assert!(in_the_midst > 3, "most kills came too late");
+    let mut expected: Vec<String> = words.iter().map(|(word, n)| format!("{word}\t{n}\n")).collect();
+    expected.sort();
+    let all = format!("{}\n", lines.len());
+    database.wait_for_rows("select count(*) from all_lines", &all, || job.log());
+    let all = format!("{}\n", words.values().sum::<usize>());
+    database.wait_for_rows("select count(*) from all_words", &all, || job.log());
+    let mut counts: Vec<String> =
+        database.sql("select word, n from counts").lines().map(|line| format!("{line}\n")).collect();
+    counts.sort();
+    assert_eq!(counts, expected, "{}", job.log());
+}
+
+#[test]
+fn no_count_in_mariadb_changes_however_often_the_job_is_killed() {
+    let Some(database) = RealServer::mariadb() else { return };
+    let url = format!("mysql://flume:flume@127.0.0.1:{}/flume", database.port);
+    kills_change_nothing(&database, &format!("type = \"mysql\"\nurl = \"{url}\""));
+}
+
+#[test]
+fn no_count_in_postgres_changes_however_often_the_job_is_killed() {
+    let Some(database) = RealServer::postgres() else { return };
+    let url = format!("postgres://flume@127.0.0.1:{}/flume", database.port);
+    kills_change_nothing(&database, &format!("type = \"postgres\"\nurl = \"{url}\""));
 }

@@ -1,8 +1,6 @@
 //! Job files with mistakes, as `check` and `run` find them.
 
-use std::path::Path;
-
-use crate::support::{TestJob, directory, files, stderr, stdout, write};
+use crate::support::{TestJob, directory, stderr, stdout, write};
 
 fn check(text: &str) -> (bool, String) {
     let home = directory();
@@ -54,16 +52,16 @@ fn mistakes_of_sinks_are_found_before_anything_runs() {
     assert!(text.contains("either `hash` or `key-prefix` must be there"), "{text}");
     let text = sink("type = \"hbase\"\nurl = \"http://host\"\ntable = \"t\"\nrow = \"value\"\nfamily = \"f\"");
     assert!(text.contains("there is no column besides `value`, the row key"), "{text}");
+    let text = sink(
+        "type = \"hbase\"\nurl = \"http://host\"\ntable = \"t\"\nrow = \"value\"\nfamily = \"f\"\ncolumns = [\"n\"]",
+    );
+    assert!(text.contains("`columns`: there is no column `n`"), "{text}");
     let text = sink("type = \"text\"\nfolder = \"out\"\nprefix = \"a/b\"");
     assert!(text.contains("`a/b` is to be a part of a file's name"), "{text}");
 }
 
 #[test]
-fn every_example_is_well_formed() {
-    let examples = files(&Path::new(env!("CARGO_MANIFEST_DIR")).join("../examples/stream"));
-    assert!(!examples.is_empty());
-    for example in examples {
-        let output = TestJob::command(&["check", &example.display().to_string()]);
-        assert!(output.status.success(), "{}", stderr(&output));
-    }
+fn a_job_without_a_source_is_a_mistake() {
+    let (ok, text) = check("[view.one]\nsql = \"select 1\"\n");
+    assert!(!ok && text.starts_with("job.toml:1: there is no [source.NAME]"), "{text}");
 }

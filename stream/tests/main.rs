@@ -13,6 +13,8 @@ mod hbase;
 mod job_file;
 mod kafka;
 mod page;
+mod programs;
+mod project;
 mod rate;
 mod redis;
 mod spark;

@@ -14,13 +14,17 @@ struct Lines {
     column: Field,
 }
 
+/// Text in the column `value`.
+pub fn lines() -> Box<dyn Format> {
+    Box::new(Lines { column: Field::new("value", DataType::Utf8View, true) })
+}
+
 pub fn read(keys: &Keys<'_>, columns: Vec<ColumnSpec>) -> Result<Box<dyn Format>, JobError> {
-    let column = match columns.as_slice() {
-        [] => Field::new("value", DataType::Utf8View, true),
-        [one] if one.data_type == DataType::Utf8View => one.field(),
-        _ => return Err(keys.error("`columns`: with `format = \"lines\"` there is one column, of type text")),
-    };
-    Ok(Box::new(Lines { column }))
+    match columns.as_slice() {
+        [] => Ok(lines()),
+        [one] if one.data_type == DataType::Utf8View => Ok(Box::new(Lines { column: one.field() })),
+        _ => Err(keys.error("`columns`: with `format = \"lines\"` there is one column, of type text")),
+    }
 }
 
 impl Format for Lines {

@@ -26,6 +26,7 @@ use datafusion::arrow::compute::take;
 use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 
 pub use column::ColumnSpec;
+pub use lines::lines;
 pub use none::none;
 
 use crate::job::{JobError, Keys};

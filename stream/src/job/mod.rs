@@ -174,10 +174,6 @@ impl Parts {
             })
         };
         let parts = all(&mut keys).map_err(|error| errors.push(error)).ok()?;
-        let lone = |what: &str| keys.error(format!("there is no [{what}.NAME]"));
-        if parts.sources.is_empty() && errors.is_empty() {
-            errors.push(lone("source"));
-        }
         names_are_unique(&parts, text, errors);
         for table in &parts.tables {
             if let Err(why) = table.check(parts.batching) {

@@ -5,7 +5,8 @@
 //! | `url` | | the gateway: `http://localhost:8080` |
 //! | `table` | | the table; it must be there |
 //! | `row` | | the column that is the row key |
-//! | `family` | | the column family; every other column is a qualifier in it, by its name |
+//! | `family` | | the column family |
+//! | `columns` | all but `row` | the columns that are written, each as a qualifier of its name |
 //!
 //! Whole numbers are written as 8 bytes, big-endian, as HBase's counters are and `Bytes.toLong` reads them; everything else
 //! is text. A value that is missing is not written. The values are absolute, so a batch that is written twice does no harm;
@@ -29,7 +30,7 @@ use tokio::net::TcpStream;
 use tokio::time::timeout;
 
 use super::server::{ANSWER, CONNECT, Reach, Server};
-use super::{JobContext, Sink, SinkConfig, SinkError, check_column, rows};
+use super::{JobContext, Sink, SinkConfig, SinkError, check_column, check_columns, rows};
 use crate::batch::BatchInfo;
 use crate::job::{JobError, Keys};
 
@@ -67,6 +68,7 @@ struct HBaseConfig {
     table: String,
     row: String,
     family: String,
+    columns: Option<Vec<String>>,
 }
 
 /// A table's name, of the characters that HBase allows.
@@ -88,6 +90,7 @@ pub fn read(keys: Keys<'_>) -> Result<Box<dyn SinkConfig>, JobError> {
 impl SinkConfig for HBaseConfig {
     fn check(&self, schema: &SchemaRef) -> Result<(), String> {
         check_column("row", &self.row, schema)?;
+        check_columns("columns", self.columns.as_deref().unwrap_or_default(), schema)?;
         if schema.fields().len() < 2 {
             return Err(format!("there is no column besides `{}`, the row key", self.row));
         }
@@ -209,6 +212,10 @@ fn refused(status: StatusCode, body: &[u8]) -> String {
 }
 
 impl HBaseConfig {
+    fn writes(&self, column: &String) -> bool {
+        self.columns.as_ref().map_or(*column != self.row, |columns| columns.contains(column))
+    }
+
     /// Rows as puts, in requests of bounded size.
     fn puts(&self, rows: &RecordBatch) -> Result<Vec<Puts>, String> {
         let text = |error: ArrowError| error.to_string();
@@ -216,7 +223,7 @@ impl HBaseConfig {
         let keys = rows::texts(keys).map_err(text)?;
         let mut columns = Vec::new();
         for (field, column) in rows.schema().fields().iter().zip(rows.columns()) {
-            if *field.name() != self.row {
+            if self.writes(field.name()) {
                 let name = STANDARD.encode(format!("{}:{}", self.family, field.name()));
                 columns.push((name, values(column).map_err(text)?));
             }
@@ -290,7 +297,7 @@ mod tests {
     fn config() -> HBaseConfig {
         let (place, reach) = Gateway::parse("http://localhost:8080/").expect("it is one");
         let url = Server { place, reach };
-        HBaseConfig { url, table: "clicks".to_owned(), row: "id".to_owned(), family: "info".to_owned() }
+        HBaseConfig { url, table: "clicks".to_owned(), row: "id".to_owned(), family: "info".to_owned(), columns: None }
     }
 
     #[test]

@@ -4,6 +4,8 @@
 //! [cut](Source::cut). One whose records can be had again says where each batch [ended](Cut::position): the engine notes
 //! that before it works on the batch, and after a crash the batch is [the same one again](Source::again). One whose
 //! peer keeps records until they are acknowledged does so in [`Source::done`], when the batch is safe.
+//!
+//! In Rust, [`Job::add_source`] adds one of one's own.
 
 mod flume;
 mod folder;
@@ -18,7 +20,7 @@ use async_trait::async_trait;
 use datafusion::arrow::datatypes::Field;
 
 use crate::format::{self, Reader, Records};
-use crate::job::{JobError, Keys};
+use crate::job::{Job, JobError, Keys};
 use crate::spark::NOTHING_LIKE_IT;
 
 /// How far a source has come, in its own words.
@@ -145,6 +147,20 @@ impl SourceSpec {
             return Err(text.error(&place, format!("[{of}] there are two columns `{}`", twice.name())));
         }
         Ok(Self { name, place, kind, reader, config })
+    }
+}
+
+impl Job {
+    /// Adds a source that is a piece of Rust. Its records are texts, which SQL reads as the column `value`, beside the
+    /// columns that the source itself adds.
+    pub fn add_source(&mut self, name: &str, config: impl SourceConfig + 'static) {
+        self.sources.push(SourceSpec {
+            name: name.to_owned(),
+            place: 0..0,
+            kind: "rust".to_owned(),
+            reader: Reader::new(format::lines(), config.columns()),
+            config: Box::new(config),
+        });
     }
 }
 

@@ -115,6 +115,9 @@ struct Named<'a> {
 impl Plan {
     /// Plans a job. The errors say what the SQL engine has against the SQL, and which view, table or sink it is in.
     pub async fn of(job: &Job) -> Result<Self, Vec<JobError>> {
+        if job.sources.is_empty() {
+            return Err(vec![job.text.error(&(0..0), "there is no [source.NAME]")]);
+        }
         let whole = |error: DataFusionError| vec![job.text.error(&(0..0), words(&error))];
         let sql = Sql::new(&job.time_zone).map_err(whole)?;
         if let Some(database) = &job.country_database {

@@ -11,7 +11,7 @@ use std::thread;
 
 use tempfile::TempDir;
 
-use super::{directory, eventually};
+use super::{directory, eventually, interop, peer};
 
 const PROGRAM: &str = env!("CARGO_BIN_EXE_flume-rs-stream");
 
@@ -193,6 +193,23 @@ pub fn example(name: &str, changes: &[(&str, &str)]) -> String {
         assert!(text.contains(from), "{name} has no {from:?}");
         text.replace(from, to)
     })
+}
+
+/// An example in Rust.
+pub fn example_program(name: &str) -> PathBuf {
+    let tests = std::env::current_exe().expect("tests know their program");
+    let program = tests.ancestors().nth(2).map(|folder| folder.join("examples").join(name));
+    program.filter(|program| program.is_file()).expect("it is built: `cargo build --examples`")
+}
+
+/// A database of addresses and countries; nothing when it cannot be had.
+pub fn country_data() -> Option<String> {
+    if !peer("npm") {
+        return None;
+    }
+    let found = Command::new(interop("country-data.sh")).output().expect("the script starts");
+    assert!(found.status.success(), "{}", String::from_utf8_lossy(&found.stderr));
+    Some(String::from_utf8_lossy(&found.stdout).trim().to_owned())
 }
 
 /// Rows of a SQLite database, the values as text.

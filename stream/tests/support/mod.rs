@@ -11,7 +11,7 @@ mod words;
 
 pub use agents::*;
 pub use browser::Browser;
-pub use job::{Server, TestJob, example, query};
+pub use job::{Server, TestJob, country_data, example, example_program, query};
 pub use servers::RealServer;
 pub use sinks::{batch, sink, write_new};
 pub use words::{agent_example, example_folder, feed, sentences, with_totals};
