@@ -363,6 +363,15 @@ impl Engine {
 
     /// Makes rows of the records. Gives how many there are, and how many did not fit.
     fn take_in(&mut self, batch: &BatchInfo, cuts: Vec<Cut>) -> (u64, u64) {
+        // The batch before is let go first, so that there is never more than one in memory.
+        for relations in &self.plan.sources {
+            relations.rows.set(Vec::new());
+        }
+        for step in &self.plan.steps {
+            if let Step::View { rows, .. } = step {
+                rows.set(Vec::new());
+            }
+        }
         let (mut count, mut rejected) = (0, 0);
         for ((source, relations), cut) in self.job.sources.iter().zip(&self.plan.sources).zip(cuts) {
             let (rows, rejects) = source.reader.rows(cut.records);
