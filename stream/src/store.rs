@@ -81,6 +81,12 @@ impl Store {
             }
         };
         database.busy_timeout(BUSY)?;
+        // Spark's runner keeps its own account, and refuses one of ours in turn.
+        let marks = "select count(*) from sqlite_master where name = 'flume_rs_spark'";
+        if database.query_row(marks, [], |row| row.get::<_, i64>(0))? > 0 {
+            let why = "is of a job that ran on Spark".to_owned();
+            return Err(StoreError::NotOurs { path, why });
+        }
         database.pragma_update(None, "journal_mode", "wal")?;
         // A batch is acknowledged to its senders once it is committed: it must outlive a power failure, too.
         database.pragma_update(None, "synchronous", "full")?;

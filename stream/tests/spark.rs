@@ -204,13 +204,17 @@ table = "minutes"
 key = ["status", "window_start", "window_end"]
 "#;
 
-fn run(home: &Path, arguments: &[&str]) -> Output {
+fn once(home: &Path, arguments: &[&str]) -> Output {
     let job = home.join("job.toml").display().to_string();
     let mut command = TestJob::program(&[&["run", "--once", &job], arguments].concat());
     // Elsewhere than the job's folder, which its paths are relative to.
     command.current_dir("/").env("TMPDIR", home).env("SERVER_DIR", home.join("spark"));
     command.env("JDK_JAVA_OPTIONS", "-XX:TieredStopAtLevel=1 -XX:+UseSerialGC");
-    let output = command.output().expect("the program starts");
+    command.output().expect("the program starts")
+}
+
+fn run(home: &Path, arguments: &[&str]) -> Output {
+    let output = once(home, arguments);
     assert!(output.status.success(), "{arguments:?}: {}{}", stdout(&output), stderr(&output));
     output
 }
@@ -267,4 +271,6 @@ fn both_engines_have_the_same_results() {
     let shown =
         |out: &str| -> Vec<String> { out.lines().filter(|line| line.starts_with('(')).map(str::to_owned).collect() };
     assert!(shown(&out).len() >= 8 && shown(&out) == shown(&spark_out), "{out}\n{spark_out}");
+    let said = stderr(&once(theirs, &[]));
+    assert!(said.contains("is of a job that ran on Spark; choose another folder"), "{said}");
 }

@@ -519,6 +519,11 @@ mod tests {
     }
 
     #[test]
+    fn patterns_mean_the_same_on_spark() {
+        assert_eq!(globbed("[!a-c]*{1}?"), "[^a-c]*\\{1\\}?");
+    }
+
+    #[test]
     fn mistakes_are_told() {
         for (wrong, why) in [("path = \"hdfs://host/in\"", "HDFS"), ("path = \"a\"\npattern = \"[\"", "pattern")] {
             let text = crate::job::Text::new(Path::new("a.toml"), format!("[source.files]\n{wrong}"));

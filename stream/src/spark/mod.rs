@@ -18,7 +18,8 @@
 //!
 //! Spark 4 is needed; `spark-submit` is the one on the path or in `$SPARK_HOME/bin`, and `--spark-submit` names another.
 //! The job's folders are given to Spark as they are here: on a cluster all machines must have them. Spark keeps its
-//! state in `spark` in the checkpoint folder; a checkpoint of the other engine is refused.
+//! state in `spark` in the checkpoint folder; a checkpoint of the other engine is refused. A sink that fails ends the job;
+//! started again, it goes on with the same batch.
 
 mod dialect;
 

@@ -261,6 +261,22 @@ def read_json(path, row):
         return {}
 
 
+def write(job, sink, rows, millis, batch):
+    options = sink["sink"]
+    if options["type"] == "print":
+        print_rows(job, options, rows, millis)
+    elif options["type"] == "text":
+        write_text(options, rows, millis)
+    elif options["type"] == "kafka":
+        write_kafka(options, rows)
+    else:
+        write_sqlite(job, sink, rows, batch)
+
+
+# What sinks have failed with, which Spark buries in its own message.
+failures = []
+
+
 def start(job, query, frame, make_known):
     """A query, which gives each batch to its sinks."""
     home = job["checkpoint"] and os.path.join(job["checkpoint"], "spark", query["name"])
@@ -279,16 +295,12 @@ def start(job, query, frame, make_known):
             for view in query["views"]:
                 session.sql(view["sql"], arguments).createOrReplaceTempView(view["name"])
             for sink in query["sinks"]:
-                result = plain(session.sql(sink["sql"], arguments) if sink["sql"] else session.table(sink["from"]))
-                options = sink["sink"]
-                if options["type"] == "print":
-                    print_rows(job, options, result, millis)
-                elif options["type"] == "text":
-                    write_text(options, result, millis)
-                elif options["type"] == "kafka":
-                    write_kafka(options, result)
-                else:
-                    write_sqlite(job, sink, result, f"{query_id} {number}")
+                try:
+                    result = plain(session.sql(sink["sql"], arguments) if sink["sql"] else session.table(sink["from"]))
+                    write(job, sink, result, millis, f"{query_id} {number}")
+                except Exception as error:
+                    failures.append((f"sink {sink['name']}", error))
+                    raise
         finally:
             found.unpersist()
 
@@ -348,6 +360,8 @@ def main():
         "spark.sql.timestampType": "TIMESTAMP_NTZ",
         # Times without a zone and those of UTC are the same then.
         "spark.sql.session.timeZone": "UTC",
+        # Streams cannot have it.
+        "spark.sql.adaptive.enabled": "false",
     }
     if not spark.sparkContext.getConf().contains("spark.sql.shuffle.partitions"):
         settings["spark.sql.shuffle.partitions"] = str(spark.sparkContext.defaultParallelism)
@@ -387,7 +401,7 @@ def main():
         else:
             spark.streams.awaitAnyTermination()
     except Exception as error:
-        fail("Spark", error)
+        fail(*(failures[0] if failures else ("Spark", error)))
 
 
 main()
