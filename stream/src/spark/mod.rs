@@ -113,31 +113,26 @@ fn translate(plan: &Plan, sql: &str, job: &Job, place: &std::ops::Range<usize>) 
 
 /// Runs a job that Spark [can do](plan) until it ends or is stopped.
 pub async fn run(plan: &Value, options: &Options, stop: &CancellationToken) -> std::io::Result<ExitStatus> {
-    let folder = std::env::temp_dir().join(format!("flume-rs-stream-{}", std::process::id()));
-    std::fs::create_dir_all(&folder)?;
-    let (runner, job) = (folder.join("runner.py"), folder.join("job.json"));
+    // Nobody else can look into it, or have made it before.
+    let folder = tempfile::Builder::new().prefix("flume-rs-stream-").tempdir()?;
+    let (runner, job) = (folder.path().join("runner.py"), folder.path().join("job.json"));
     std::fs::write(&runner, RUNNER)?;
     let mut plan = plan.clone();
     plan["once"] = options.once.into();
     std::fs::write(&job, plan.to_string())?;
     let mut command = tokio::process::Command::new(&options.submit);
     command.args(["--master", &options.master]).args(&options.arguments).arg(&runner).arg(&job);
-    let outcome = async {
-        let mut child = command.kill_on_drop(true).spawn().map_err(|error| {
-            let message = format!("{}: {error}; is Spark here, or in SPARK_HOME?", options.submit.display());
-            std::io::Error::new(error.kind(), message)
-        })?;
-        match stop.run_until_cancelled(child.wait()).await {
-            Some(status) => status,
-            None => {
-                if let Some(pid) = child.id().and_then(|id| rustix::process::Pid::from_raw(id as i32)) {
-                    rustix::process::kill_process(pid, rustix::process::Signal::TERM).ok();
-                }
-                child.wait().await
+    let mut child = command.kill_on_drop(true).spawn().map_err(|error| {
+        let message = format!("{}: {error}; is Spark here, or in SPARK_HOME?", options.submit.display());
+        std::io::Error::new(error.kind(), message)
+    })?;
+    match stop.run_until_cancelled(child.wait()).await {
+        Some(status) => status,
+        None => {
+            if let Some(pid) = child.id().and_then(|id| rustix::process::Pid::from_raw(id as i32)) {
+                rustix::process::kill_process(pid, rustix::process::Signal::TERM).ok();
             }
+            child.wait().await
         }
-    };
-    let outcome = outcome.await;
-    std::fs::remove_dir_all(&folder).ok();
-    outcome
+    }
 }
