@@ -41,11 +41,17 @@ impl Json {
             if decoder.has_partial_record() {
                 return Err(ArrowError::JsonError("it ends too early".to_owned()));
             }
+            // Two in one record must not make up for none in another.
             if decoder.len() != index + 1 {
-                return Err(ArrowError::JsonError(format!("there are {} objects, not one", decoder.len() - index)));
+                return Err(ArrowError::JsonError("there is not one object".to_owned()));
             }
         }
-        Ok(decoder.flush()?.unwrap_or_else(|| RecordBatch::new_empty(Arc::clone(&self.schema))))
+        let rows = decoder.flush()?.unwrap_or_else(|| RecordBatch::new_empty(Arc::clone(&self.schema)));
+        if rows.num_rows() == count {
+            Ok(rows)
+        } else {
+            Err(ArrowError::JsonError(format!("there are {} objects in {count} records", rows.num_rows())))
+        }
     }
 
     /// Reads records, the first of which has this index. Halves those that fail until it is known which ones are wrong.
