@@ -306,6 +306,12 @@ mod tests {
     }
 
     #[test]
+    fn names_are_given_once() {
+        let errors = parse(&format!("{SOURCE}[view.lines]\nsql = \"select 1\"\n")).expect_err("it is there twice");
+        assert_eq!(errors[0].to_string(), "dir/clicks.toml:4: the name `lines` is given twice");
+    }
+
+    #[test]
     fn what_would_never_get_on_is_a_mistake() {
         for wrong in ["max-line = 0", "max-line = 268435457", "max-line = -1"] {
             let errors = parse(&format!("{SOURCE}{wrong}\n")).expect_err(wrong);
@@ -313,11 +319,5 @@ mod tests {
         }
         assert!(parse(&format!("max-rows = 0\n{SOURCE}")).is_err());
         assert!(parse(&format!("max-rows = 1\n{SOURCE}max-line = 1\n")).is_ok());
-    }
-
-    #[test]
-    fn names_are_given_once() {
-        let errors = parse(&format!("{SOURCE}[view.lines]\nsql = \"select 1\"\n")).expect_err("it is there twice");
-        assert_eq!(errors[0].to_string(), "dir/clicks.toml:4: the name `lines` is given twice");
     }
 }

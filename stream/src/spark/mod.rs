@@ -122,17 +122,20 @@ pub async fn run(plan: &Value, options: &Options, stop: &CancellationToken) -> s
     std::fs::write(&job, plan.to_string())?;
     let mut command = tokio::process::Command::new(&options.submit);
     command.args(["--master", &options.master]).args(&options.arguments).arg(&runner).arg(&job);
-    let mut child = command.kill_on_drop(true).spawn().map_err(|error| {
-        let message = format!("{}: {error}; is Spark here, or in SPARK_HOME?", options.submit.display());
-        std::io::Error::new(error.kind(), message)
-    })?;
-    match stop.run_until_cancelled(child.wait()).await {
-        Some(status) => status,
-        None => {
-            if let Some(pid) = child.id().and_then(|id| rustix::process::Pid::from_raw(id as i32)) {
-                rustix::process::kill_process(pid, rustix::process::Signal::TERM).ok();
+    let outcome = async {
+        let mut child = command.kill_on_drop(true).spawn().map_err(|error| {
+            let message = format!("{}: {error}; is Spark here, or in SPARK_HOME?", options.submit.display());
+            std::io::Error::new(error.kind(), message)
+        })?;
+        match stop.run_until_cancelled(child.wait()).await {
+            Some(status) => status,
+            None => {
+                if let Some(pid) = child.id().and_then(|id| rustix::process::Pid::from_raw(id as i32)) {
+                    rustix::process::kill_process(pid, rustix::process::Signal::TERM).ok();
+                }
+                child.wait().await
             }
-            child.wait().await
         }
-    }
+    };
+    outcome.await
 }
