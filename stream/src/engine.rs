@@ -27,7 +27,7 @@ use crate::format::Reject;
 use crate::job::{Batching, Job, JobError};
 use crate::page::{Chart, Page, PageServer};
 use crate::progress::{Progress, Report, TableSize, seconds};
-use crate::sink::{Embedded, JobContext, Mode, Sink, embedded};
+use crate::sink::{Embedded, JobContext, Mode, Sink, SinkError, embedded};
 use crate::source::{Cut, Position, Source};
 use crate::sql::plan::{Feed, reject_schema};
 use crate::sql::{Plan, Step, words};
@@ -51,6 +51,14 @@ pub enum EngineError {
     /// Spark has ended.
     #[error("Spark has ended: {0}")]
     SparkEnded(std::process::ExitStatus),
+    /// A sink cannot go on.
+    #[error("sink {name}: {error}")]
+    Sink {
+        /// The sink.
+        name: String,
+        /// Why not.
+        error: SinkError,
+    },
     /// SQL failed on the rows of a batch.
     #[error(
         "batch {batch}: {name}: {}. With a checkpoint the batch comes again when the job is started again: change the \
@@ -467,6 +475,7 @@ impl Engine {
                 };
                 match outcome {
                     Ok(()) => break,
+                    Err(error) if error.is_last() => return Err(EngineError::Sink { name: name.clone(), error }),
                     Err(why) => wait.complain(&format!("sink {name}: {why}; batch {} waits", batch.number)),
                 }
                 *is_open = false;

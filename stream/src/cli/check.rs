@@ -22,10 +22,7 @@ pub struct Check {
 impl Check {
     pub async fn run(self) -> ExitCode {
         match self.plan().await {
-            Ok(text) => {
-                print!("{text}");
-                ExitCode::SUCCESS
-            }
+            Ok(text) => super::say(text.as_bytes()),
             Err(errors) => {
                 errors.iter().for_each(|error| eprintln!("{error}"));
                 let plural = if errors.len() == 1 { "" } else { "s" };

@@ -53,6 +53,25 @@ impl Json {
             Err(ArrowError::JsonError(format!("there are {} objects in {count} records", rows.num_rows())))
         }
     }
+
+    /// Reads records, the first of which has this index. Halves those that fail until it is known which ones are wrong.
+    fn sort_out(&self, records: &[&[u8]], first: usize, rows: &mut Vec<RecordBatch>, rejects: &mut Vec<Reject>) {
+        match (self.decode(records.iter().copied(), records.len()), records) {
+            (Ok(right), _) => rows.push(right),
+            (Err(error), [record]) => {
+                let reason = match error {
+                    ArrowError::JsonError(reason) => reason,
+                    other => other.to_string(),
+                };
+                rejects.push(Reject { index: first, record: record.to_vec(), reason });
+            }
+            (Err(_), _) => {
+                let (left, right) = records.split_at(records.len() / 2);
+                self.sort_out(left, first, rows, rejects);
+                self.sort_out(right, first + left.len(), rows, rejects);
+            }
+        }
+    }
 }
 
 impl Format for Json {
@@ -68,20 +87,9 @@ impl Format for Json {
         if let Ok(rows) = self.decode(records.iter(), records.len()) {
             return Parsed { columns: rows.columns().to_vec(), rejects: Vec::new() };
         }
-        // One of them is wrong: each is read by itself.
+        let all: Vec<&[u8]> = records.iter().collect();
         let (mut rows, mut rejects) = (Vec::new(), Vec::new());
-        for (index, record) in records.iter().enumerate() {
-            match self.decode(std::iter::once(record), 1) {
-                Ok(row) => rows.push(row),
-                Err(error) => {
-                    let reason = match error {
-                        ArrowError::JsonError(reason) => reason,
-                        other => other.to_string(),
-                    };
-                    rejects.push(Reject { index, record: record.to_vec(), reason });
-                }
-            }
-        }
+        self.sort_out(&all, 0, &mut rows, &mut rejects);
         let rows = concat_batches(&self.schema, &rows).expect("all have one schema");
         Parsed { columns: rows.columns().to_vec(), rejects }
     }
@@ -90,8 +98,25 @@ impl Format for Json {
 #[cfg(test)]
 mod tests {
     use datafusion::arrow::array::{Array as _, AsArray as _};
+    use datafusion::arrow::datatypes::Int32Type;
 
     use super::*;
+
+    #[test]
+    fn one_that_is_wrong_is_found_among_many() {
+        let field = ColumnSpec::parse("n int").expect("it is a column").field();
+        let json = Json { schema: Arc::new(Schema::new(vec![field])) };
+        for wrong in [0, 1, 499, 500, 999] {
+            let mut records = Records::default();
+            (0..1000).for_each(|n| {
+                records.push(if n == wrong { b"{".to_vec() } else { format!("{{\"n\":{n}}}").into() }.as_slice())
+            });
+            let parsed = json.parse(&mut records);
+            assert_eq!(parsed.rejects.iter().map(|one| one.index).collect::<Vec<_>>(), [wrong as usize]);
+            let numbers = parsed.columns[0].as_primitive::<Int32Type>().values().iter().copied();
+            assert!(numbers.eq((0..1000).filter(|n| *n != wrong)));
+        }
+    }
 
     #[test]
     fn objects_are_rows_and_what_is_none_is_set_aside() {

@@ -83,6 +83,11 @@ impl Records {
         self.ends.is_empty()
     }
 
+    /// The bytes that they take, without their columns.
+    pub fn size(&self) -> usize {
+        self.bytes.len() + size_of_val(self.ends.as_slice())
+    }
+
     /// Each of them.
     pub fn iter(&self) -> impl Iterator<Item = &[u8]> {
         self.ranges().map(|(start, end)| &self.bytes[start..end])

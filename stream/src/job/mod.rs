@@ -34,6 +34,7 @@
 
 pub mod keys;
 
+use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -161,7 +162,7 @@ impl Parts {
             Ok(Self {
                 name: keys.take("name")?.or_else(stem).unwrap_or_else(|| "job".to_owned()),
                 batching,
-                max_rows: keys.take::<usize>("max-rows")?.unwrap_or(MAX_ROWS).max(1),
+                max_rows: keys.take::<NonZeroUsize>("max-rows")?.map_or(MAX_ROWS, NonZeroUsize::get),
                 checkpoint: keys.take::<PathBuf>("checkpoint")?.map(|path| folder.join(path)),
                 time_zone,
                 country_database: keys.take::<PathBuf>("country-database")?.map(|path| folder.join(path)),
@@ -322,5 +323,15 @@ mod tests {
     fn names_are_given_once() {
         let errors = parse(&format!("{SOURCE}[view.lines]\nsql = \"select 1\"\n")).expect_err("it is there twice");
         assert_eq!(errors[0].to_string(), "dir/clicks.toml:4: the name `lines` is given twice");
+    }
+
+    #[test]
+    fn what_would_never_get_on_is_a_mistake() {
+        for wrong in ["max-line = 0", "max-line = 268435457", "max-line = -1"] {
+            let errors = parse(&format!("{SOURCE}{wrong}\n")).expect_err(wrong);
+            assert_eq!((errors.len(), errors[0].line), (1, 4), "{errors:?}");
+        }
+        assert!(parse(&format!("max-rows = 0\n{SOURCE}")).is_err());
+        assert!(parse(&format!("max-rows = 1\n{SOURCE}max-line = 1\n")).is_ok());
     }
 }

@@ -1,7 +1,8 @@
 //! The page: how the job gets on, and live charts of what it finds, in a browser.
 //!
 //! It is there when the job has a `ui`, or `run --ui HOST:PORT` is given. Everything it needs is within the program.
-//! There is no log-in: who can reach the address can read, and change nothing.
+//! There is no log-in: who can reach the address can read, and change nothing. On an address of this machine alone it answers
+//! to `localhost`, IP addresses and the host that `ui` names, so that no page elsewhere can lead a browser to it.
 //!
 //! | path | gives |
 //! |---|---|

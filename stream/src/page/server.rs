@@ -2,7 +2,7 @@
 
 use std::convert::Infallible;
 use std::io;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -13,6 +13,7 @@ use http_body_util::combinators::UnsyncBoxBody;
 use http_body_util::{BodyExt as _, Full, StreamBody};
 use hyper::body::Frame;
 use hyper::header::{self, HeaderName, HeaderValue};
+use hyper::http::uri::Authority;
 use hyper::{Method, Request, Response, StatusCode};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde::Serialize;
@@ -68,19 +69,29 @@ type Body = UnsyncBoxBody<Bytes, Infallible>;
 pub struct PageServer {
     listener: TcpListener,
     address: SocketAddr,
+    served: Served,
+}
+
+#[derive(Clone, Debug)]
+struct Served {
     page: Arc<Page>,
+    /// The host that was named, if only this machine can reach it.
+    own: Option<Arc<str>>,
 }
 
 impl PageServer {
     /// Listens on `host:port`.
     pub async fn bind(address: &str, page: Page) -> io::Result<Self> {
         let listener = TcpListener::bind(address).await?;
-        Ok(Self { address: listener.local_addr()?, listener, page: Arc::new(page) })
+        let bound = listener.local_addr()?;
+        let host = address.rsplit_once(':').map_or(address, |(host, _)| host);
+        let own = bound.ip().is_loopback().then(|| Arc::from(host));
+        Ok(Self { address: bound, listener, served: Served { page: Arc::new(page), own } })
     }
 
     /// What it serves.
     pub fn page(&self) -> Arc<Page> {
-        Arc::clone(&self.page)
+        Arc::clone(&self.served.page)
     }
 
     /// Where it is.
@@ -105,12 +116,12 @@ impl PageServer {
             while connections.try_join_next().is_some() {}
             // A message is on its way at once.
             stream.set_nodelay(true).ok();
-            let page = Arc::clone(&self.page);
+            let served = self.served.clone();
             connections.spawn(async move {
                 let _seat = seat;
                 let taken = Arc::new(AtomicU64::new(0));
                 let service = hyper::service::service_fn(|request| {
-                    let response = respond(&page, &taken, &request);
+                    let response = respond(&served, &taken, &request);
                     async move { Ok::<_, Infallible>(response) }
                 });
                 let mut http = hyper::server::conn::http1::Builder::new();
@@ -128,7 +139,7 @@ impl PageServer {
     }
 }
 
-/// Waits until a client that follows events has taken none for too long.
+/// Waits until a client that was answered has taken nothing for too long.
 async fn stuck(taken: &AtomicU64) {
     loop {
         let before = taken.load(Ordering::Relaxed);
@@ -139,7 +150,21 @@ async fn stuck(taken: &AtomicU64) {
     }
 }
 
-fn respond<B>(page: &Arc<Page>, taken: &Arc<AtomicU64>, request: &Request<B>) -> Response<Body> {
+/// Whether a name of the machine itself was asked for, by the header `Host`, of a page that only this machine can reach.
+/// A page elsewhere could give its own name our address, and read along.
+fn is_local<B>(request: &Request<B>, own: &str) -> bool {
+    let Some(host) = request.headers().get(header::HOST) else { return true };
+    let Ok(host) = Authority::try_from(host.as_bytes()) else { return false };
+    let name = host.host().trim_matches(['[', ']']);
+    name.parse::<IpAddr>().is_ok() || name.eq_ignore_ascii_case("localhost") || name.eq_ignore_ascii_case(own)
+}
+
+fn respond<B>(server: &Served, taken: &Arc<AtomicU64>, request: &Request<B>) -> Response<Body> {
+    taken.fetch_add(1, Ordering::Relaxed);
+    let Served { page, own } = server;
+    if own.as_ref().is_some_and(|own| !is_local(request, own)) {
+        return response(StatusCode::FORBIDDEN, JSON, error("the page goes by localhost and by IP addresses only"));
+    }
     if request.method() != Method::GET && request.method() != Method::HEAD {
         let mut refused = response(StatusCode::METHOD_NOT_ALLOWED, JSON, error("only GET is allowed"));
         refused.headers_mut().insert(header::ALLOW, HeaderValue::from_static("GET, HEAD"));
@@ -208,7 +233,7 @@ struct Follower {
     page: Arc<Page>,
     batches: watch::Receiver<u64>,
     known: Known,
-    /// How many messages it has asked for.
+    /// How many answers and messages its connection has asked for.
     taken: Arc<AtomicU64>,
     told: Option<Instant>,
     _seat: OwnedSemaphorePermit,
@@ -261,6 +286,17 @@ mod tests {
         assert_eq!(since(""), Some(0));
         assert_eq!(since("x=1&since=12"), Some(12));
         assert_eq!(since("since=-1"), None);
+    }
+
+    #[test]
+    fn a_name_that_leads_here_is_not_ours() {
+        let asked = |host: &str| is_local(&Request::builder().header("Host", host).body(()).expect("a request"), "me");
+        for right in ["localhost:4040", "LocalHost", "127.0.0.1:1", "[::1]:4040", "10.0.0.1", "me:4040"] {
+            assert!(asked(right), "{right}");
+        }
+        for wrong in ["evil.example:4040", "localhost.evil.example", "127.0.0.1.evil.example", "", "a b"] {
+            assert!(!asked(wrong), "{wrong}");
+        }
     }
 
     #[test]

@@ -43,6 +43,7 @@ const JSON: &str = "application/json";
 /// A gateway.
 #[derive(Clone)]
 struct Gateway {
+    /// As in a URL: an IPv6 address has its brackets.
     host: String,
     port: u16,
     /// What stands before the table in a path.
@@ -51,8 +52,11 @@ struct Gateway {
 
 impl Reach for Gateway {
     fn parse(url: &str) -> Result<(String, Self), String> {
-        let expected = || format!("`{url}` is no gateway: expected http://host:8080");
+        let expected = || "it is no gateway: expected http://host:8080".to_owned();
         let uri: Uri = url.parse().map_err(|_| expected())?;
+        if uri.authority().is_some_and(|authority| authority.as_str().contains('@')) {
+            return Err("a gateway is not asked with a user and a password: expected http://host:8080".to_owned());
+        }
         let host = uri.host().filter(|_| uri.scheme_str() == Some("http")).ok_or_else(expected)?.to_owned();
         let port = uri.port_u16().unwrap_or(8080);
         let path = uri.path().trim_end_matches('/').to_owned();
@@ -147,7 +151,7 @@ impl HBase {
 
     async fn connect(&self) -> Result<SendRequest<Full<Bytes>>, String> {
         let Gateway { host, port, .. } = &self.config.url.reach;
-        let stream = timeout(CONNECT, TcpStream::connect((host.as_str(), *port))).await;
+        let stream = timeout(CONNECT, TcpStream::connect((host.trim_matches(['[', ']']), *port))).await;
         let stream = stream.map_err(|_| "no connection within 10 s".to_owned())?.map_err(|error| error.to_string())?;
         let (sender, connection) = http1::handshake(TokioIo::new(stream)).await.map_err(|error| error.to_string())?;
         // Its errors are those of the requests.
@@ -298,6 +302,15 @@ mod tests {
         let (place, reach) = Gateway::parse("http://localhost:8080/").expect("it is one");
         let url = Server { place, reach };
         HBaseConfig { url, table: "clicks".to_owned(), row: "id".to_owned(), family: "info".to_owned(), columns: None }
+    }
+
+    #[test]
+    fn a_password_is_not_shown() {
+        for url in ["https://me:secret@db.example", "http://me:secret@db.example", "http://me:secret@[x"] {
+            assert!(Gateway::parse(url).is_err_and(|why| !why.contains("secret")), "{url}");
+        }
+        let (place, _) = Gateway::parse("http://[::1]:8085").expect("it is one");
+        assert_eq!(place, "hbase [::1]:8085");
     }
 
     #[test]

@@ -34,15 +34,28 @@ use crate::job::{JobError, Keys};
 use crate::source::{find, names};
 use crate::spark::NOTHING_LIKE_IT;
 
-/// Why a sink did not take a batch; the engine tries again.
+/// Why a sink did not take a batch; the engine tries again, unless it is [final](Self::last).
 #[derive(Clone, Debug, thiserror::Error)]
-#[error("{0}")]
-pub struct SinkError(String);
+#[error("{why}")]
+pub struct SinkError {
+    why: String,
+    is_last: bool,
+}
 
 impl SinkError {
     /// An error that says what failed, and where.
     pub fn new(why: impl Into<String>) -> Self {
-        Self(why.into())
+        Self { why: why.into(), is_last: false }
+    }
+
+    /// An error after which this process need not try again: the job ends.
+    pub fn last(why: impl Into<String>) -> Self {
+        Self { why: why.into(), is_last: true }
+    }
+
+    /// Whether the job ends.
+    pub fn is_last(&self) -> bool {
+        self.is_last
     }
 }
 

@@ -112,6 +112,13 @@ impl Print {
     }
 }
 
+fn failed(error: &std::io::Error) -> SinkError {
+    if error.kind() == std::io::ErrorKind::BrokenPipe {
+        return SinkError::last("nobody reads the standard output any more");
+    }
+    SinkError::new(format!("the standard output: {error}"))
+}
+
 #[async_trait]
 impl Sink for Print {
     async fn open(&mut self, _: &SchemaRef) -> Result<(), SinkError> {
@@ -126,7 +133,7 @@ impl Sink for Print {
         });
         match written.await {
             Ok(Ok(())) => Ok(()),
-            Ok(Err(error)) => Err(SinkError::new(format!("the standard output: {error}"))),
+            Ok(Err(error)) => Err(failed(&error)),
             Err(error) => Err(SinkError::new(error.to_string())),
         }
     }
@@ -165,6 +172,12 @@ mod tests {
         let text = print(Style::Tuple, Time::Millis).text(&BATCH, &[rows(1), rows(2)]).expect("it can be shown");
         let expected = format!("{RULE}\nTime: 1590233400000 ms\n{RULE}\n(w0,0)\n(w0,0)\n...\n\n");
         assert_eq!(text, expected);
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_is_not_waited_for() {
+        assert!(failed(&std::io::ErrorKind::BrokenPipe.into()).is_last());
+        assert!(!failed(&std::io::ErrorKind::StorageFull.into()).is_last());
     }
 
     #[test]

@@ -11,11 +11,18 @@ pub const CONNECT: Duration = Duration::from_secs(10);
 /// How long an answer may take, where nothing long is asked.
 pub const ANSWER: Duration = Duration::from_secs(30);
 
+/// How long a statement of a batch may take at the server, and how long until its answer is not waited for any more.
+pub const STATEMENT: Duration = Duration::from_secs(60);
+pub const PATIENCE: Duration = Duration::from_secs(75);
+
 /// How to reach a server, as a library reads it from a URL.
 pub trait Reach: Sized {
     /// Reads a URL. Gives where that is, for messages, without a password.
     fn parse(url: &str) -> Result<(String, Self), String>;
 }
+
+/// What is wrong with a URL that asks for encryption.
+pub const NOT_ENCRYPTED: &str = "it asks for an encrypted connection, and connections are not encrypted yet";
 
 /// A server.
 #[derive(Clone)]

@@ -5,7 +5,7 @@
 //! | `path` | | the folder, relative to the job file; a `file:///…` URL will do |
 //! | `start` | `latest` | as long as no batch has been committed: `latest` leaves out the files that are there already, `earliest` takes them |
 //! | `pattern` | `*` | which names are taken: `*`, `?`, `[a-z]` |
-//! | `max-line` | 1048576 | the most bytes of a line; a longer one is cut there |
+//! | `max-line` | 1048576 | the most bytes of a line, up to 268435456; a longer one is cut there |
 //! | `poll` | `10s` | how often the folder is looked at even when the system tells of no change |
 //!
 //! Each file is read once, the oldest first, line by line; one whose name ends with `.gz` is unpacked. Names that begin with a
@@ -31,7 +31,7 @@ use tokio::task::block_in_place;
 use tracing::{info, warn};
 
 use self::file::{FileId, Lines, ReadError};
-use super::{Cut, Position, Source, SourceConfig, SourceError};
+use super::{Cut, MaxLine, Position, Source, SourceConfig, SourceError};
 use crate::format::Records;
 use crate::job::{JobError, Keys, keys};
 
@@ -44,8 +44,8 @@ struct FolderConfig {
     start: Start,
     #[serde(default, deserialize_with = "pattern")]
     pattern: Option<glob::Pattern>,
-    #[serde(default = "max_line")]
-    max_line: std::num::NonZeroU32,
+    #[serde(default)]
+    max_line: MaxLine,
     #[serde(default = "poll", deserialize_with = "keys::duration")]
     poll: Duration,
 }
@@ -56,10 +56,6 @@ enum Start {
     #[default]
     Latest,
     Earliest,
-}
-
-fn max_line() -> std::num::NonZeroU32 {
-    std::num::NonZeroU32::MIN.saturating_add((1 << 20) - 1)
 }
 
 fn poll() -> Duration {
@@ -270,7 +266,7 @@ impl Folder {
 
     /// Reads lines until there are enough. Gives whether the file ends with them.
     fn read_on(&mut self, file: &FileId, lines: &mut Lines, records: &mut Records, max_records: usize) -> bool {
-        let max_line = u64::from(self.config.max_line.get());
+        let max_line = self.config.max_line.0 as u64;
         while has_room(records, max_records) {
             match lines.next(records, max_line) {
                 Ok(true) => {}
@@ -368,7 +364,7 @@ impl Source for Folder {
         block_in_place(|| {
             let place = Place::read(to)?;
             let mut records = Records::default();
-            let max_line = u64::from(self.config.max_line.get());
+            let max_line = self.config.max_line.0 as u64;
             for Part { file, from, to } in &place.parts {
                 let mut lines = self.reopen(file, *from)?;
                 while lines.at() < *to {

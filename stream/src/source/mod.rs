@@ -18,6 +18,8 @@ use std::ops::Range;
 
 use async_trait::async_trait;
 use datafusion::arrow::datatypes::Field;
+use serde::de::Error as _;
+use serde::{Deserialize, Deserializer};
 
 use crate::format::{self, Reader, Records};
 use crate::job::{Job, JobError, Keys};
@@ -35,6 +37,37 @@ impl SourceError {
     /// An error that says what failed, and where.
     pub fn new(why: impl Into<String>) -> Self {
         Self(why.into())
+    }
+}
+
+/// A number of bytes from 1 to `MOST`: the texts of a batch are found by 32 bits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Bytes<const MOST: usize>(usize);
+
+/// The most bytes of a line.
+type MaxLine = Bytes<{ 256 << 20 }>;
+/// So many bytes may wait for the next batch.
+type MaxWaiting = Bytes<{ 1 << 30 }>;
+
+impl Default for MaxLine {
+    fn default() -> Self {
+        Self(1 << 20)
+    }
+}
+
+impl Default for MaxWaiting {
+    fn default() -> Self {
+        Self(64 << 20)
+    }
+}
+
+impl<'de, const MOST: usize> Deserialize<'de> for Bytes<MOST> {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        let bytes = usize::deserialize(deserializer)?;
+        if (1..=MOST).contains(&bytes) {
+            return Ok(Self(bytes));
+        }
+        Err(D::Error::custom(format!("{bytes} bytes: expected a number from 1 to {MOST}")))
     }
 }
 

@@ -3,24 +3,27 @@
 //! | key | default | what |
 //! |---|---|---|
 //! | `connect` | | `host:port` of the server |
-//! | `max-line` | 1048576 | the most bytes of a line; a longer one is cut there |
+//! | `max-line` | 1048576 | the most bytes of a line, up to 268435456; a longer one is cut there |
 //!
 //! Lines end with LF or CR LF. What was read and not yet committed when the job is killed is lost, as the server cannot
 //! be asked for it again.
 
 use std::collections::VecDeque;
+use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use async_trait::async_trait;
 use serde::Deserialize;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::io::AsyncReadExt as _;
 use tokio::net::TcpStream;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::{Cut, Position, Source, SourceConfig, SourceError};
+use super::{Cut, MaxLine, Position, Source, SourceConfig, SourceError};
 use crate::format::Records;
 use crate::job::{JobError, Keys};
 
@@ -28,12 +31,8 @@ use crate::job::{JobError, Keys};
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct SocketConfig {
     connect: String,
-    #[serde(default = "max_line")]
-    max_line: usize,
-}
-
-fn max_line() -> usize {
-    1 << 20
+    #[serde(default)]
+    max_line: MaxLine,
 }
 
 pub fn read(keys: Keys<'_>) -> Result<Box<dyn SourceConfig>, JobError> {
@@ -57,6 +56,11 @@ impl SourceConfig for SocketConfig {
 const MAX_WAITING: usize = 64 << 20;
 /// How long to wait before a connection is tried again.
 const BETWEEN_TRIES: Duration = Duration::from_secs(1);
+/// How long a connection may take to be made.
+const CONNECT: Duration = Duration::from_secs(10);
+/// A server that has been silent for so long is asked whether it is still there, and again after so long.
+const SILENCE: Duration = Duration::from_secs(60);
+const BETWEEN_QUESTIONS: Duration = Duration::from_secs(10);
 
 #[derive(Debug, Default)]
 struct Waiting {
@@ -96,11 +100,11 @@ impl Source for Socket {
         self.reader = Some(tokio::spawn(async move {
             let mut complained = false;
             loop {
-                match TcpStream::connect(&config.connect).await {
+                match connect(&config.connect).await {
                     Ok(stream) => {
                         info!("source {name}: connected to {}", config.connect);
                         complained = false;
-                        match read_lines(stream, config.max_line, &shared).await {
+                        match read_lines(stream, config.max_line.0, &shared).await {
                             Ok(()) => info!("source {name}: {} has closed the connection", config.connect),
                             Err(error) => warn!("source {name}: the connection to {} broke: {error}", config.connect),
                         }
@@ -141,7 +145,7 @@ impl Source for Socket {
             && (cut.records.is_empty() || cut.records.len() + next.len() <= max_records)
         {
             let next = waiting.records.pop_front().expect("there is one in front");
-            waiting.bytes -= next.bytes.len();
+            waiting.bytes -= next.size();
             if cut.records.is_empty() {
                 cut.records = next;
             } else {
@@ -173,7 +177,15 @@ impl Drop for Socket {
     }
 }
 
-async fn read_lines(mut stream: TcpStream, max_line: usize, shared: &Shared) -> std::io::Result<()> {
+async fn connect(address: &str) -> io::Result<TcpStream> {
+    let stream = timeout(CONNECT, TcpStream::connect(address)).await;
+    let stream = stream.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no connection within 10 s"))??;
+    let keepalive = TcpKeepalive::new().with_time(SILENCE).with_interval(BETWEEN_QUESTIONS);
+    SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;
+    Ok(stream)
+}
+
+async fn read_lines(mut stream: TcpStream, max_line: usize, shared: &Shared) -> io::Result<()> {
     let mut buffer = Vec::with_capacity(64 << 10);
     loop {
         buffer.reserve(16 << 10);
@@ -186,7 +198,7 @@ async fn read_lines(mut stream: TcpStream, max_line: usize, shared: &Shared) -> 
                 shared.went.notified().await;
             }
             let mut waiting = shared.waiting();
-            waiting.bytes += records.bytes.len();
+            waiting.bytes += records.size();
             waiting.records.push_back(records);
             drop(waiting);
             shared.came.notify_one();

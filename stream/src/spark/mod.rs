@@ -360,9 +360,9 @@ fn read_by(sink: &SinkSpec, plan: &Plan) -> Vec<String> {
 
 /// Runs a job that Spark [can do](plan) until it ends or is stopped.
 pub async fn run(plan: &SparkPlan, options: &Options, stop: &CancellationToken) -> std::io::Result<ExitStatus> {
-    let folder = std::env::temp_dir().join(format!("flume-rs-stream-{}", std::process::id()));
-    std::fs::create_dir_all(&folder)?;
-    let (runner, job) = (folder.join("runner.py"), folder.join("job.json"));
+    // Nobody else can look into it, or have made it before.
+    let folder = tempfile::Builder::new().prefix("flume-rs-stream-").tempdir()?;
+    let (runner, job) = (folder.path().join("runner.py"), folder.path().join("job.json"));
     std::fs::write(&runner, RUNNER)?;
     std::fs::write(&job, plan.job.to_string())?;
     let mut command = tokio::process::Command::new(&options.submit);
@@ -386,7 +386,5 @@ pub async fn run(plan: &SparkPlan, options: &Options, stop: &CancellationToken) 
             }
         }
     };
-    let outcome = outcome.await;
-    std::fs::remove_dir_all(&folder).ok();
-    outcome
+    outcome.await
 }

@@ -17,8 +17,9 @@ pub mod postgres;
 
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use serde::Deserialize;
+use tokio::time::timeout;
 
-use super::server::{Reach, Server};
+use super::server::{PATIENCE, Reach, Server};
 use super::{JobContext, SinkError, check_key};
 use crate::batch::BatchInfo;
 
@@ -118,6 +119,12 @@ impl Target {
             ([], _) => Err(self.lasting("the table is not there; make it, or set create = true")),
             _ => Err(self.lasting(&format!("it has no column {}, but {}", missing.join(", "), known.join(", ")))),
         }
+    }
+
+    /// The answer to a statement, or to several, which may not take too long.
+    async fn answer<T>(&self, statement: impl Future<Output = Result<T, SinkError>>) -> Result<T, SinkError> {
+        let late = |_| self.error(&format!("no answer within {} s", PATIENCE.as_secs()));
+        timeout(PATIENCE, statement).await.map_err(late)?
     }
 
     /// Says what failed.

@@ -11,6 +11,7 @@ use datafusion::arrow::array::{Array as _, ArrayRef, AsArray as _, RecordBatch};
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, Float32Type, Float64Type, Int64Type, SchemaRef, TimeUnit, UInt64Type};
 use datafusion::arrow::error::ArrowError;
+use futures_util::TryFutureExt as _;
 use mysql_async::prelude::Queryable as _;
 use mysql_async::{Conn, Error, Opts, OptsBuilder, Params, Pool, PoolConstraints, PoolOpts, TxOpts, Value};
 use tokio::time::timeout;
@@ -18,7 +19,7 @@ use tokio::time::timeout;
 use super::{BATCHES, DatabaseConfig, Target, quoted, stored};
 use crate::batch::BatchInfo;
 use crate::job::{JobError, Keys};
-use crate::sink::server::{CONNECT, Reach};
+use crate::sink::server::{CONNECT, NOT_ENCRYPTED, Reach};
 use crate::sink::{JobContext, Sink, SinkConfig, SinkError, rows};
 
 /// What a statement can hold.
@@ -40,6 +41,9 @@ impl Reach for Opts {
         if opts.db_name().is_none() {
             return Err(format!("it names no database; {expected}"));
         }
+        if opts.ssl_opts().is_some() {
+            return Err(NOT_ENCRYPTED.to_owned());
+        }
         Ok((format!("mysql {}:{}", opts.ip_or_hostname(), opts.tcp_port()), opts))
     }
 }
@@ -60,11 +64,13 @@ impl SinkConfig for DatabaseConfig<Opts> {
             .tcp_keepalive(Some(Duration::from_secs(30)))
             // A server that cuts what does not fit would lose a part of it without a word.
             .init(vec!["SET SESSION sql_mode = CONCAT(@@SESSION.sql_mode, ',STRICT_ALL_TABLES')"]);
-        Box::new(MySql { pool: Pool::new(options), target: self.target(name, job) })
+        let options = Opts::from(options);
+        Box::new(MySql { pool: Pool::new(options.clone()), options, target: self.target(name, job) })
     }
 }
 
 struct MySql {
+    options: Opts,
     pool: Pool,
     target: Target,
 }
@@ -190,7 +196,8 @@ impl MySql {
             if count == most || bytes >= MAX_BYTES || row + 1 == rows.num_rows() {
                 let insert = self.insert(&rows.schema(), count);
                 let values = Params::Positional(std::mem::take(&mut pending));
-                to.exec_drop(insert, values).await.map_err(|error| self.failed(&error))?;
+                let written = to.exec_drop(insert, values).map_err(|error| self.failed(&error));
+                self.target.answer(written).await?;
                 (count, bytes) = (0, 0);
             }
         }
@@ -260,17 +267,21 @@ fn values(column: &ArrayRef) -> Result<Vec<Value>, ArrowError> {
 #[async_trait]
 impl Sink for MySql {
     async fn open(&mut self, schema: &SchemaRef) -> Result<(), SinkError> {
+        // Connections from before may hang.
+        self.pool = Pool::new(self.options.clone());
         let mut connection = self.connect().await?;
-        self.prepare(&mut connection, schema).await
+        self.target.answer(self.prepare(&mut connection, schema)).await
     }
 
     async fn write(&mut self, batch: &BatchInfo, rows: &[RecordBatch]) -> Result<(), SinkError> {
         let (target, failed) = (&self.target, |error| self.failed(&error));
         let mut connection = self.connect().await?;
-        let mut transaction = connection.start_transaction(TxOpts::default()).await.map_err(failed)?;
+        let transaction = connection.start_transaction(TxOpts::default()).map_err(failed);
+        let mut transaction = target.answer(transaction).await?;
         // Another connection of ours that the server still holds for alive comes to its end first.
         let select = format!("SELECT batch, time FROM {BATCHES} WHERE job = ? AND sink = ? FOR UPDATE");
-        let last = transaction.exec_first(select, (&target.job, &target.sink)).await.map_err(failed)?;
+        let last = transaction.exec_first(select, (&target.job, &target.sink)).map_err(failed);
+        let last = target.answer(last).await?;
         if last == Some(stored(batch)) {
             return Ok(());
         }
@@ -279,8 +290,9 @@ impl Sink for MySql {
         }
         let (number, time) = stored(batch);
         let replace = format!("REPLACE INTO {BATCHES} VALUES (?, ?, ?, ?)");
-        transaction.exec_drop(replace, (&target.job, &target.sink, number, time)).await.map_err(failed)?;
-        transaction.commit().await.map_err(failed)
+        let noted = transaction.exec_drop(replace, (&target.job, &target.sink, number, time)).map_err(failed);
+        target.answer(noted).await?;
+        target.answer(transaction.commit().map_err(failed)).await
     }
 }
 
@@ -294,5 +306,6 @@ mod tests {
         assert_eq!(place, "mysql db.example:3307");
         assert!(Opts::parse("mysql://root@db.example").expect_err("no database").starts_with("it names no database"));
         assert!(Opts::parse("postgres://root@db.example/shop").is_err());
+        assert!(Opts::parse("mysql://root@db.example/shop?require_ssl=true").is_err_and(|why| why == NOT_ENCRYPTED));
     }
 }

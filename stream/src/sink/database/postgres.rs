@@ -10,19 +10,22 @@ use async_trait::async_trait;
 use datafusion::arrow::array::{Array as _, ArrayRef, RecordBatch, StringArray};
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::arrow::error::ArrowError;
-use deadpool_postgres::tokio_postgres::config::Host;
+use deadpool_postgres::tokio_postgres::config::{ChannelBinding, Host, SslMode};
 use deadpool_postgres::tokio_postgres::types::ToSql;
 use deadpool_postgres::tokio_postgres::{self, Config, NoTls};
 use deadpool_postgres::{Client, Manager, ManagerConfig, Pool, PoolError, RecyclingMethod, Runtime, Transaction};
+use futures_util::TryFutureExt as _;
 
 use super::{BATCHES, DatabaseConfig, Target, quoted, stored};
 use crate::batch::BatchInfo;
 use crate::job::{JobError, Keys};
-use crate::sink::server::{ANSWER, CONNECT, Reach};
+use crate::sink::server::{ANSWER, CONNECT, NOT_ENCRYPTED, Reach, STATEMENT};
 use crate::sink::{JobContext, Sink, SinkConfig, SinkError, rows};
 
 /// The most rows of a statement.
 const MAX_ROWS: usize = 5_000;
+/// How long to wait for a lock, which a session of a machine that has vanished may hold.
+const LOCK: Duration = Duration::from_secs(10);
 /// What PostgreSQL says when the columns of an upsert are no unique key.
 const NOT_UNIQUE: &str = "42P10";
 
@@ -37,6 +40,9 @@ impl Reach for Config {
         };
         let place = format!("postgres {host}:{}", config.get_ports().first().copied().unwrap_or(5432));
         config.connect_timeout(CONNECT).keepalives_idle(ANSWER).tcp_user_timeout(ANSWER);
+        if config.get_ssl_mode() == SslMode::Require || config.get_channel_binding() == ChannelBinding::Require {
+            return Err(NOT_ENCRYPTED.to_owned());
+        }
         if config.get_application_name().is_none() {
             config.application_name("flume-rs-stream");
         }
@@ -54,16 +60,21 @@ impl SinkConfig for DatabaseConfig<Config> {
     }
 
     fn build(&self, name: &str, job: &JobContext) -> Box<dyn Sink> {
-        let manager = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let manager = Manager::from_config(self.url.reach.clone(), NoTls, manager);
-        let wait: Option<Duration> = Some(CONNECT);
-        let pool = Pool::builder(manager).max_size(2).runtime(Runtime::Tokio1).create_timeout(wait).build();
-        let pool = pool.expect("a pool with a runtime may have time limits");
-        Box::new(Postgres { pool, target: self.target(name, job), insert: String::new() })
+        let config = self.url.reach.clone();
+        Box::new(Postgres { pool: pool(&config), config, target: self.target(name, job), insert: String::new() })
     }
 }
 
+fn pool(config: &Config) -> Pool {
+    let manager = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+    let manager = Manager::from_config(config.clone(), NoTls, manager);
+    let wait: Option<Duration> = Some(CONNECT);
+    let pool = Pool::builder(manager).max_size(2).runtime(Runtime::Tokio1).create_timeout(wait).build();
+    pool.expect("a pool with a runtime may have time limits")
+}
+
 struct Postgres {
+    config: Config,
     pool: Pool,
     target: Target,
     /// SQL that writes rows, once it is known which types the table's columns have.
@@ -159,13 +170,14 @@ impl Postgres {
     async fn put(&self, to: &Transaction<'_>, rows: &RecordBatch) -> Result<(), SinkError> {
         let columns = rows.columns().iter().map(texts).collect::<Result<Vec<_>, _>>();
         let columns = columns.map_err(|error| self.target.error(&error.to_string()))?;
-        let insert = to.prepare_cached(&self.insert).await.map_err(|error| self.failed(&error))?;
+        let failed = |error| self.failed(&error);
+        let insert = self.target.answer(to.prepare_cached(&self.insert).map_err(failed)).await?;
         for start in (0..rows.num_rows()).step_by(MAX_ROWS) {
             let count = MAX_ROWS.min(rows.num_rows() - start);
             let columns: Vec<StringArray> = columns.iter().map(|column| column.slice(start, count)).collect();
             let arrays: Vec<Vec<Option<&str>>> = columns.iter().map(|column| column.iter().collect()).collect();
             let arrays: Vec<&(dyn ToSql + Sync)> = arrays.iter().map(|array| array as _).collect();
-            to.execute(&insert, &arrays).await.map_err(|error| self.failed(&error))?;
+            self.target.answer(to.execute(&insert, &arrays).map_err(failed)).await?;
         }
         Ok(())
     }
@@ -203,19 +215,29 @@ fn column_type(data_type: &DataType) -> String {
 #[async_trait]
 impl Sink for Postgres {
     async fn open(&mut self, schema: &SchemaRef) -> Result<(), SinkError> {
+        // Connections from before may hang.
+        self.pool = pool(&self.config);
         let client = self.connect().await?;
-        self.insert = self.prepare(&client, schema).await?;
+        self.insert = self.target.answer(self.prepare(&client, schema)).await?;
         Ok(())
     }
 
     async fn write(&mut self, batch: &BatchInfo, rows: &[RecordBatch]) -> Result<(), SinkError> {
         let (target, failed) = (&self.target, |error| self.failed(&error));
         let mut client = self.connect().await?;
-        let transaction = client.transaction().await.map_err(failed)?;
+        let transaction = target.answer(client.transaction().map_err(failed)).await?;
+        let limits = format!(
+            "SET LOCAL lock_timeout = '{}s'; SET LOCAL statement_timeout = '{}s'",
+            LOCK.as_secs(),
+            STATEMENT.as_secs()
+        );
+        target.answer(transaction.batch_execute(&limits).map_err(failed)).await?;
         // Another connection of ours that the server still holds for alive comes to its end first.
         let select = format!("SELECT batch, time FROM {BATCHES} WHERE job = $1 AND sink = $2 FOR UPDATE");
-        let select = transaction.prepare_cached(&select).await.map_err(failed)?;
-        let last = transaction.query_opt(&select, &[&target.job, &target.sink]).await.map_err(failed)?;
+        let select = target.answer(transaction.prepare_cached(&select).map_err(failed)).await?;
+        let who = [&target.job as &(dyn ToSql + Sync), &target.sink];
+        let last = transaction.query_opt(&select, &who).map_err(failed);
+        let last = target.answer(last).await?;
         let (number, time) = stored(batch);
         if last.is_some_and(|last| (last.get(0), last.get(1)) == (number, time)) {
             return Ok(());
@@ -227,9 +249,10 @@ impl Sink for Postgres {
             "INSERT INTO {BATCHES} VALUES ($1, $2, $3, $4) \
              ON CONFLICT (job, sink) DO UPDATE SET batch = EXCLUDED.batch, time = EXCLUDED.time"
         );
-        let update = transaction.prepare_cached(&update).await.map_err(failed)?;
-        transaction.execute(&update, &[&target.job, &target.sink, &number, &time]).await.map_err(failed)?;
-        transaction.commit().await.map_err(failed)
+        let update = target.answer(transaction.prepare_cached(&update).map_err(failed)).await?;
+        let noted = [&target.job as &(dyn ToSql + Sync), &target.sink, &number, &time];
+        target.answer(transaction.execute(&update, &noted).map_err(failed)).await?;
+        target.answer(transaction.commit().map_err(failed)).await
     }
 }
 
@@ -242,5 +265,8 @@ mod tests {
         let (place, _) = Config::parse("postgres://me:secret@db.example/shop").expect("it is one");
         assert_eq!(place, "postgres db.example:5432");
         assert!(Config::parse("mysql://me@db.example/shop").is_err());
+        assert!(Config::parse("postgres://me@db.example/shop?sslmode=prefer").is_ok());
+        let encrypted = Config::parse("postgres://me@db.example/shop?sslmode=require");
+        assert!(encrypted.is_err_and(|why| why == NOT_ENCRYPTED));
     }
 }

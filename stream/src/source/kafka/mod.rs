@@ -10,7 +10,7 @@
 //! | `on-data-loss` | `fail` | when offsets that come next are gone: `fail` says so and waits, `earliest` goes on with the first that is left |
 //! | `metadata` | none | further columns: `key` (text), `topic` (text), `partition` (int), `offset` (bigint), `timestamp` |
 //! | `refresh` | `10s` | how often new partitions, and topics of the pattern, are looked for |
-//! | `max-waiting` | 67108864 | so many bytes may wait for the next batch |
+//! | `max-waiting` | 67108864 | so many bytes may wait for the next batch, up to 1073741824 |
 //! | `options` | none | a table of librdkafka's options, as `{ "security.protocol" = "ssl" }` |
 //!
 //! Without a group the job reads all partitions itself (*direct*), and its offsets are its own: they are committed with
@@ -45,7 +45,7 @@ use serde::Deserialize;
 use tokio::time::timeout;
 use tracing::{info, warn};
 
-use super::{Cut, Position, Source, SourceConfig, SourceError};
+use super::{Cut, MaxWaiting, Position, Source, SourceConfig, SourceError};
 use crate::job::keys::duration;
 use crate::job::{JobError, Keys};
 use crate::kafka::{self, Options};
@@ -95,16 +95,12 @@ struct KafkaConfig {
     metadata: Vec<Metadata>,
     #[serde(default = "refresh", deserialize_with = "duration")]
     refresh: Duration,
-    #[serde(default = "max_waiting")]
-    max_waiting: usize,
+    #[serde(default)]
+    max_waiting: MaxWaiting,
 }
 
 fn refresh() -> Duration {
     Duration::from_secs(10)
-}
-
-fn max_waiting() -> usize {
-    64 << 20
 }
 
 /// Messages come at once when they are there, and while many are there, many at once.
@@ -391,7 +387,7 @@ impl Kafka {
             (false, true) => Way::Until { strict: false },
             (false, false) => Way::All(topics, config.refresh),
         };
-        let manner = self.source.manner(way, config.max_waiting);
+        let manner = self.source.manner(way, config.max_waiting.0);
         self.reading = Some(Reading::start(consumer, tracks, manner));
     }
 

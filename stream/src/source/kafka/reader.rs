@@ -152,6 +152,12 @@ pub struct Shared {
     stop: AtomicBool,
 }
 
+impl Shared {
+    fn waiting(&self) -> MutexGuard<'_, Waiting> {
+        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 /// What waits for the next batch.
 #[derive(Debug, Default)]
 pub struct Waiting {
@@ -230,7 +236,7 @@ impl Reading {
 
     /// What waits.
     pub fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.waiting()
     }
 
     /// Tells the reader that there is room.
@@ -289,6 +295,21 @@ struct Place {
     at_end: bool,
 }
 
+/// Tells the source that nothing comes any more, whatever ended the reader.
+struct End(Arc<Shared>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        let mut waiting = self.0.waiting();
+        if std::thread::panicking() {
+            waiting.failure = Some("the reader has panicked".to_owned());
+        }
+        waiting.ended = true;
+        drop(waiting);
+        self.0.came.notify_one();
+    }
+}
+
 struct Reader {
     consumer: Arc<BaseConsumer<Context>>,
     shared: Arc<Shared>,
@@ -308,16 +329,13 @@ struct Reader {
 
 impl Reader {
     fn run(mut self) {
+        let _end = End(Arc::clone(&self.shared));
         let outcome = self.read();
-        let mut waiting = self.waiting();
-        waiting.failure = outcome.err();
-        waiting.ended = true;
-        drop(waiting);
-        self.shared.came.notify_one();
+        self.waiting().failure = outcome.err();
     }
 
     fn waiting(&self) -> MutexGuard<'_, Waiting> {
-        self.shared.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.shared.waiting()
     }
 
     fn is_stopped(&self) -> bool {
@@ -350,7 +368,7 @@ impl Reader {
                 }
                 event = consumer.poll(Duration::ZERO);
             }
-            self.publish();
+            self.publish()?;
         }
         Ok(())
     }
@@ -524,21 +542,21 @@ impl Reader {
     }
 
     /// Hands over what was read. Waits while too much waits already.
-    fn publish(&mut self) {
+    fn publish(&mut self) -> Result<(), String> {
         if self.rows.is_empty() {
-            return;
+            return Ok(());
         }
         let full = Instant::now();
         let is_member = matches!(self.manner.way, Way::Group(..));
         let shared = Arc::clone(&self.shared);
-        let mut waiting = shared.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut waiting = shared.waiting();
         let mut is_held = false;
         while waiting.bytes >= self.manner.max_waiting && !self.is_stopped() {
             if is_member && full.elapsed() > self.manner.longest_rest {
                 drop(waiting);
-                self.hold();
+                self.hold()?;
                 is_held = true;
-                waiting = shared.waiting.lock().unwrap_or_else(PoisonError::into_inner);
+                waiting = shared.waiting();
             } else {
                 waiting = shared.went.wait_timeout(waiting, ASK).unwrap_or_else(PoisonError::into_inner).0;
             }
@@ -555,18 +573,21 @@ impl Reader {
         if is_held && let Ok(assigned) = self.consumer.assignment() {
             self.consumer.resume(&assigned).ok();
         }
+        Ok(())
     }
 
     /// Remains a member of the group while there is no room. What was on its way is taken all the same.
-    fn hold(&mut self) {
+    fn hold(&mut self) -> Result<(), String> {
         let consumer = Arc::clone(&self.consumer);
         if let Ok(assigned) = consumer.assignment() {
             consumer.pause(&assigned).ok();
         }
         let event = consumer.poll(ASK);
         self.notice_changes();
-        if let Some(Ok(message)) = event {
-            self.take(&message).ok();
+        match event {
+            Some(Ok(message)) => self.take(&message),
+            Some(Err(error)) => self.answer(&error),
+            None => Ok(()),
         }
     }
 
@@ -616,4 +637,22 @@ fn put(list: &mut TopicPartitionList, track: &Track) -> Result<(), String> {
     let Track { partition, next, .. } = track;
     let added = list.add_partition_offset(&partition.topic, partition.number, Offset::Offset(*next));
     added.map_err(|error| Words(&error).to_string())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reader_that_panics_has_ended() {
+        let shared = Arc::new(Shared::default());
+        let end = End(Arc::clone(&shared));
+        let thread = std::thread::spawn(move || {
+            let _end = end;
+            panic!("as a test");
+        });
+        assert!(thread.join().is_err());
+        let waiting = shared.waiting();
+        assert!(waiting.ended && waiting.failure.is_some());
+    }
 }
