@@ -2,7 +2,7 @@
 //!
 //! In a table that is there the columns of `key` must be its primary key or a unique one. Values are sent as text, and the
 //! server makes the column's type of them: a column may have any type that the texts can be read as. Times with a zone are
-//! written as UTC.
+//! written as UTC. A statement waits 10 s for a lock and takes 60 s at most; then the batch is tried again.
 
 use std::time::Duration;
 
