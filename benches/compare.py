@@ -33,7 +33,7 @@ THROUGHPUT = {
     "hop-1000": (2_000_000, 8, None, 0.6, 30), "hop-100": (1_000_000, 10, None, 1.3, 30),
     "hop-deflate": (2_000_000, 4, None, None, 30), "hop-tls": (2_000_000, 6, None, None, 30),
     "kafka": (1_000_000, 6, None, 1.5, 64), "kafka-all": (1_000_000, 6, None, 1.5, 64),
-    "kafka-source": (2_000_000, 6, None, None, 64), "kafka-chain": (500_000, 10, None, None, 64),
+    "kafka-source": (2_000_000, 1, None, None, 64), "kafka-chain": (500_000, 10, None, None, 64),
     "file-1000": (1_000_000, 25, None, 1.5, None), "file-100": (1_000_000, 15, None, 1.5, None),
     "file-nc": (100_000, 20, None, None, None), "file-ack": (50_000, 20, None, None, None),
     "taildir": (10_000_000, 4, None, 0.13, None), "spooldir": (10_000_000, 4, None, 0.13, None),
