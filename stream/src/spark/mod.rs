@@ -2,7 +2,7 @@
 //!
 //! `run --engine spark` hands the job to `spark-submit` with a small program of ours, which builds the same sources,
 //! views and tables from Structured Streaming. What Spark cannot do the same way is an error before anything starts, and
-//! `check --engine spark` says it without Spark. SQL is the job's, in [Spark's words](dialect).
+//! `check --engine spark` says it without Spark. SQL is the job's, in Spark's words.
 //!
 //! | what | on Spark |
 //! |---|---|
