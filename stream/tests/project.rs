@@ -81,7 +81,7 @@ fn clicks_get_from_the_log_into_hbase() {
     let conf = example_folder().join("log_memory_kafka.conf");
     let agent = Launch::new().args(["--conf-file".as_ref(), conf.as_os_str()]);
     let agent = agent.env("ACCESS_LOG", log.as_os_str()).env("KAFKA", kafka.servers());
-    let agent = agent.config(&format!("a1.sinks.k1.topic = {topic}\n"));
+    let agent = agent.config(&format!("a1.sinks.k1.kafka.topic = {topic}\n"));
 
     let changes = [("localhost:9092", kafka.servers()), ("\"10s\"", "\"200ms\""), ("streamingtopic", &topic)];
     let gateway = format!("http://127.0.0.1:{}", hbase.port);
