@@ -199,7 +199,9 @@ fn a_connection_is_reset_after_its_interval() {
     });
     assert!(fed.is_some());
     assert!(closed.join().expect("the first connection ends in order").iter().all(|body| body == "again"));
-    assert!(take(&mut server.accept()).iter().all(|body| body == "again"));
+    // More may be on its way, so the connection stays.
+    let mut second = server.accept();
+    assert!(take(&mut second).iter().all(|body| body == "again"));
     assert_eq!(counters(&agent, ["EventWriteFail", "ConnectionFailedCount"]), [0, 0]);
     assert_eq!(agent.messages("Connection reset is set to 0").len(), 0);
 }
