@@ -116,6 +116,12 @@ fn what_is_different_on_spark_is_told() {
 /// Examples that Spark cannot run, and why.
 const NOT_ON_SPARK: &[(&str, &str)] = &[
     ("event-time.toml", "too late"),
+    ("orders-kafka.toml", "`window`"),
+    ("orders.toml", "earliest"),
+    ("product-clicks-hbase.toml", "type hbase"),
+    ("reviews.toml", "regexp_replace"),
+    ("two-streams.toml", "the rows of one source"),
+    ("visitors.toml", "country"),
     ("windowed-count.toml", "`window`"),
     ("windowed-merge.toml", "`window`"),
     ("word-count-flume-pull.toml", "type flume-pull"),
