@@ -2,8 +2,7 @@
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, BooleanArray, StringViewBuilder};
-use datafusion::arrow::compute::filter;
+use datafusion::arrow::array::{ArrayRef, StringViewBuilder};
 use datafusion::arrow::datatypes::{DataType, Field};
 use flume_rs::rpc::avro::events::read_event;
 
@@ -58,16 +57,6 @@ impl Format for Avro {
             }
             columns.push(values);
         }
-        if wrong.iter().any(Option::is_some) {
-            let right: BooleanArray = wrong.iter().map(|reason| Some(reason.is_none())).collect();
-            columns = columns.iter().map(|column| filter(column, &right).expect("they are as long")).collect();
-            for ((index, record), reason) in accepted.into_iter().zip(wrong) {
-                if let Some(reason) = reason {
-                    rejects.push(Reject { index, record: record.to_vec(), reason });
-                }
-            }
-            rejects.sort_by_key(|reject| reject.index);
-        }
-        Parsed { columns, rejects }
+        Parsed { columns, rejects }.without(accepted.into_iter(), wrong)
     }
 }

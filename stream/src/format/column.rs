@@ -75,8 +75,8 @@ fn decimal(name: &str) -> Option<DataType> {
 
 fn unknown(name: &str) -> String {
     let known = ["text", "int", "bigint", "double", "float", "boolean", "timestamp", "date", "decimal(p, s)"];
-    let near = crate::job::keys::nearest(name, known).map(|near| format!("; did you mean `{near}`?"));
-    format!("`{name}` is no type of a column: expected one of {}{}", known.join(", "), near.unwrap_or_default())
+    let near = crate::job::keys::did_you_mean(name, known);
+    format!("`{name}` is no type of a column: expected one of {}{near}", known.join(", "))
 }
 
 impl<'de> Deserialize<'de> for ColumnSpec {

@@ -1,8 +1,7 @@
 //! Fields between delimiters, as in logs and tables written as text. Fields are not quoted.
 
-use datafusion::arrow::array::{ArrayRef, BooleanArray, StringViewBuilder};
+use datafusion::arrow::array::{ArrayRef, StringViewBuilder};
 use datafusion::arrow::buffer::Buffer;
-use datafusion::arrow::compute::filter;
 use datafusion::arrow::datatypes::Field;
 use memchr::memmem::Finder;
 
@@ -98,17 +97,8 @@ impl Format for Delimited {
             }
             columns.push(values);
         }
-        if wrong.iter().any(Option::is_some) {
-            let right: BooleanArray = wrong.iter().map(|reason| Some(reason.is_none())).collect();
-            columns = columns.iter().map(|column| filter(column, &right).expect("they are as long")).collect();
-            for ((index, start, end), reason) in accepted.into_iter().zip(wrong) {
-                if let Some(reason) = reason {
-                    rejects.push(Reject { index, record: bytes[start..end].to_vec(), reason });
-                }
-            }
-            rejects.sort_by_key(|reject| reject.index);
-        }
-        Parsed { columns, rejects }
+        let accepted = accepted.into_iter().map(|(index, start, end)| (index, &bytes[start..end]));
+        Parsed { columns, rejects }.without(accepted, wrong)
     }
 }
 

@@ -21,8 +21,8 @@ mod none;
 
 use std::sync::Arc;
 
-use datafusion::arrow::array::{ArrayRef, RecordBatch, UInt32Array};
-use datafusion::arrow::compute::take;
+use datafusion::arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array};
+use datafusion::arrow::compute::{filter, take};
 use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 
 pub use column::ColumnSpec;
@@ -118,6 +118,26 @@ pub struct Parsed {
     pub rejects: Vec<Reject>,
 }
 
+impl Parsed {
+    /// The same without those rows for which there is a reason; `rows` gives the record of each row, and its index.
+    fn without<'a>(mut self, rows: impl Iterator<Item = (usize, &'a [u8])>, reasons: Vec<Option<String>>) -> Self {
+        if reasons.iter().all(Option::is_none) {
+            return self;
+        }
+        let right: BooleanArray = reasons.iter().map(|reason| Some(reason.is_none())).collect();
+        for column in &mut self.columns {
+            *column = filter(column, &right).expect("they are as long");
+        }
+        for ((index, record), reason) in rows.zip(reasons) {
+            if let Some(reason) = reason {
+                self.rejects.push(Reject { index, record: record.to_vec(), reason });
+            }
+        }
+        self.rejects.sort_by_key(|reject| reject.index);
+        self
+    }
+}
+
 /// How records become columns.
 pub trait Format: Send + Sync + std::fmt::Debug {
     /// The columns.
@@ -139,8 +159,8 @@ pub fn read(keys: &mut Keys<'_>) -> Result<Box<dyn Format>, JobError> {
         "avro" => avro::read(keys, columns),
         other => {
             let known = ["lines", "delimited", "json", "avro"];
-            let near = crate::job::keys::nearest(other, known).map(|near| format!("; did you mean `{near}`?"));
-            Err(keys.error(format!("`format`: `{other}` is none of {}{}", known.join(", "), near.unwrap_or_default())))
+            let near = crate::job::keys::did_you_mean(other, known);
+            Err(keys.error(format!("`format`: `{other}` is none of {}{near}", known.join(", "))))
         }
     }
 }

@@ -71,10 +71,12 @@ fn suggest(message: &str) -> String {
     let Some((wrong, known)) = quoted.split_first().filter(|_| message.starts_with("unknown ")) else {
         return message.to_owned();
     };
-    match nearest(wrong, known.iter().copied()) {
-        Some(near) => format!("{message}; did you mean `{near}`?"),
-        None => message.to_owned(),
-    }
+    format!("{message}{}", did_you_mean(wrong, known.iter().copied()))
+}
+
+/// What to add to a message on an unknown word: the known one that is most like it, or nothing.
+pub fn did_you_mean<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> String {
+    nearest(wrong, known).map(|near| format!("; did you mean `{near}`?")).unwrap_or_default()
 }
 
 /// The known word that is most like this one, if one is.

@@ -37,6 +37,7 @@ pub mod keys;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Duration;
 
 pub use keys::{JobError, Keys, Text};
@@ -70,7 +71,7 @@ pub struct ViewSpec {
 #[derive(Debug)]
 pub struct Job {
     /// The file.
-    pub text: Text,
+    pub text: Arc<Text>,
     /// What it is called.
     pub name: String,
     /// When a batch begins.
@@ -112,34 +113,15 @@ impl Job {
 
     /// Reads the text of a job file.
     pub fn parse(path: &Path, text: String) -> Result<Self, Vec<JobError>> {
-        let text = Text::new(path, text);
+        let text = Arc::new(Text::new(path, text));
         let mut errors = Vec::new();
-        let parts = Parts::read(&text, &mut errors);
-        match parts {
-            Some(parts) if errors.is_empty() => Ok(parts.into_job(text)),
+        match Self::of(&text, &mut errors) {
+            Some(job) if errors.is_empty() => Ok(job),
             _ => Err(errors),
         }
     }
-}
 
-/// A job without its text.
-struct Parts {
-    name: String,
-    batching: Batching,
-    max_rows: usize,
-    checkpoint: Option<PathBuf>,
-    time_zone: jiff::tz::TimeZone,
-    country_database: Option<PathBuf>,
-    ui: Option<String>,
-    sources: Vec<SourceSpec>,
-    views: Vec<ViewSpec>,
-    tables: Vec<TableSpec>,
-    sinks: Vec<SinkSpec>,
-    charts: Vec<ChartSpec>,
-}
-
-impl Parts {
-    fn read(text: &Text, errors: &mut Vec<JobError>) -> Option<Self> {
+    fn of(text: &Arc<Text>, errors: &mut Vec<JobError>) -> Option<Self> {
         let mut keys = Keys::of_file(text).map_err(|error| errors.push(error)).ok()?;
         let stem = || text.path().file_stem().map(|stem| stem.to_string_lossy().into_owned());
         let mut all = |keys: &mut Keys<'_>| -> Result<Self, JobError> {
@@ -160,6 +142,7 @@ impl Parts {
             };
             let folder = text.path().parent().unwrap_or(Path::new(""));
             Ok(Self {
+                text: Arc::clone(text),
                 name: keys.take("name")?.or_else(stem).unwrap_or_else(|| "job".to_owned()),
                 batching,
                 max_rows: keys.take::<NonZeroUsize>("max-rows")?.map_or(MAX_ROWS, NonZeroUsize::get),
@@ -174,49 +157,17 @@ impl Parts {
                 charts: each(keys.tables("chart")?, errors, ChartSpec::read),
             })
         };
-        let parts = all(&mut keys).map_err(|error| errors.push(error)).ok()?;
-        names_are_unique(&parts, text, errors);
-        for table in &parts.tables {
-            if let Err(why) = table.check(parts.batching) {
+        let job = all(&mut keys).map_err(|error| errors.push(error)).ok()?;
+        names_are_unique(&job, errors);
+        for table in &job.tables {
+            if let Err(why) = table.check(job.batching) {
                 errors.push(text.error(&table.place, format!("[table.{}] {why}", table.name)));
             }
         }
         if let Err(error) = keys.read::<Nothing>() {
             errors.push(error);
         }
-        Some(parts)
-    }
-
-    fn into_job(self, text: Text) -> Job {
-        let Self {
-            name,
-            batching,
-            max_rows,
-            checkpoint,
-            time_zone,
-            country_database,
-            ui,
-            sources,
-            views,
-            tables,
-            sinks,
-            charts,
-        } = self;
-        Job {
-            text,
-            name,
-            batching,
-            max_rows,
-            checkpoint,
-            time_zone,
-            country_database,
-            ui,
-            sources,
-            views,
-            tables,
-            sinks,
-            charts,
-        }
+        Some(job)
     }
 }
 
@@ -248,22 +199,22 @@ fn each<T>(
 }
 
 /// Sources, views and tables are all names for SQL.
-fn names_are_unique(parts: &Parts, text: &Text, errors: &mut Vec<JobError>) {
-    let sources = parts.sources.iter().map(|one| (&one.name, &one.place));
-    let views = parts.views.iter().map(|one| (&one.name, &one.place));
-    let tables = parts.tables.iter().map(|one| (&one.name, &one.place));
+fn names_are_unique(job: &Job, errors: &mut Vec<JobError>) {
+    let sources = job.sources.iter().map(|one| (&one.name, &one.place));
+    let views = job.views.iter().map(|one| (&one.name, &one.place));
+    let tables = job.tables.iter().map(|one| (&one.name, &one.place));
     // These are there without being named.
-    let rejects = parts.sources.iter().map(|one| format!("{}_rejects", one.name));
-    let late = parts.tables.iter().map(|one| format!("{}_late", one.name));
+    let rejects = job.sources.iter().map(|one| format!("{}_rejects", one.name));
+    let late = job.tables.iter().map(|one| format!("{}_late", one.name));
     let mut seen: std::collections::BTreeSet<String> = rejects.chain(late).collect();
     for (name, place) in sources.chain(views).chain(tables) {
         // SQL makes names lower case unless they are quoted.
         let is_fit = |c: char| c == '_' || c.is_alphanumeric() && !c.is_uppercase();
         if !name.chars().all(is_fit) || name.starts_with(|c: char| c.is_ascii_digit()) {
             let expected = "a name for SQL has lower-case letters, digits and _, and does not begin with a digit";
-            errors.push(text.error(place, format!("`{name}`: {expected}")));
+            errors.push(job.text.error(place, format!("`{name}`: {expected}")));
         } else if !seen.insert(name.clone()) {
-            errors.push(text.error(place, format!("the name `{name}` is given twice")));
+            errors.push(job.text.error(place, format!("the name `{name}` is given twice")));
         }
     }
 }

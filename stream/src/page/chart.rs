@@ -15,7 +15,7 @@ use datafusion::logical_expr::{Expr, lit, try_cast};
 use serde::{Deserialize, Serialize};
 
 use super::Page;
-use crate::job::keys::nearest;
+use crate::job::keys::did_you_mean;
 use crate::job::{JobError, Keys};
 use crate::sink::Input;
 use crate::sql::{Query, Sql, Step, words};
@@ -230,9 +230,8 @@ fn column(schema: &Schema, key: &str, wanted: Option<&String>, usual: usize) -> 
         None => known.get(usual).map(|name| (*name).to_owned()).ok_or_else(|| "there are no columns".to_owned()),
         Some(name) if known.contains(&name.as_str()) => Ok(name.clone()),
         Some(name) => {
-            let near = nearest(name, known.iter().copied()).map(|near| format!("; did you mean `{near}`?"));
-            let known = known.join(", ");
-            Err(format!("`{key}`: there is no column `{name}` among {known}{}", near.unwrap_or_default()))
+            let near = did_you_mean(name, known.iter().copied());
+            Err(format!("`{key}`: there is no column `{name}` among {}{near}", known.join(", ")))
         }
     }
 }

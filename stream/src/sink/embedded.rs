@@ -12,7 +12,7 @@ use super::rows::{is_binary, texts};
 
 /// A name within quotation marks.
 pub fn quoted(name: &str) -> String {
-    format!("\"{}\"", name.replace('"', "\"\""))
+    super::database::quoted(name, '"')
 }
 
 fn column_type(data_type: &DataType) -> &'static str {

@@ -215,7 +215,6 @@ fn check_column(key: &str, name: &str, schema: &SchemaRef) -> Result<(), String>
         return Ok(());
     }
     let known: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
-    let near = crate::job::keys::nearest(name, known.iter().copied());
-    let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+    let near = crate::job::keys::did_you_mean(name, known.iter().copied());
     Err(format!("`{key}`: there is no column `{name}` among {}{near}", known.join(", ")))
 }

@@ -22,6 +22,7 @@ use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
 use crate::format::{self, Reader, Records};
+use crate::job::keys::did_you_mean;
 use crate::job::{Job, JobError, Keys};
 use crate::spark::NOTHING_LIKE_IT;
 
@@ -207,7 +208,6 @@ pub(crate) fn find<T: Copy>(keys: &Keys<'_>, types: &[(&str, T)], kind: &str) ->
     if let Some((_, found)) = types.iter().find(|(name, _)| *name == kind) {
         return Ok(*found);
     }
-    let near = crate::job::keys::nearest(kind, types.iter().map(|(name, _)| *name));
-    let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+    let near = did_you_mean(kind, types.iter().map(|(name, _)| *name));
     Err(keys.error(format!("`type`: `{kind}` is none of {}{near}", names(types))))
 }

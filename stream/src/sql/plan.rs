@@ -8,6 +8,7 @@ use datafusion::arrow::datatypes::{DataType, Field, Schema, SchemaRef, TimeUnit}
 use datafusion::error::DataFusionError;
 
 use super::{Query, Relation, Sql, functions, words};
+use crate::job::keys::did_you_mean;
 use crate::job::{Job, JobError};
 use crate::page::Chart;
 use crate::sink::{Input, Mode};
@@ -359,6 +360,5 @@ impl Plan {
 fn unknown(job: &Job, name: &str) -> String {
     let known = job.sources.iter().map(|one| one.name.as_str()).chain(job.views.iter().map(|one| one.name.as_str()));
     let known = known.chain(job.tables.iter().map(|one| one.name.as_str()));
-    let near = crate::job::keys::nearest(name, known).map(|near| format!("; did you mean `{near}`?"));
-    format!("`from`: there is no source, view or table `{name}`{}", near.unwrap_or_default())
+    format!("`from`: there is no source, view or table `{name}`{}", did_you_mean(name, known))
 }

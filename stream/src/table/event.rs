@@ -135,8 +135,7 @@ impl Over {
         let schema = rows.schema();
         let known: Vec<&str> = schema.fields().iter().map(|field| field.name().as_str()).collect();
         let Ok(time) = schema.index_of(&keys.time) else {
-            let near = crate::job::keys::nearest(&keys.time, known.iter().copied());
-            let near = near.map(|near| format!("; did you mean `{near}`?")).unwrap_or_default();
+            let near = crate::job::keys::did_you_mean(&keys.time, known.iter().copied());
             let known = known.join(", ");
             return Err(plan_error(format!(
                 "`time`: `{}` has no column `{}` among {known}{near}",

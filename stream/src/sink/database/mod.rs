@@ -50,7 +50,7 @@ struct Target {
 }
 
 /// A name within quotation marks, which are doubled where it holds them.
-fn quoted(name: &str, mark: char) -> String {
+pub fn quoted(name: &str, mark: char) -> String {
     let doubled = format!("{mark}{mark}");
     format!("{mark}{}{mark}", name.replace(mark, &doubled))
 }
