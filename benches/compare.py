@@ -16,7 +16,7 @@ null), durable (CPU of the file channel beside the memory channel's), backlog (f
 when many wait in the file channel; --backlogs), startup, latency, hop-latency (netcat to avro sink, avro source to
 logger), clients (1,000 avro clients that send an event a second each).
 """
-import argparse, json, os, shutil, socket, statistics, subprocess, sys, tempfile, threading, time
+import argparse, functools, itertools, json, os, shutil, socket, statistics, subprocess, sys, tempfile, threading, time
 
 ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 KIT = os.path.join(ROOT, "tests", "interop")
@@ -63,20 +63,24 @@ def medians(runs):
     return {key: statistics.median(r[key] for r in runs) for key in runs[0] if key != "scenario"}
 
 
-def both(scenario, events, runs, ours):
-    """Runs both in turn, so that whatever else the machine does meets both."""
-    results = {"flume": [], "ours": []}
+def in_turn(scenario, runs, each):
+    """Runs them in turn, so that whatever else the machine does meets all, and gives the medians of each."""
+    results = {name: [] for name in each}
     for i in range(runs):
-        for name, command in (("flume", FLUME), ("ours", [ours])):
+        for name, run in each.items():
             print(f"\r{scenario}: run {i + 1} of {runs}, {name}    ", end="", file=sys.stderr, flush=True)
-            results[name].append(bench.run(scenario, events, command))
+            results[name].append(run())
     print("\r" + " " * 60 + "\r", end="", file=sys.stderr)
-    return medians(results["flume"]), medians(results["ours"])
+    return [medians(runs) for runs in results.values()]
 
 
-def throughput(scenario, runs, ours):
+def both(scenario, events, ours):
+    return {"flume": lambda: bench.run(scenario, events, FLUME), "ours": lambda: bench.run(scenario, events, [ours])}
+
+
+def throughput(scenario, runs, ours, **more):
     events, least_speed, least_cpu, most_us, most_mb = THROUGHPUT[scenario]
-    f, o = both(scenario, events, runs, ours)
+    f, o, *others = in_turn(scenario, runs, {**both(scenario, events, ours), **more})
     speed, cpu = o["events_per_s"] / f["events_per_s"], f["cpu_s"] / o["cpu_s"]
     rss = o["rss_peak_kb"] / 1024
     us = lambda r: r["cpu_s"] / events * 1e6
@@ -88,7 +92,7 @@ def throughput(scenario, runs, ours):
     print(f"| {scenario}: CPU us/event | {us(f):.2f} | {us(o):.3f} | 1/{cpu:.0f} | {target} |")
     print(f"| {scenario}: peak RSS MB | {f['rss_peak_kb'] / 1024:.0f} | {rss:.1f} | 1/{f['rss_peak_kb'] / o['rss_peak_kb']:.0f} "
           f"| {f'at most {most_mb} MB' + verdict(scenario + ' rss', rss <= most_mb) if most_mb else ''} |", flush=True)
-    return o
+    return o, *others
 
 
 class Brokers:
@@ -103,26 +107,29 @@ class Brokers:
 
 def ceiling(scenario, runs, ours):
     events, (mode, acks, most) = THROUGHPUT[scenario][0], CEILINGS[scenario]
-    with Brokers():
-        o = throughput(scenario, runs, ours)
+    topics = itertools.count()
+
+    def smallest():
+        topic = f"lines-{events}"
+        if mode == "produce":
+            topic = f"{scenario}-{next(topics)}"
+            bench.new_topic(topic)
         servers = subprocess.check_output([os.path.join(KIT, "kafka.sh"), "brokers"], text=True).strip()
-        topic = f"ceiling-{scenario}" if mode == "produce" else f"lines-{events}"
-        least = []
-        for _ in range(runs):
-            out = subprocess.check_output(["cargo", "bench", "--quiet", "--bench", "kafka", "--", mode, servers, topic, str(events), acks], cwd=ROOT, text=True)
-            least.append(float(out.split()[0]))
-    least_s, ours_s = statistics.median(least), events / o["events_per_s"]
+        out = subprocess.check_output(["cargo", "bench", "--quiet", "--bench", "kafka", "--", mode, servers, topic, str(events), acks], cwd=ROOT, text=True)
+        return {"seconds": float(out.split()[0])}
+
+    with Brokers():
+        o, least = throughput(scenario, runs, ours, smallest=smallest)
+    least_s, ours_s = least["seconds"], events / o["events_per_s"]
     print(f"| {scenario}: seconds, smallest client and flume-rs | {least_s:.2f} | {ours_s:.2f} | {ours_s / least_s:.2f}x "
           f"| at most {most}x{verdict(scenario + ' ceiling', ours_s <= least_s * most)} |", flush=True)
 
 
 def transactional(runs, ours):
-    results = {"kafka-all": [], "kafka-transactional": []}
+    scenarios = ["kafka-all", "kafka-transactional"]
     with Brokers():
-        for _ in range(runs):
-            for scenario, seen in results.items():
-                seen.append(bench.run(scenario, 1_000_000, [ours]))
-    plain, transactions = (medians(seen) for seen in results.values())
+        each = {scenario: functools.partial(bench.run, scenario, 1_000_000, [ours]) for scenario in scenarios}
+        plain, transactions = in_turn("kafka-transactional", runs, each)
     ratio, rss = transactions["events_per_s"] / plain["events_per_s"], transactions["rss_peak_kb"] / 1024
     print(f"| kafka-transactional: events/s, and those of acks=all | | {transactions['events_per_s']:,.0f}, {plain['events_per_s']:,.0f} "
           f"| {ratio:.2f}x | at least {TRANSACTIONAL}x{verdict('transactional', ratio >= TRANSACTIONAL)} |")
@@ -182,7 +189,7 @@ def backlog(ours, sizes):
 
 
 def startup(runs, ours):
-    f, o = both("startup", 0, runs, ours)
+    f, o = in_turn("startup", runs, both("startup", 0, ours))
     ms, idle = o["seconds"] * 1000, o["rss_idle_kb"] / 1024
     print(f"| start to port open, ms | {f['seconds'] * 1000:.0f} | {ms:.1f} | 1/{f['seconds'] / o['seconds']:.0f} | at most {START_MS} ms{verdict('start', ms <= START_MS)} |")
     print(f"| idle RSS MB | {f['rss_idle_kb'] / 1024:.0f} | {idle:.1f} | 1/{f['rss_idle_kb'] / o['rss_idle_kb']:.0f} | at most {IDLE_RSS_MB} MB{verdict('idle rss', idle <= IDLE_RSS_MB)} |")

@@ -131,8 +131,6 @@ const COMMON: &[(&str, &str)] = &[
     // Brokers close connections that rest; that is no news.
     ("log.connection.close", "false"),
     ("log.thread.name", "false"),
-    // Half of it is how often a consumer without a coordinator tries to connect, whatever the back-off is.
-    ("reconnect.backoff.ms", "500"),
     ("reconnect.backoff.max.ms", "1000"),
 ];
 
@@ -154,6 +152,9 @@ const PRODUCER: &[(&str, &str)] = &[
 ];
 
 const CONSUMER: &[(&str, &str)] = &[
+    // Half of it is how often a consumer without a coordinator tries to connect, whatever the back-off is, and how long
+    // a client waits between the broker it asks first and the one it needs, which would be long for a first event.
+    ("reconnect.backoff.ms", "500"),
     ("enable.auto.commit", "false"),
     ("enable.auto.offset.store", "false"),
     ("allow.auto.create.topics", "true"),

@@ -23,7 +23,7 @@ use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use crate::batch::BatchInfo;
-use crate::format::Reject;
+use crate::format::{Records, Reject};
 use crate::job::{Batching, Job, JobError};
 use crate::page::{Chart, Page, PageServer};
 use crate::progress::{Progress, Report, TableSize, seconds};
@@ -214,7 +214,7 @@ impl Engine {
             let cuts = self.cut(stop).await;
             // Whether there is more is only known once everything was taken that there is.
             let is_last = self.once && self.sources.iter().all(|source| source.is_exhausted());
-            let is_empty = cuts.iter().all(|cut| cut.records.is_empty());
+            let is_empty = cuts.iter().flat_map(|cut| &cut.records).all(Records::is_empty);
             if !(is_last && is_empty && self.last.is_some()) {
                 self.turn(batch, cuts, due, stop).await?;
             }
@@ -382,8 +382,13 @@ impl Engine {
         }
         let (mut count, mut rejected) = (0, 0);
         for ((source, relations), cut) in self.job.sources.iter().zip(&self.plan.sources).zip(cuts) {
-            let (rows, rejects) = source.reader.rows(cut.records);
-            count += rows.num_rows() as u64;
+            let (mut rows, mut rejects) = (Vec::with_capacity(cut.records.len()), Vec::new());
+            for records in cut.records {
+                let (right, wrong) = source.reader.rows(records);
+                count += right.num_rows() as u64;
+                rows.extend(Some(right).filter(|rows| rows.num_rows() > 0));
+                rejects.extend(wrong);
+            }
             rejected += rejects.len() as u64;
             self.progress.rejected(batch, &source.name, &rejects);
             if let Some(first) = rejects.first()
@@ -398,7 +403,7 @@ impl Engine {
                     first.reason
                 );
             }
-            relations.rows.set(if rows.num_rows() == 0 { Vec::new() } else { vec![rows] });
+            relations.rows.set(rows);
             relations.rejects.set(reject_rows(batch, &rejects));
         }
         (count, rejected)
@@ -407,7 +412,11 @@ impl Engine {
     async fn run_steps(&mut self, batch: &BatchInfo) -> Result<(), EngineError> {
         for step in &mut self.plan.steps {
             let (name, outcome) = match step {
-                Step::View { name, query, rows } => (name.clone(), query.run().await.map(|found| rows.set(found))),
+                Step::View { name, query, rows, spent } => {
+                    let found = query.run().await;
+                    spent.iter().for_each(|rows| rows.set(Vec::new()));
+                    (name.clone(), found.map(|found| rows.set(found)))
+                }
                 Step::Table(table) => (table.name.clone(), table.turn(batch).await),
             };
             outcome.map_err(|error| EngineError::Sql { batch: batch.number, name, error })?;

@@ -67,7 +67,7 @@ impl Replay {
     fn records(from: usize, to: usize) -> Cut {
         let mut records = Records::default();
         BATCHES[from..to].iter().flat_map(|batch| *batch).for_each(|line| records.push(line.as_bytes()));
-        Cut { records, position: Some(to.into()) }
+        Cut { records: vec![records], position: Some(to.into()) }
     }
 }
 

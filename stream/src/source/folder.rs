@@ -308,7 +308,7 @@ impl Folder {
             }
         }
         let position = if parts.is_empty() && self.is_noted { None } else { self.position(parts) };
-        Ok(Cut { records, position })
+        Ok(Cut { records: vec![records], position })
     }
 
     fn position(&mut self, parts: Vec<Part>) -> Option<Position> {
@@ -376,7 +376,7 @@ impl Source for Folder {
                 }
             }
             self.go_to(&place)?;
-            Ok(Cut { records, position: Some(to.clone()) })
+            Ok(Cut { records: vec![records], position: Some(to.clone()) })
         })
     }
 
@@ -413,7 +413,7 @@ mod tests {
     }
 
     fn lines(cut: &Cut) -> Vec<String> {
-        cut.records.iter().map(|line| String::from_utf8_lossy(line).into_owned()).collect()
+        cut.records.iter().flat_map(Records::iter).map(|line| String::from_utf8_lossy(line).into_owned()).collect()
     }
 
     async fn cut(source: &mut dyn Source, max: usize) -> (Vec<String>, Option<Position>) {

@@ -75,8 +75,9 @@ impl<'de, const MOST: usize> Deserialize<'de> for Bytes<MOST> {
 /// What a source has for a batch.
 #[derive(Debug, Default)]
 pub struct Cut {
-    /// The records.
-    pub records: Records,
+    /// The records, in as many parts as they came in. SQL works on a part at a time: those of some thousand records
+    /// are the fastest, and take little memory.
+    pub records: Vec<Records>,
     /// Where they end, for a source that can give them again.
     pub position: Option<Position>,
 }

@@ -97,7 +97,7 @@ impl Rate {
         let values = Int64Array::from_iter_values(values);
         let ends = vec![0; values.len()];
         let records = Records { bytes: Vec::new(), ends, columns: vec![Arc::new(times), Arc::new(values)] };
-        Cut { records, position: serde_json::to_value(self.at).ok() }
+        Cut { records: vec![records], position: serde_json::to_value(self.at).ok() }
     }
 
     fn cut_at(&mut self, clock: i64, max_records: usize) -> Cut {
@@ -155,9 +155,10 @@ mod tests {
     }
 
     fn rows(cut: &Cut) -> Vec<(i64, i64)> {
-        let times = cut.records.columns[0].as_primitive::<TimestampMillisecondType>().values().iter();
-        let values = cut.records.columns[1].as_primitive::<Int64Type>().values();
-        assert_eq!(cut.records.len(), values.len());
+        let [records] = cut.records.as_slice() else { panic!("they are in one part") };
+        let times = records.columns[0].as_primitive::<TimestampMillisecondType>().values().iter();
+        let values = records.columns[1].as_primitive::<Int64Type>().values();
+        assert_eq!(records.len(), values.len());
         times.copied().zip(values.iter().copied()).collect()
     }
 

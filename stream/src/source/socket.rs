@@ -139,22 +139,22 @@ impl Source for Socket {
     }
 
     async fn cut(&mut self, max_records: usize) -> Result<Cut, SourceError> {
-        let mut cut = Cut::default();
+        let mut records = Records::default();
         let mut waiting = self.shared.waiting();
         while let Some(next) = waiting.records.front()
-            && (cut.records.is_empty() || cut.records.len() + next.len() <= max_records)
+            && (records.is_empty() || records.len() + next.len() <= max_records)
         {
             let next = waiting.records.pop_front().expect("there is one in front");
             waiting.bytes -= next.size();
-            if cut.records.is_empty() {
-                cut.records = next;
+            if records.is_empty() {
+                records = next;
             } else {
-                next.iter().for_each(|record| cut.records.push(record));
+                records.append(&next);
             }
         }
         drop(waiting);
         self.shared.went.notify_one();
-        Ok(cut)
+        Ok(Cut { records: vec![records], position: None })
     }
 
     fn is_exhausted(&self) -> bool {

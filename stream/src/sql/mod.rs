@@ -58,6 +58,14 @@ impl Relation {
     }
 }
 
+/// The engine works on so many rows at a time: few enough for the processor's cache, and for little memory.
+const PIECE: usize = 8192;
+
+fn pieces(rows: &RecordBatch) -> impl Iterator<Item = RecordBatch> {
+    let count = rows.num_rows();
+    (0..count).step_by(PIECE).map(move |start| rows.slice(start, PIECE.min(count - start)))
+}
+
 #[derive(Debug)]
 struct Partition(Arc<Relation>);
 
@@ -67,7 +75,8 @@ impl PartitionStream for Partition {
     }
 
     fn execute(&self, _: Arc<TaskContext>) -> SendableRecordBatchStream {
-        let stream = MemoryStream::try_new(self.0.rows(), Arc::clone(&self.0.schema), None);
+        let pieces = self.0.rows().iter().flat_map(pieces).collect();
+        let stream = MemoryStream::try_new(pieces, Arc::clone(&self.0.schema), None);
         Box::pin(stream.expect("without a projection nothing can be wrong"))
     }
 }

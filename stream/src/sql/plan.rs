@@ -25,6 +25,8 @@ pub enum Step {
         query: Query,
         /// Its rows.
         rows: Arc<Relation>,
+        /// What nobody reads any more in this batch.
+        spent: Vec<Arc<Relation>>,
     },
     /// A table.
     Table(Box<Table>),
@@ -159,6 +161,7 @@ impl Plan {
         if errors.is_empty() {
             plan.add_sinks(job, &voices, &mut errors).await;
             plan.add_charts(job, &mut errors).await;
+            plan.note_last_readers(job);
         }
         if errors.is_empty() { Ok(plan) } else { Err(errors) }
     }
@@ -240,7 +243,7 @@ impl Plan {
                 let fed = job.sinks.iter().any(|sink| sink.input == Input::Named(node.name.to_owned()));
                 if reads > 1 || fed {
                     let rows = self.sql.register(node.name, query.schema())?;
-                    self.steps.push(Step::View { name: node.name.to_owned(), query, rows });
+                    self.steps.push(Step::View { name: node.name.to_owned(), query, rows, spent: Vec::new() });
                 } else {
                     self.sql.register_view(node.name, sql).await?;
                 }
@@ -323,6 +326,43 @@ impl Plan {
         }
     }
 
+    /// Notes for each step which rows it is the last to read: those of a large batch are much of what is in memory.
+    fn note_last_readers(&mut self, job: &Job) {
+        let of_sources = job.sources.iter().zip(&self.sources).map(|(source, of)| (source.name.as_str(), &of.rows));
+        let of_views = self.steps.iter().filter_map(|step| match step {
+            Step::View { name, rows, .. } => Some((name.as_str(), rows)),
+            Step::Table(_) => None,
+        });
+        let relations: BTreeMap<String, Arc<Relation>> =
+            of_sources.chain(of_views).map(|(name, rows)| (name.to_owned(), Arc::clone(rows))).collect();
+        // What is read, also through views that have no rows of their own.
+        let references = |sql: &str| self.sql.references(sql).unwrap_or_default();
+        let reads = |mut open: Vec<String>| {
+            let mut found = BTreeSet::new();
+            while let Some(name) = open.pop() {
+                match job.views.iter().find(|view| view.name == name) {
+                    Some(view) if !relations.contains_key(&name) => open.extend(references(&view.sql)),
+                    _ => drop(found.insert(name)),
+                }
+            }
+            found
+        };
+        let of_input = |input: &Input| match input {
+            Input::Named(name) => vec![name.clone()],
+            Input::Sql(sql) => references(sql),
+        };
+        let after_all = job.sinks.iter().map(|sink| &sink.input).chain(job.charts.iter().map(|chart| &chart.input));
+        let kept = reads(after_all.flat_map(of_input).collect());
+        let of_steps: Vec<BTreeSet<String>> = self.steps.iter().map(|step| reads(inputs_of(step, job, references))).collect();
+        for (name, rows) in relations.iter().filter(|(name, _)| !kept.contains(*name)) {
+            let Some(last) = of_steps.iter().rposition(|names| names.contains(name)) else { continue };
+            match &mut self.steps[last] {
+                Step::View { spent, .. } => spent.push(Arc::clone(rows)),
+                Step::Table(table) => table.spent.push(Arc::clone(rows)),
+            }
+        }
+    }
+
     fn knows(&self, name: &str) -> bool {
         self.sql.context().table_exist(name).unwrap_or(false)
     }
@@ -354,6 +394,18 @@ impl Plan {
             }
         }
         Err(unknown(job, name))
+    }
+}
+
+/// The names that a step's SQL reads.
+fn inputs_of(step: &Step, job: &Job, references: impl Fn(&str) -> Vec<String>) -> Vec<String> {
+    match step {
+        Step::View { name, .. } => {
+            job.views.iter().filter(|view| view.name == *name).flat_map(|view| references(&view.sql)).collect()
+        }
+        Step::Table(table) => {
+            job.tables.iter().filter(|spec| spec.name == table.name).flat_map(|spec| references(&spec.sql)).collect()
+        }
     }
 }
 

@@ -316,6 +316,8 @@ pub struct Table {
     pub late_rows: u64,
     /// How its windows are worked out, if it has any.
     pub windows: Option<&'static str>,
+    /// What nobody reads any more in a batch once this table has.
+    pub spent: Vec<Arc<Relation>>,
 }
 
 impl Table {
@@ -350,7 +352,7 @@ impl Table {
             }
         };
         let name = spec.name.clone();
-        Ok(Self { name, parts, keeper, all, is_read: false, changed: None, late, late_rows: 0, windows })
+        Ok(Self { name, parts, keeper, all, is_read: false, changed: None, late, late_rows: 0, windows, spent: Vec::new() })
     }
 
     /// How its aggregate is split.
@@ -362,6 +364,7 @@ impl Table {
     pub async fn turn(&mut self, batch: &BatchInfo) -> Result<()> {
         self.late_rows = self.keeper.prepare().await?;
         let new = self.parts.partial().await?;
+        self.spent.iter().for_each(|rows| rows.set(Vec::new()));
         let is_row_by_row = self.parts.is_row_by_row();
         let mut turn = self.keeper.absorb(batch, &self.parts, new).await?;
         if matches!(turn, Turn::Same) && !self.parts.is_steady() {

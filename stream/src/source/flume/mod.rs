@@ -182,7 +182,7 @@ impl<F: Feed> Source for Events<F> {
             delivery.events = Batch::new();
         }
         self.unsettled.append(&mut taken);
-        Ok(Cut { records, position: None })
+        Ok(Cut { records: vec![records], position: None })
     }
 
     async fn done(&mut self, _: Option<&Position>) -> Result<(), SourceError> {
@@ -244,10 +244,11 @@ mod tests {
 
     async fn cut(source: &mut Events<Nobody>, max: usize) -> Vec<String> {
         let cut = source.cut(max).await.expect("it never fails");
-        let bodies = cut.records.iter().map(|body| String::from_utf8_lossy(body).into_owned()).collect::<Vec<_>>();
-        let headers = cut.records.columns[0].as_string_view();
+        let [records] = cut.records.as_slice() else { panic!("they are in one part") };
+        let bodies = records.iter().map(|body| String::from_utf8_lossy(body).into_owned()).collect::<Vec<_>>();
+        let headers = records.columns[0].as_string_view();
         assert!(headers.iter().eq(bodies.iter().map(|body| Some(body.as_str()))));
-        assert_eq!(cut.records.columns[1].null_count(), bodies.len(), "there is no such header");
+        assert_eq!(records.columns[1].null_count(), bodies.len(), "there is no such header");
         bodies
     }
 

@@ -49,6 +49,7 @@ use super::{Cut, MaxWaiting, Position, Source, SourceConfig, SourceError};
 use crate::job::keys::duration;
 use crate::job::{JobError, Keys};
 use crate::kafka::{self, Options};
+use crate::format::Records;
 use reader::{Context, Manner, Reading, Track, Way};
 use rows::{Kept, Rows, Run};
 use survey::{Partition, Topics};
@@ -110,9 +111,9 @@ const DEFAULTS: &[(&str, &str)] = &[
     ("fetch.min.bytes", "1"),
     ("fetch.wait.max.ms", "100"),
     ("fetch.queue.backoff.ms", "2"),
-    ("queued.min.messages", "50000"),
-    ("queued.max.messages.kbytes", "16384"),
-    ("fetch.message.max.bytes", "2097152"),
+    ("queued.min.messages", "10000"),
+    ("queued.max.messages.kbytes", "8192"),
+    ("fetch.message.max.bytes", "1048576"),
     ("fetch.max.bytes", "16777216"),
     ("socket.nagle.disable", "true"),
     ("topic.metadata.refresh.interval.ms", "60000"),
@@ -405,22 +406,19 @@ impl Kafka {
         }
     }
 
-    /// Joins what was taken, and notes how far it goes.
-    fn join(&mut self, taken: Vec<Rows>) -> Cut {
-        let mut taken = taken.into_iter();
-        let mut rows = taken.next().unwrap_or_default();
-        let rest = taken.as_slice();
-        rows.reserve(rest.iter().map(Rows::len).sum(), rest.iter().map(|rows| rows.values.bytes.len()).sum());
-        taken.for_each(|mut more| rows.append(&mut more));
-        for run in &rows.runs {
+    /// Makes a cut of what was taken, and notes how far it goes.
+    fn cut_of(&mut self, taken: Vec<Rows>) -> Cut {
+        for run in taken.iter().flat_map(|rows| &rows.runs) {
             self.at[run.partition].1 = run.next;
             if self.source.is_member() {
                 self.undone.insert(run.partition);
             }
         }
-        let columns = self.source.columns_of(&mut rows, &self.at);
-        let mut records = rows.values;
-        records.columns = columns;
+        let records = taken.into_iter().map(|mut rows| {
+            let columns = self.source.columns_of(&mut rows, &self.at);
+            Records { columns, ..rows.values }
+        });
+        let records = records.collect();
         Cut { records, position: (!self.source.is_member()).then(|| self.position()) }
     }
 
@@ -507,7 +505,7 @@ impl Source for Kafka {
         self.forget(&revoked);
         match failure {
             Some(why) => Err(SourceError::new(why)),
-            None => Ok(self.join(taken)),
+            None => Ok(self.cut_of(taken)),
         }
     }
 
@@ -535,7 +533,7 @@ impl Source for Kafka {
             waiting.take(usize::MAX)
         };
         self.at = begin;
-        let mut cut = self.join(taken);
+        let mut cut = self.cut_of(taken);
         for (track, (_, at)) in tracks.iter_mut().zip(&mut self.at) {
             track.next = track.until.unwrap_or(track.next);
             *at = track.next;

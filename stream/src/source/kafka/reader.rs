@@ -566,7 +566,7 @@ impl Reader {
             Some(back) if back.len() + self.rows.len() <= CHUNK && back.bytes() + self.rows.bytes() <= CHUNK_BYTES => {
                 back.append(&mut self.rows);
             }
-            _ => waiting.rows.push_back(std::mem::take(&mut self.rows)),
+            _ => waiting.rows.push_back(self.rows.take()),
         }
         drop(waiting);
         shared.came.notify_one();

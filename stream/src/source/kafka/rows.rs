@@ -32,7 +32,7 @@ pub struct Kept {
 }
 
 /// Messages.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Rows {
     /// The values, without columns.
     pub values: Records,
@@ -74,12 +74,6 @@ impl Rows {
         self.values.bytes.len() + self.keys.bytes.len() + each * (self.values.len() + self.keys.len())
     }
 
-    /// Makes room for so many more, of so many bytes in all.
-    pub fn reserve(&mut self, messages: usize, bytes: usize) {
-        self.values.ends.reserve(messages);
-        self.values.bytes.reserve(bytes);
-    }
-
     /// Adds a message.
     pub fn push(&mut self, partition: usize, offset: i64, kept: Kept, message: Message<'_>) {
         self.values.push(message.value);
@@ -115,6 +109,13 @@ impl Rows {
             others.runs.iter().for_each(|run| self.push_run(*run));
         }
         others.clear();
+    }
+
+    /// Takes all of them, in as much memory as they need. The room that these have had is kept.
+    pub fn take(&mut self) -> Self {
+        let taken = self.clone();
+        self.clear();
+        taken
     }
 
     fn clear(&mut self) {
