@@ -14,6 +14,7 @@ use std::time::Duration;
 
 use async_trait::async_trait;
 use flume_rs_stream::engine::{Engine, EngineError};
+use flume_rs_stream::format::Records;
 use flume_rs_stream::job::Job;
 use flume_rs_stream::source::{Cut, Position, Source, SourceConfig, SourceError};
 use tokio::io::{AsyncBufReadExt as _, BufReader};
@@ -70,13 +71,13 @@ impl Source for Lines {
     }
 
     async fn cut(&mut self, max_records: usize) -> Result<Cut, SourceError> {
-        let mut cut = Cut::default();
-        while cut.records.len() < max_records
+        let mut records = Records::default();
+        while records.len() < max_records
             && let Some(line) = self.first.take().or_else(|| self.waiting.try_recv().ok())
         {
-            cut.records.push(line.as_bytes());
+            records.push(line.as_bytes());
         }
-        Ok(cut)
+        Ok(Cut { records: vec![records], position: None })
     }
 }
 

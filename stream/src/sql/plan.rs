@@ -353,7 +353,8 @@ impl Plan {
         };
         let after_all = job.sinks.iter().map(|sink| &sink.input).chain(job.charts.iter().map(|chart| &chart.input));
         let kept = reads(after_all.flat_map(of_input).collect());
-        let of_steps: Vec<BTreeSet<String>> = self.steps.iter().map(|step| reads(inputs_of(step, job, references))).collect();
+        let of_steps: Vec<BTreeSet<String>> =
+            self.steps.iter().map(|step| reads(inputs_of(step, job, references))).collect();
         for (name, rows) in relations.iter().filter(|(name, _)| !kept.contains(*name)) {
             let Some(last) = of_steps.iter().rposition(|names| names.contains(name)) else { continue };
             match &mut self.steps[last] {

@@ -352,7 +352,18 @@ impl Table {
             }
         };
         let name = spec.name.clone();
-        Ok(Self { name, parts, keeper, all, is_read: false, changed: None, late, late_rows: 0, windows, spent: Vec::new() })
+        Ok(Self {
+            name,
+            parts,
+            keeper,
+            all,
+            is_read: false,
+            changed: None,
+            late,
+            late_rows: 0,
+            windows,
+            spent: Vec::new(),
+        })
     }
 
     /// How its aggregate is split.

@@ -46,10 +46,10 @@ use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::{Cut, MaxWaiting, Position, Source, SourceConfig, SourceError};
+use crate::format::Records;
 use crate::job::keys::duration;
 use crate::job::{JobError, Keys};
 use crate::kafka::{self, Options};
-use crate::format::Records;
 use reader::{Context, Manner, Reading, Track, Way};
 use rows::{Kept, Rows, Run};
 use survey::{Partition, Topics};
