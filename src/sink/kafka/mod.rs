@@ -30,7 +30,7 @@ mod transaction;
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
 use async_trait::async_trait;
 use rdkafka::types::RDKafkaErrorCode;
@@ -223,6 +223,9 @@ struct KafkaSink {
     /// For events that are written as a whole.
     scratch: Vec<u8>,
     complaints: Limited,
+    /// When the batch in hand was begun, the time of messages without one of their own, in milliseconds since 1970. The
+    /// client would ask the clock for each.
+    now: Option<i64>,
 }
 
 impl KafkaSink {
@@ -241,6 +244,7 @@ impl KafkaSink {
             refused: Vec::new(),
             scratch: Vec::new(),
             complaints: Limited::default(),
+            now: None,
         }
     }
 
@@ -372,7 +376,7 @@ impl KafkaSink {
             partition: envelope.partition,
             payload: Some(payload),
             key: headers.get(KEY_HEADER).map(str::as_bytes),
-            timestamp: envelope.timestamp,
+            timestamp: envelope.timestamp.or(self.now),
             headers: envelope.headers,
             delivery_opaque: 0,
         };
@@ -489,6 +493,8 @@ impl Sink for KafkaSink {
         let producer = self.producer().await?;
         let ticket = producer.open(batch.len()).await;
         let (bytes, since) = (batch.body_bytes(), Instant::now());
+        let now = SystemTime::now().duration_since(UNIX_EPOCH);
+        self.now = now.ok().and_then(|since| i64::try_from(since.as_millis()).ok());
         let mut sent = Sent { ticket, bytes, refused: Vec::new(), since, numbers, transaction: None };
         let each =
             sent.numbers.as_ref().map(|numbers| (Arc::clone(&numbers.channel), numbers.iter().collect::<Vec<_>>()));
