@@ -132,6 +132,7 @@ const COMMON: &[(&str, &str)] = &[
     ("log.connection.close", "false"),
     ("log.thread.name", "false"),
     ("reconnect.backoff.max.ms", "1000"),
+    ("socket.nagle.disable", "true"),
 ];
 
 /// How long a message may wait to be delivered, in milliseconds, and the value for any time.

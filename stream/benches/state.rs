@@ -1,6 +1,6 @@
 //! What running state costs: a batch that touches some of many keys, and a start with all of them.
 //!
-//! `cargo bench -p flume-rs-stream --bench state [-- KEYS]`. Each size is measured in a process of its own, so that the
+//! `cargo bench --profile stream -p flume-rs-stream --bench state [-- KEYS]`. Each size is measured in a process of its own, so that the
 //! peak of its memory is known.
 
 use std::collections::BTreeMap;
