@@ -1,7 +1,7 @@
 //! What running state costs: a batch that touches some of many keys, and a start with all of them.
 //!
-//! `cargo bench --profile stream -p flume-rs-stream --bench state [-- KEYS]`. Each size is measured in a process of its own, so that the
-//! peak of its memory is known.
+//! `cargo bench --profile stream -p flume-rs-stream --bench state [-- KEYS]`. Each size is measured in a process of its
+//! own, so that the peak of its memory is known.
 
 use std::collections::BTreeMap;
 use std::path::Path;

@@ -27,6 +27,7 @@ pub struct MessageConfig {
 
 #[derive(Clone)]
 pub enum Topic {
+    /// A name that topics may have.
     Fixed(String),
     Escaped(Template),
 }
@@ -45,7 +46,7 @@ impl MessageConfig {
         let named = self.topic_header.as_deref().and_then(|header| headers.get(header));
         let topic = match (named, &self.topic) {
             (Some(topic), _) => topic.into(),
-            (None, Topic::Fixed(topic)) => topic.into(),
+            (None, Topic::Fixed(topic)) => return Ok(topic.into()),
             (None, Topic::Escaped(template)) => template.expand(headers)?,
         };
         if is_topic_name(&topic) { Ok(topic) } else { Err(format!("{topic:?} is no name of a topic")) }

@@ -95,7 +95,7 @@ impl KafkaConfig {
         let override_allowed = props.or("allowTopicOverride", true);
         let topic_header: String = props.or("topicHeader", "topic".to_owned());
         // Flume looks for escapes only where a header could have named the topic.
-        let topic = if override_allowed {
+        let topic = if override_allowed && !is_topic_name(topic_text) {
             Template::new(topic_text).map(Topic::Escaped).unwrap_or_else(|why| {
                 props.error(topic_key, &format!("a topic, perhaps with escapes; {why}"), "");
                 Topic::Fixed(String::new())
