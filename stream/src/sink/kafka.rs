@@ -24,7 +24,6 @@ use datafusion::arrow::array::{Array as _, ArrayRef, AsArray as _, BinaryArray, 
 use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::arrow::error::ArrowError;
-use datafusion::arrow::json::LineDelimitedWriter;
 use flume_rs::kafka::Words;
 use flume_rs::kafka::producer::{MAX_MESSAGES, Producer, Record};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerGroupMetadata};
@@ -34,7 +33,7 @@ use serde::Deserialize;
 use tokio::time::timeout;
 use tracing::warn;
 
-use super::{JobContext, Sink, SinkConfig, SinkError};
+use super::{JobContext, Sink, SinkConfig, SinkError, rows};
 use crate::batch::BatchInfo;
 use crate::job::{JobError, Keys};
 use crate::kafka::{self, Options};
@@ -288,7 +287,8 @@ impl Messages {
         let keys = config.key.as_ref().map(column).transpose()?.flatten();
         let values = match &config.value {
             Some(name) => column(name)?.unwrap_or_else(|| BinaryArray::new_null(rows.num_rows())),
-            None => objects(rows)?,
+            // As Spark's `to_json` does.
+            None => rows::json(rows, false)?.lines().map(Some).collect(),
         };
         Ok(Self { keys, values })
     }
@@ -301,16 +301,6 @@ fn bytes(column: &ArrayRef) -> Result<BinaryArray, ArrowError> {
         _ => cast(&cast(column, &DataType::Utf8)?, &DataType::Binary)?,
     };
     Ok(binary.as_binary::<i32>().clone())
-}
-
-/// Rows as JSON objects.
-fn objects(rows: &RecordBatch) -> Result<BinaryArray, ArrowError> {
-    let mut writer = LineDelimitedWriter::new(Vec::new());
-    writer.write(rows)?;
-    writer.finish()?;
-    let text = writer.into_inner();
-    // Line feeds within texts are escaped.
-    Ok(BinaryArray::from_iter_values(text.split(|byte| *byte == b'\n').filter(|line| !line.is_empty())))
 }
 
 #[async_trait]

@@ -123,7 +123,7 @@ impl RedisConfig {
         if others.is_empty() {
             return Ok((0..rows.num_rows()).map(|_| Some("{}")).collect());
         }
-        Ok(rows::json(&rows.project(&others)?)?.lines().map(Some).collect())
+        Ok(rows::json(&rows.project(&others)?, true)?.lines().map(Some).collect())
     }
 }
 

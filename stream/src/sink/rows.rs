@@ -26,7 +26,7 @@ pub enum Style<'a> {
 pub fn write(rows: &RecordBatch, style: Style<'_>, text: &mut String) -> Result<(), ArrowError> {
     let (delimiter, brackets) = match style {
         Style::Json => {
-            text.push_str(&json(rows)?);
+            text.push_str(&json(rows, true)?);
             return Ok(());
         }
         Style::Tuple => (",", rows.num_columns() > 1),
@@ -45,10 +45,10 @@ pub fn write(rows: &RecordBatch, style: Style<'_>, text: &mut String) -> Result<
     Ok(())
 }
 
-/// Rows as JSON objects, each on a line. Values that are missing are `null`.
-pub fn json(rows: &RecordBatch) -> Result<String, ArrowError> {
+/// Rows as JSON objects, each on a line. Values that are missing are `null`, or are left out.
+pub fn json(rows: &RecordBatch, with_nulls: bool) -> Result<String, ArrowError> {
     let mut bytes = Vec::new();
-    let mut writer = WriterBuilder::new().with_explicit_nulls(true).build::<_, LineDelimited>(&mut bytes);
+    let mut writer = WriterBuilder::new().with_explicit_nulls(with_nulls).build::<_, LineDelimited>(&mut bytes);
     writer.write(rows)?;
     writer.finish()?;
     Ok(String::from_utf8_lossy(&bytes).into_owned())
