@@ -147,8 +147,7 @@ impl Engine {
             info!("job {}: going on after batch {} of {}", job.name, last.number, time(last.time, &job));
         }
         let sources = job.sources.iter().map(|source| source.config.build(&source.name, once)).collect();
-        let folder = job.text.path().parent().map(std::path::Path::to_owned).unwrap_or_default();
-        let context = JobContext { job: job.name.clone(), folder, time_zone: job.time_zone.clone() };
+        let context = JobContext::of(&job);
         let outlets = job.sinks.iter().map(|sink| match sink.config.embedded() {
             Some(embedded) => Outlet::Embedded(embedded, false),
             None => Outlet::Outside(sink.config.build(&sink.name, &context), false),

@@ -30,7 +30,7 @@ use datafusion::arrow::datatypes::SchemaRef;
 use serde::Deserialize;
 
 use crate::batch::BatchInfo;
-use crate::job::{JobError, Keys};
+use crate::job::{Job, JobError, Keys};
 use crate::source::{find, names};
 use crate::spark::NOTHING_LIKE_IT;
 
@@ -104,6 +104,13 @@ pub trait SinkConfig: Send + Sync + std::fmt::Debug {
         Ok(())
     }
 
+    /// What it takes for its own, with rows of these columns: two sinks of a job with the same would spoil each other's
+    /// results.
+    fn owns(&self, name: &str, job: &JobContext, schema: &SchemaRef) -> Vec<String> {
+        let _ = (name, job, schema);
+        Vec::new()
+    }
+
     /// How [Spark's runner](crate::spark) writes the same: `type` and what else it needs; or why it cannot.
     fn spark(&self, name: &str, job: &JobContext) -> Result<serde_json::Value, String> {
         let _ = (name, job);
@@ -123,6 +130,20 @@ pub struct JobContext {
     pub folder: std::path::PathBuf,
     /// The zone of times that are shown.
     pub time_zone: jiff::tz::TimeZone,
+}
+
+impl JobContext {
+    /// What sinks of this job may want to know.
+    pub fn of(job: &Job) -> Self {
+        let folder = job.text.path().parent().map(std::path::Path::to_owned).unwrap_or_default();
+        Self { job: job.name.clone(), folder, time_zone: job.time_zone.clone() }
+    }
+
+    /// A path of the job file, as it is from everywhere.
+    pub fn absolute(&self, path: &std::path::Path) -> std::path::PathBuf {
+        let path = self.folder.join(path);
+        std::path::absolute(&path).unwrap_or(path)
+    }
 }
 
 /// A table of the embedded database.

@@ -61,9 +61,15 @@ impl SinkConfig for SqliteConfig {
         super::check_key(&self.key, schema)
     }
 
+    /// Without a key rows are only added, and those of another sink stay.
+    fn owns(&self, _: &str, job: &JobContext, _: &SchemaRef) -> Vec<String> {
+        let file = self.path.as_ref().map_or_else(|| crate::store::FILE.into(), |path| job.absolute(path));
+        let table = (!self.key.is_empty()).then(|| self.table.to_ascii_lowercase());
+        table.map(|table| format!("table {table} of {}", file.display())).into_iter().collect()
+    }
+
     fn spark(&self, _: &str, job: &JobContext) -> Result<serde_json::Value, String> {
-        let path = self.path.as_ref().map(|path| std::path::absolute(job.folder.join(path)));
-        let path = path.transpose().map_err(|error| error.to_string())?;
+        let path = self.path.as_ref().map(|path| job.absolute(path));
         Ok(serde_json::json!({ "type": "sqlite", "path": path, "table": self.table, "key": self.key }))
     }
 
