@@ -521,7 +521,8 @@ impl Engine {
                         embedded::create(transaction, table, &plan.feeds[*index].1)?;
                     }
                     *made = true;
-                    if job.sinks[*index].mode == Mode::All && !table.key.is_empty() {
+                    let sink = &job.sinks[*index];
+                    if sink.mode == Mode::All && sink.config.removes() {
                         embedded::clear(transaction, table)?;
                     }
                     embedded::write(transaction, table, rows)?;

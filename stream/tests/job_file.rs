@@ -96,6 +96,20 @@ fn two_sinks_do_not_write_to_the_same_place() {
 }
 
 #[test]
+fn a_mode_is_for_a_table() {
+    let counts = "[table.counts]\nsql = \"select value, count(*) as n from lines group by value\"\n";
+    let sink = |keys: &str| check(&format!("{SOURCE}{counts}[sink.out]\nmode = \"all\"\n{keys}\n"));
+    for input in ["from = \"lines\"", "sql = \"select * from counts\""] {
+        let (_, text) = sink(&format!("type = \"print\"\n{input}"));
+        assert!(text.starts_with("job.toml:6: out: `mode` is for a table"), "{text}");
+        let (right, text) = sink(&format!("type = \"sqlite\"\ntable = \"t\"\nkey = [\"value\"]\n{input}"));
+        assert!(right, "rows that are gone are removed: {text}");
+    }
+    let (right, text) = sink("type = \"print\"\nfrom = \"counts\"");
+    assert!(right, "{text}");
+}
+
+#[test]
 fn a_job_without_a_source_is_a_mistake() {
     let (ok, text) = check("[view.one]\nsql = \"select 1\"\n");
     assert!(!ok && text.starts_with("job.toml:1: there is no [source.NAME]"), "{text}");

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `type` | | `hbase`, `kafka`, `mysql`, `postgres`, `print`, `redis`, `sqlite` or `text` |
 //! | `from` | | a source, view or table by name; or `sql`, a SELECT |
-//! | `mode` | `all` for `print` and `text`, otherwise `changed` | of a table: `changed` gives the rows that the batch changed, `all` the whole table |
+//! | `mode` | `all` for `print` and `text`, otherwise `changed` | of a table: `changed` gives the rows that the batch changed, `all` the whole table. With `sql` or a view it is for `sqlite` alone |
 //!
 //! A sink that fails is opened anew and tried again until it takes the batch, and the job waits for it. What it writes is
 //! there exactly once, or, where that cannot be had, is absolute, so that a repeat does no harm. In Rust,
@@ -96,6 +96,11 @@ pub trait SinkConfig: Send + Sync + std::fmt::Debug {
     /// and the columns that tell its rows apart.
     fn embedded(&self) -> Option<Embedded> {
         None
+    }
+
+    /// Whether the mode means something to it whatever it writes: with [`Mode::All`] rows that are gone are removed.
+    fn removes(&self) -> bool {
+        self.embedded().is_some_and(|table| !table.key.is_empty())
     }
 
     /// What is wrong with a result of these columns, if anything; found when the job is checked.
@@ -203,6 +208,8 @@ pub struct SinkSpec {
     pub input: Input,
     /// Which rows of a table it gets.
     pub mode: Mode,
+    /// Whether the job file says so.
+    pub names_mode: bool,
     /// What it is.
     pub config: Box<dyn SinkConfig>,
 }
@@ -214,9 +221,9 @@ impl SinkSpec {
         let kind: String = keys.need("type", &format!("one of {}", names(TYPES)))?;
         let build = find(&keys, TYPES, &kind)?;
         let input = Input::take(&mut keys)?;
-        let mode = keys.take("mode")?;
-        let config = build(keys)?;
-        Ok(Self { name, place, kind, input, mode: mode.unwrap_or_else(|| config.mode()), config })
+        let mode: Option<Mode> = keys.take("mode")?;
+        let (names_mode, config) = (mode.is_some(), build(keys)?);
+        Ok(Self { name, place, kind, input, mode: mode.unwrap_or_else(|| config.mode()), names_mode, config })
     }
 }
 

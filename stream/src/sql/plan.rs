@@ -305,6 +305,10 @@ impl Plan {
                 },
             };
             let checked = feed.and_then(|(schema, feed)| {
+                let is_table = matches!(feed, Feed::Changed(_) | Feed::All(_));
+                if sink.names_mode && !is_table && !sink.config.removes() {
+                    return Err("`mode` is for a table; of everything else a sink gets all rows".to_owned());
+                }
                 sink.config.check(&schema)?;
                 for owned in sink.config.owns(&sink.name, &context, &schema) {
                     match owners.get(&owned) {
