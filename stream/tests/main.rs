@@ -12,6 +12,7 @@ mod generate;
 mod hbase;
 mod job_file;
 mod kafka;
+mod own_sources;
 mod page;
 mod programs;
 mod project;
