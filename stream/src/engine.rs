@@ -90,6 +90,8 @@ impl From<rusqlite::Error> for EngineError {
 
 /// How often a job in arrival mode goes through a batch without rows, for windows that end and keys that expire.
 const HEARTBEAT: Duration = Duration::from_secs(1);
+/// A clock that was set back by no more than this is not worth a word.
+const MOST_AHEAD: Duration = Duration::from_secs(60);
 
 /// Where results go.
 enum Outlet {
@@ -116,6 +118,7 @@ pub struct Engine {
     late: Sometimes,
     rejected: Sometimes,
     too_late: Sometimes,
+    ahead: Sometimes,
 }
 
 impl Engine {
@@ -160,6 +163,7 @@ impl Engine {
             late: Sometimes::default(),
             rejected: Sometimes::default(),
             too_late: Sometimes::default(),
+            ahead: Sometimes::default(),
             job,
         })
     }
@@ -201,6 +205,15 @@ impl Engine {
         while !stop.is_cancelled() {
             let Some((due, time)) = self.wait(stop).await else { break };
             let batch = self.last.map_or_else(|| BatchInfo::first(time), |last| last.next(time));
+            let ahead = Duration::from_millis(u64::try_from(batch.time - time).unwrap_or_default());
+            if ahead > MOST_AHEAD && self.ahead.now() {
+                warn!(
+                    "the time of batch {} is {} s ahead of the clock, which was set back: until it has caught up, windows \
+                     and keys that expire have to wait",
+                    batch.number,
+                    ahead.as_secs()
+                );
+            }
             let cuts = self.cut(stop).await;
             // Whether there is more is only known once everything was taken that there is.
             let is_last = self.once && self.inlets.iter().all(Inlet::is_exhausted);
