@@ -484,11 +484,13 @@ impl Engine {
                 }
                 for (index, rows) in &results {
                     let Outlet::Embedded(table, made) = &mut outlets[*index] else { continue };
+                    let sink = &job.sinks[*index];
                     if !*made {
-                        embedded::create(transaction, table, &plan.feeds[*index].1)?;
+                        let fitted = embedded::fit(transaction, table, &plan.feeds[*index].1)?;
+                        let failed = |why| EngineError::Sink { name: sink.name.clone(), error: SinkError::last(why) };
+                        fitted.map_err(failed)?;
                     }
                     *made = true;
-                    let sink = &job.sinks[*index];
                     if sink.mode == Mode::All && sink.config.removes() {
                         embedded::clear(transaction, table)?;
                     }
@@ -496,8 +498,7 @@ impl Engine {
                 }
                 Ok(())
             })
-        })?;
-        Ok(())
+        })
     }
 
     /// Works the page's charts out, if there is a page.

@@ -18,6 +18,7 @@ mod programs;
 mod project;
 mod rate;
 mod redis;
+mod restart;
 mod spark;
 mod state;
 mod support;

@@ -9,6 +9,9 @@
 //! With `mode = "all"` and a `key`, rows of the job's own database that are no longer in the result go. Without a key rows
 //! are added for good.
 //!
+//! When the SQL of the sink has changed, a table of the job's own database gets the columns that are new; where its key, a
+//! type, or the name of a column is different, the job says so and ends.
+//!
 //! The job's own database is `job.db` in the checkpoint folder. Another one also gets the batch's number, in the table
 //! `flume_rs_batches`, in the transaction with its rows: either way every row is there exactly once. Jobs that share a
 //! database must have different names.
