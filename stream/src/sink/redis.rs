@@ -9,6 +9,9 @@
 //! | `separator` | `:` | what stands between the columns of a key |
 //! | `value` | all other columns as JSON | the column that is the value; a row without one is removed |
 //!
+//! With several columns in `key`, choose a `separator` that no value holds: with `:`, `a:b` and `c` make the same key as `a`
+//! and `b:c`. A null is written as `null`, and is the same key as this text.
+//!
 //! A batch is one `MULTI`: readers see all of it or nothing. Values are absolute, so a batch that is written twice does no
 //! harm.
 
