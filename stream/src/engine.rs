@@ -11,16 +11,23 @@
 //! After a crash a batch that was begun is worked on again, with its number, its time and, for sources with positions,
 //! its records.
 
+mod inlet;
+mod wait;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use datafusion::arrow::array::{RecordBatch, StringArray, TimestampMillisecondArray};
 use datafusion::error::DataFusionError;
+use futures_util::future::select_all;
 use tokio::time::sleep;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
-use tracing::{error, info, warn};
+use tracing::{info, warn};
+
+use inlet::Inlet;
+use wait::{Sometimes, Wait};
 
 use crate::batch::BatchInfo;
 use crate::format::{Records, Reject};
@@ -28,7 +35,7 @@ use crate::job::{Batching, Job, JobError};
 use crate::page::{Chart, Page, PageServer};
 use crate::progress::{Progress, Report, TableSize, seconds};
 use crate::sink::{Embedded, JobContext, Mode, Sink, SinkError, embedded};
-use crate::source::{Cut, Position, Source};
+use crate::source::{Cut, Position};
 use crate::sql::plan::{Feed, reject_schema};
 use crate::sql::{Plan, Step, words};
 use crate::store::{Saved, Store, StoreError};
@@ -81,13 +88,10 @@ impl From<rusqlite::Error> for EngineError {
     }
 }
 
-/// How long to wait before a source or a sink is tried again: at first, and at most.
-const FIRST_WAIT: Duration = Duration::from_millis(100);
-const LONGEST_WAIT: Duration = Duration::from_secs(5);
 /// How often a job in arrival mode goes through a batch without rows, for windows that end and keys that expire.
 const HEARTBEAT: Duration = Duration::from_secs(1);
-/// A warning that could come with every batch comes so often.
-const BETWEEN_WARNINGS: Duration = Duration::from_secs(10);
+/// A clock that was set back by no more than this is not worth a word.
+const MOST_AHEAD: Duration = Duration::from_secs(60);
 
 /// Where results go.
 enum Outlet {
@@ -97,26 +101,12 @@ enum Outlet {
     Embedded(Embedded, bool),
 }
 
-/// A warning that is said now and then.
-#[derive(Default)]
-struct Sometimes(Option<Instant>);
-
-impl Sometimes {
-    fn now(&mut self) -> bool {
-        let due = self.0.is_none_or(|said| said.elapsed() >= BETWEEN_WARNINGS);
-        if due {
-            self.0 = Some(Instant::now());
-        }
-        due
-    }
-}
-
 /// A job at work.
 pub struct Engine {
     job: Job,
     once: bool,
     plan: Plan,
-    sources: Vec<Box<dyn Source>>,
+    inlets: Vec<Inlet>,
     outlets: Vec<Outlet>,
     store: Store,
     positions: BTreeMap<String, Position>,
@@ -128,6 +118,7 @@ pub struct Engine {
     late: Sometimes,
     rejected: Sometimes,
     too_late: Sometimes,
+    ahead: Sometimes,
 }
 
 impl Engine {
@@ -146,9 +137,8 @@ impl Engine {
         if let Some(last) = resume.last {
             info!("job {}: going on after batch {} of {}", job.name, last.number, time(last.time, &job));
         }
-        let sources = job.sources.iter().map(|source| source.config.build(&source.name, once)).collect();
-        let folder = job.text.path().parent().map(std::path::Path::to_owned).unwrap_or_default();
-        let context = JobContext { job: job.name.clone(), folder, time_zone: job.time_zone.clone() };
+        let inlets = job.sources.iter().map(|source| Inlet::new(&source.name, source.config.build(&source.name, once)));
+        let context = JobContext::of(&job);
         let outlets = job.sinks.iter().map(|sink| match sink.config.embedded() {
             Some(embedded) => Outlet::Embedded(embedded, false),
             None => Outlet::Outside(sink.config.build(&sink.name, &context), false),
@@ -162,7 +152,7 @@ impl Engine {
             outlets: outlets.collect(),
             once,
             plan,
-            sources,
+            inlets: inlets.collect(),
             store,
             positions: resume.positions,
             last: resume.last,
@@ -173,6 +163,7 @@ impl Engine {
             late: Sometimes::default(),
             rejected: Sometimes::default(),
             too_late: Sometimes::default(),
+            ahead: Sometimes::default(),
             job,
         })
     }
@@ -190,17 +181,20 @@ impl Engine {
     /// Works until it is stopped; the batch in hand is finished. With `once`, until everything has been worked on.
     pub async fn run(mut self, stop: &CancellationToken) -> Result<(), EngineError> {
         let _server = self.server.take().map(|server| AbortOnDropHandle::new(tokio::spawn(server.run())));
-        let outcome = self.work(stop).await;
-        for source in &mut self.sources {
-            source.close().await;
+        let stop = stop.child_token();
+        let outcome = self.work(&stop).await;
+        // Whatever went wrong, nobody waits for a source any more.
+        stop.cancel();
+        for inlet in &mut self.inlets {
+            inlet.close().await;
         }
         outcome
     }
 
     async fn work(&mut self, stop: &CancellationToken) -> Result<(), EngineError> {
-        for index in 0..self.sources.len() {
-            let from = self.positions.get(&self.job.sources[index].name).cloned();
-            if self.open(index, from.as_ref(), stop).await.is_none() {
+        for (index, inlet) in self.inlets.iter_mut().enumerate() {
+            let from = self.positions.get(&self.job.sources[index].name);
+            if inlet.open(from, stop).await.is_none() {
                 return Ok(());
             }
         }
@@ -211,9 +205,18 @@ impl Engine {
         while !stop.is_cancelled() {
             let Some((due, time)) = self.wait(stop).await else { break };
             let batch = self.last.map_or_else(|| BatchInfo::first(time), |last| last.next(time));
+            let ahead = Duration::from_millis(u64::try_from(batch.time - time).unwrap_or_default());
+            if ahead > MOST_AHEAD && self.ahead.now() {
+                warn!(
+                    "the time of batch {} is {} s ahead of the clock, which was set back: until it has caught up, windows \
+                     and keys that expire have to wait",
+                    batch.number,
+                    ahead.as_secs()
+                );
+            }
             let cuts = self.cut(stop).await;
             // Whether there is more is only known once everything was taken that there is.
-            let is_last = self.once && self.sources.iter().all(|source| source.is_exhausted());
+            let is_last = self.once && self.inlets.iter().all(Inlet::is_exhausted);
             let is_empty = cuts.iter().flat_map(|cut| &cut.records).all(Records::is_empty);
             if !(is_last && is_empty && self.last.is_some()) {
                 self.turn(batch, cuts, due, stop).await?;
@@ -225,29 +228,15 @@ impl Engine {
         Ok(())
     }
 
-    /// Opens a source, and tries until it works. Nothing when the job is stopped meanwhile.
-    async fn open(&mut self, index: usize, from: Option<&Position>, stop: &CancellationToken) -> Option<()> {
-        let mut wait = Wait::default();
-        loop {
-            let name = &self.job.sources[index].name;
-            match stop.run_until_cancelled(self.sources[index].open(from)).await? {
-                Ok(()) => return Some(()),
-                Err(why) => wait.complain(&format!("source {name}: {why}")),
-            }
-            wait.pause(stop).await?;
-        }
-    }
-
     /// Waits until the next batch is due. Gives that moment and the batch's time.
     async fn wait(&mut self, stop: &CancellationToken) -> Option<(Instant, i64)> {
         let now = clock();
         match self.job.batching {
             _ if self.once => {
-                let ready =
-                    self.sources.iter_mut().filter(|source| !source.is_exhausted()).map(|source| source.ready());
-                let ready: Vec<_> = ready.collect();
+                let going = self.inlets.iter_mut().filter(|inlet| !inlet.is_exhausted());
+                let ready: Vec<_> = going.map(|inlet| Box::pin(inlet.ready())).collect();
                 if !ready.is_empty() {
-                    let any = futures_util::future::select_all(ready);
+                    let any = select_all(ready);
                     stop.run_until_cancelled(tokio::time::timeout(HEARTBEAT, any)).await?.ok();
                 }
                 Some((Instant::now(), clock()))
@@ -255,7 +244,7 @@ impl Engine {
             Batching::Arrival => {
                 let heartbeat = Instant::now() + HEARTBEAT;
                 loop {
-                    let any = futures_util::future::select_all(self.sources.iter_mut().map(|source| source.ready()));
+                    let any = select_all(self.inlets.iter_mut().map(|inlet| Box::pin(inlet.ready())));
                     let charts = self.page.as_ref().and_then(|page| Chart::next_due(&self.plan.charts, page));
                     let until = charts.map_or(heartbeat, |due| due.min(heartbeat));
                     let came = stop.run_until_cancelled(tokio::time::timeout_at(until.into(), any)).await?.is_ok();
@@ -282,45 +271,25 @@ impl Engine {
         }
     }
 
-    /// What the sources have. One that fails has nothing for now.
+    /// What the sources have.
     async fn cut(&mut self, stop: &CancellationToken) -> Vec<Cut> {
-        let mut cuts = Vec::with_capacity(self.sources.len());
-        for index in 0..self.sources.len() {
-            let cut = match self.sources[index].cut(self.job.max_rows).await {
-                Ok(cut) => cut,
-                Err(why) => {
-                    let name = self.job.sources[index].name.clone();
-                    warn!("source {name}: {why}; it is opened anew");
-                    let from = self.positions.get(&name).cloned();
-                    self.open(index, from.as_ref(), stop).await;
-                    Cut::default()
-                }
-            };
-            cuts.push(cut);
+        let mut cuts = Vec::with_capacity(self.inlets.len());
+        for (index, inlet) in self.inlets.iter_mut().enumerate() {
+            let from = self.positions.get(&self.job.sources[index].name);
+            cuts.push(inlet.cut(self.job.max_rows, from, stop).await);
         }
         cuts
     }
 
     /// The records of a batch that was begun before a crash.
     async fn cut_again(&mut self, to: &BTreeMap<String, Position>, stop: &CancellationToken) -> Option<Vec<Cut>> {
-        let mut cuts = Vec::with_capacity(self.sources.len());
-        for index in 0..self.sources.len() {
-            let name = self.job.sources[index].name.clone();
-            let Some(to) = to.get(&name) else {
-                cuts.push(Cut::default());
-                continue;
-            };
-            let from = self.positions.get(&name).cloned();
-            let mut wait = Wait::default();
-            let cut = loop {
-                match stop.run_until_cancelled(self.sources[index].again(from.as_ref(), to)).await? {
-                    Ok(cut) => break cut,
-                    Err(why) => wait.complain(&format!("source {name}: {why}")),
-                }
-                wait.pause(stop).await?;
-                self.open(index, from.as_ref(), stop).await?;
-            };
-            cuts.push(cut);
+        let mut cuts = Vec::with_capacity(self.inlets.len());
+        for (index, inlet) in self.inlets.iter_mut().enumerate() {
+            let name = &self.job.sources[index].name;
+            cuts.push(match to.get(name) {
+                Some(to) => inlet.again(self.positions.get(name), to, stop).await?,
+                None => Cut::default(),
+            });
         }
         Some(cuts)
     }
@@ -357,11 +326,8 @@ impl Engine {
         self.commit(&batch, &positions).await?;
         self.positions.extend(positions);
         self.last = Some(BatchInfo { again: false, ..batch });
-        for index in 0..self.sources.len() {
-            let name = &self.job.sources[index].name;
-            if let Err(why) = self.sources[index].done(self.positions.get(name)).await {
-                warn!("source {name}: {why}");
-            }
+        for (index, inlet) in self.inlets.iter_mut().enumerate() {
+            inlet.done(self.positions.get(&self.job.sources[index].name)).await;
         }
         let processing = began.elapsed();
         self.publish(batch.time, rows > 0).await;
@@ -518,19 +484,21 @@ impl Engine {
                 }
                 for (index, rows) in &results {
                     let Outlet::Embedded(table, made) = &mut outlets[*index] else { continue };
+                    let sink = &job.sinks[*index];
                     if !*made {
-                        embedded::create(transaction, table, &plan.feeds[*index].1)?;
+                        let fitted = embedded::fit(transaction, table, &plan.feeds[*index].1)?;
+                        let failed = |why| EngineError::Sink { name: sink.name.clone(), error: SinkError::last(why) };
+                        fitted.map_err(failed)?;
                     }
                     *made = true;
-                    if job.sinks[*index].mode == Mode::All && !table.key.is_empty() {
+                    if sink.mode == Mode::All && sink.config.removes() {
                         embedded::clear(transaction, table)?;
                     }
                     embedded::write(transaction, table, rows)?;
                 }
                 Ok(())
             })
-        })?;
-        Ok(())
+        })
     }
 
     /// Works the page's charts out, if there is a page.
@@ -615,36 +583,4 @@ fn clock() -> i64 {
 fn time(millis: i64, job: &Job) -> String {
     let time = jiff::Timestamp::from_millisecond(millis).unwrap_or_default();
     time.to_zoned(job.time_zone.clone()).strftime("%F %T").to_string()
-}
-
-/// Waiting between tries, longer and longer, with a word in the log now and then.
-#[derive(Default)]
-struct Wait {
-    next: Option<Duration>,
-    said: Sometimes,
-}
-
-impl Wait {
-    fn failed(&self) -> bool {
-        self.next.is_some()
-    }
-
-    fn complain(&mut self, what: &str) {
-        self.next.get_or_insert(FIRST_WAIT);
-        if self.said.now() {
-            error!("{what}; trying again");
-        }
-    }
-
-    fn over(&self, who: &str) {
-        if self.failed() {
-            info!("{who}: it works again");
-        }
-    }
-
-    async fn pause(&mut self, stop: &CancellationToken) -> Option<()> {
-        let next = self.next.unwrap_or(FIRST_WAIT);
-        self.next = Some((next * 2).min(LONGEST_WAIT));
-        stop.run_until_cancelled(sleep(next)).await
-    }
 }

@@ -69,7 +69,8 @@ pub struct Active {
 pub struct TableSize {
     /// Its name.
     pub name: String,
-    /// How many keys it keeps.
+    /// How many states it keeps: one a key, but in windows that are put together anew one for each batch that had the
+    /// key, until they are merged.
     pub keys: usize,
 }
 

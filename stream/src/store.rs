@@ -160,17 +160,17 @@ impl Store {
     }
 
     /// Commits a batch: how far its sources went, and whatever `write` writes.
-    pub fn commit(
+    pub fn commit<E: From<rusqlite::Error>>(
         &mut self,
         batch: &BatchInfo,
         positions: &BTreeMap<String, Position>,
-        write: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<()>,
-    ) -> rusqlite::Result<()> {
+        write: impl FnOnce(&Transaction<'_>) -> Result<(), E>,
+    ) -> Result<(), E> {
         let transaction = self.database.transaction()?;
         write(&transaction)?;
         put_batch(&transaction, "last", batch)?;
         put_positions(&transaction, "flume_rs_position", positions)?;
-        transaction.commit()
+        Ok(transaction.commit()?)
     }
 
     /// The states of a table, to be read.

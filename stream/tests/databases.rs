@@ -30,7 +30,7 @@ fn words_are_counted_exactly(database: &RealServer, file: &str, url: (&str, &str
     lines.accept();
     lines.send("it's a A a\n");
     let why = job.wait_for_log("sink database: ");
-    assert!(why.contains(&format!("127.0.0.1:{}, table wordcount: ", database.port)), "{why}");
+    assert!(why.contains(&format!("127.0.0.1:{}/flume, table wordcount: ", database.port)), "{why}");
     assert!(why.contains("is no unique key of") && why.contains("does not pass by itself"), "{why}");
     database.sql("alter table wordcount add primary key (word)");
     wait_for("sink database: it works again", 0);
@@ -43,7 +43,7 @@ fn words_are_counted_exactly(database: &RealServer, file: &str, url: (&str, &str
     for _ in 0..500 {
         lines.send("a b\n");
     }
-    wait_for(&format!("127.0.0.1:{}, table wordcount: ", database.port), before);
+    wait_for(&format!("127.0.0.1:{}/flume, table wordcount: ", database.port), before);
     database.start();
     for _ in 0..500 {
         lines.send("b c\n");

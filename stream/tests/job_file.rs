@@ -61,6 +61,55 @@ fn mistakes_of_sinks_are_found_before_anything_runs() {
 }
 
 #[test]
+fn two_sinks_do_not_write_to_the_same_place() {
+    let both = |first: &str, second: &str| {
+        let sink = |name: &str, keys: &str| {
+            format!("[sink.{name}]\nsql = \"select value, value as word, 1 as n from lines\"\n{keys}\n")
+        };
+        check(&format!("{SOURCE}{}{}", sink("a", first), sink("b", second)))
+    };
+    let text = "type = \"text\"\nfolder = \"out\"\nprefix = \"p\"";
+    let table = "type = \"sqlite\"\ntable = \"t\"\nkey = [\"value\"]";
+    let mysql = "type = \"mysql\"\nurl = \"mysql://me:secret@host/shop\"\ntable = \"t\"\nkey = [\"value\", \"word\"]";
+    let redis = "type = \"redis\"\nurl = \"redis://host\"\nkey = [\"value\"]\nhash = \"h\"";
+    let hbase =
+        "type = \"hbase\"\nurl = \"http://host\"\ntable = \"t\"\nrow = \"value\"\nfamily = \"f\"\ncolumns = [\"n\"]";
+    let kafka = "type = \"kafka\"\nservers = \"host:1\"\ntopic = \"t\"\ntransactional-id = \"one\"";
+    for (sink, other) in [
+        (text, text.replace("\"p\"", "\"q\"")),
+        (table, format!("{table}\npath = \"other.db\"")),
+        (mysql, mysql.replace("host/shop", "host/office")),
+        (redis, redis.replace("hash", "key-prefix")),
+        (hbase, hbase.replace("\"n\"", "\"word\"")),
+        (kafka, kafka.replace("\"one\"", "\"two\"")),
+    ] {
+        let (_, text) = both(sink, sink);
+        let line = 6 + sink.lines().count();
+        assert!(text.starts_with(&format!("job.toml:{line}: b: ")), "{text}");
+        assert!(text.contains("is what sink a writes") && !text.contains("secret"), "{text}");
+        let (right, text) = both(sink, &other);
+        assert!(right, "{text}");
+    }
+    let added = table.replace("key = [\"value\"]", "");
+    let (right, text) = both(&added, &added);
+    assert!(right, "rows that are only added do no harm: {text}");
+}
+
+#[test]
+fn a_mode_is_for_a_table() {
+    let counts = "[table.counts]\nsql = \"select value, count(*) as n from lines group by value\"\n";
+    let sink = |keys: &str| check(&format!("{SOURCE}{counts}[sink.out]\nmode = \"all\"\n{keys}\n"));
+    for input in ["from = \"lines\"", "sql = \"select * from counts\""] {
+        let (_, text) = sink(&format!("type = \"print\"\n{input}"));
+        assert!(text.starts_with("job.toml:6: out: `mode` is for a table"), "{text}");
+        let (right, text) = sink(&format!("type = \"sqlite\"\ntable = \"t\"\nkey = [\"value\"]\n{input}"));
+        assert!(right, "rows that are gone are removed: {text}");
+    }
+    let (right, text) = sink("type = \"print\"\nfrom = \"counts\"");
+    assert!(right, "{text}");
+}
+
+#[test]
 fn a_job_without_a_source_is_a_mistake() {
     let (ok, text) = check("[view.one]\nsql = \"select 1\"\n");
     assert!(!ok && text.starts_with("job.toml:1: there is no [source.NAME]"), "{text}");

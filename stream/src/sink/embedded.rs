@@ -40,6 +40,45 @@ pub fn create(database: &Connection, table: &Embedded, schema: &Schema) -> rusql
     database.execute_batch(&format!("CREATE TABLE IF NOT EXISTS {} ({})", quoted(&table.table), parts.join(", ")))
 }
 
+/// Makes the table unless it is there. One that an earlier SQL of the job has made gets the columns that it has not; what
+/// else is different is said.
+pub fn fit(database: &Connection, table: &Embedded, schema: &Schema) -> rusqlite::Result<Result<(), String>> {
+    create(database, table, schema)?;
+    let mut select = database.prepare("SELECT name, type, pk > 0 FROM pragma_table_info(?)")?;
+    let known = select.query_map([&table.table], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?)))?;
+    let known: Vec<(String, String, bool)> = known.collect::<rusqlite::Result<_>>()?;
+    let mut differences = Vec::new();
+    for (name, kind, is_key) in &known {
+        match schema.fields().iter().find(|field| field.name().eq_ignore_ascii_case(name)) {
+            None => differences.push(format!("its column {name} is not in the result")),
+            Some(field) if column_type(field.data_type()) != kind => {
+                differences.push(format!("its column {name} is of another type"));
+            }
+            Some(field) if table.key.contains(field.name()) != *is_key => {
+                differences.push(format!("its key {} {name}", if *is_key { "has" } else { "has not" }));
+            }
+            Some(_) => {}
+        }
+    }
+    let is_new = |field: &str| !known.iter().any(|(name, ..)| name.eq_ignore_ascii_case(field));
+    let new: Vec<_> = schema.fields().iter().filter(|field| is_new(field.name())).collect();
+    let of_key = new.iter().filter(|field| table.key.contains(field.name()));
+    differences.extend(of_key.map(|field| format!("it has no column {}, which is in the key", field.name())));
+    let quoted_table = quoted(&table.table);
+    if !differences.is_empty() {
+        let why = differences.join(", ");
+        return Ok(Err(format!(
+            "table {}: {why}; give the sink another `table`, or remove this one with sqlite3: DROP TABLE {quoted_table}",
+            table.table
+        )));
+    }
+    for field in new {
+        let (name, kind) = (quoted(field.name()), column_type(field.data_type()));
+        database.execute_batch(&format!("ALTER TABLE {quoted_table} ADD COLUMN {name} {kind}"))?;
+    }
+    Ok(Ok(()))
+}
+
 /// Removes all rows.
 pub fn clear(database: &Connection, table: &Embedded) -> rusqlite::Result<()> {
     database.execute(&format!("DELETE FROM {}", quoted(&table.table)), []).map(drop)
@@ -107,6 +146,7 @@ mod tests {
     use std::sync::Arc;
 
     use datafusion::arrow::array::{Int64Array, UInt64Array};
+    use datafusion::arrow::datatypes::Field;
 
     use super::*;
 
@@ -127,5 +167,33 @@ mod tests {
         let found = select.query_map([], |row| Ok((row.get(0)?, row.get(1)?))).expect("it can be read");
         let found: Vec<(Option<i64>, String)> = found.collect::<Result<_, _>>().expect("they can be read");
         assert_eq!(found, [(None, "3".to_owned()), (Some(1), u64::MAX.to_string())]);
+    }
+
+    #[test]
+    fn a_table_gets_new_columns_and_what_else_is_different_is_said() {
+        let database = Connection::open_in_memory().expect("it opens");
+        let fit = |key: &[&str], columns: &[(&str, DataType)]| {
+            let table = Embedded { table: "t".to_owned(), key: key.iter().map(|name| (*name).to_owned()).collect() };
+            let fields = columns.iter().map(|(name, of)| Field::new(*name, of.clone(), true));
+            fit(&database, &table, &Schema::new(fields.collect::<Vec<_>>())).expect("the database answers")
+        };
+        let (k, n) = (("k", DataType::Utf8), ("n", DataType::Int64));
+        let more = ("More", DataType::UInt64);
+        let all = [k.clone(), n.clone(), more.clone()];
+        assert_eq!(fit(&["k"], &[k.clone(), n.clone()]), Ok(()));
+        assert_eq!(fit(&["k"], &all), Ok(()));
+        let insert = "INSERT INTO t VALUES ('a', 1, '18446744073709551615')";
+        database.execute_batch(insert).expect("it has the new column");
+        assert_eq!(fit(&["k"], &all), Ok(()), "it is as it was made");
+        for (key, columns, why) in [
+            (vec!["k"], vec![k.clone(), n.clone()], "its column More is not in the result"),
+            (vec!["k"], vec![k.clone(), ("n", DataType::Utf8), more.clone()], "its column n is of another type"),
+            (vec![], all.to_vec(), "its key has k"),
+            (vec!["k", "n"], all.to_vec(), "its key has not n"),
+            (vec!["k", "x"], [&all[..], &[("x", DataType::Utf8)]].concat(), "it has no column x, which is in the key"),
+        ] {
+            let said = fit(&key, &columns).expect_err(why);
+            assert!(said.starts_with(&format!("table t: {why}; give the sink another `table`")), "{said}");
+        }
     }
 }

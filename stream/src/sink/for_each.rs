@@ -50,6 +50,7 @@ impl Job {
             kind: "for_each_batch".to_owned(),
             input: Input::Named(from.to_owned()),
             mode,
+            names_mode: false,
             config: Box::new(ForEach(Arc::new(action))),
         });
     }

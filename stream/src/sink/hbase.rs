@@ -60,7 +60,7 @@ impl Reach for Gateway {
         let host = uri.host().filter(|_| uri.scheme_str() == Some("http")).ok_or_else(expected)?.to_owned();
         let port = uri.port_u16().unwrap_or(8080);
         let path = uri.path().trim_end_matches('/').to_owned();
-        Ok((format!("hbase {host}:{port}"), Self { host, port, path }))
+        Ok((format!("hbase {host}:{port}{path}"), Self { host, port, path }))
     }
 }
 
@@ -99,6 +99,13 @@ impl SinkConfig for HBaseConfig {
             return Err(format!("there is no column besides `{}`, the row key", self.row));
         }
         Ok(())
+    }
+
+    fn owns(&self, _: &str, _: &JobContext, schema: &SchemaRef) -> Vec<String> {
+        let Self { url, table, row, family, columns } = self;
+        let all = schema.fields().iter().map(|field| field.name());
+        let written = all.filter(|name| columns.as_ref().map_or(*name != row, |columns| columns.contains(name)));
+        written.map(|name| format!("column {family}:{name} of {}, table {table}", url.place)).collect()
     }
 
     fn build(&self, _: &str, _: &JobContext) -> Box<dyn Sink> {

@@ -50,6 +50,12 @@ struct KafkaConfig {
     transactional_id: Option<String>,
 }
 
+impl KafkaConfig {
+    fn id(&self, sink: &str, job: &JobContext) -> String {
+        self.transactional_id.clone().unwrap_or_else(|| format!("flume-rs-stream.{}.{sink}", job.job))
+    }
+}
+
 fn yes() -> bool {
     true
 }
@@ -91,6 +97,12 @@ impl SinkConfig for KafkaSinkConfig {
         Ok(())
     }
 
+    fn owns(&self, name: &str, job: &JobContext, _: &SchemaRef) -> Vec<String> {
+        let servers = self.options.get("bootstrap.servers").map_or("", String::as_str);
+        let id = self.config.exactly_once.then(|| self.config.id(name, job));
+        id.map(|id| format!("transactional id {id} of Kafka at {servers}")).into_iter().collect()
+    }
+
     fn spark(&self, _: &str, _: &JobContext) -> Result<serde_json::Value, String> {
         let KafkaConfig { topic, key, value, exactly_once, .. } = &self.config;
         let options = kafka::spark(&self.options, &[DEFAULTS, FIXED])?;
@@ -102,7 +114,7 @@ impl SinkConfig for KafkaSinkConfig {
 
     fn build(&self, name: &str, job: &JobContext) -> Box<dyn Sink> {
         let KafkaSinkConfig { config, mut options } = self.clone();
-        let id = config.transactional_id.clone().unwrap_or_else(|| format!("flume-rs-stream.{}.{name}", job.job));
+        let id = config.id(name, job);
         if config.exactly_once {
             options.insert("transactional.id".to_owned(), id.clone());
         }

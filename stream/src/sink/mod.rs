@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `type` | | `hbase`, `kafka`, `mysql`, `postgres`, `print`, `redis`, `sqlite` or `text` |
 //! | `from` | | a source, view or table by name; or `sql`, a SELECT |
-//! | `mode` | `all` for `print` and `text`, otherwise `changed` | of a table: `changed` gives the rows that the batch changed, `all` the whole table |
+//! | `mode` | `all` for `print` and `text`, otherwise `changed` | of a table: `changed` gives the rows that the batch changed, `all` the whole table. With `sql` or a view it is for `sqlite` alone |
 //!
 //! A sink that fails is opened anew and tried again until it takes the batch, and the job waits for it. What it writes is
 //! there exactly once, or, where that cannot be had, is absolute, so that a repeat does no harm. In Rust,
@@ -30,7 +30,7 @@ use datafusion::arrow::datatypes::SchemaRef;
 use serde::Deserialize;
 
 use crate::batch::BatchInfo;
-use crate::job::{JobError, Keys};
+use crate::job::{Job, JobError, Keys};
 use crate::source::{find, names};
 use crate::spark::NOTHING_LIKE_IT;
 
@@ -98,10 +98,22 @@ pub trait SinkConfig: Send + Sync + std::fmt::Debug {
         None
     }
 
+    /// Whether the mode means something to it whatever it writes: with [`Mode::All`] rows that are gone are removed.
+    fn removes(&self) -> bool {
+        self.embedded().is_some_and(|table| !table.key.is_empty())
+    }
+
     /// What is wrong with a result of these columns, if anything; found when the job is checked.
     fn check(&self, schema: &SchemaRef) -> Result<(), String> {
         let _ = schema;
         Ok(())
+    }
+
+    /// What it takes for its own, with rows of these columns: two sinks of a job with the same would spoil each other's
+    /// results.
+    fn owns(&self, name: &str, job: &JobContext, schema: &SchemaRef) -> Vec<String> {
+        let _ = (name, job, schema);
+        Vec::new()
     }
 
     /// How [Spark's runner](crate::spark) writes the same: `type` and what else it needs; or why it cannot.
@@ -123,6 +135,20 @@ pub struct JobContext {
     pub folder: std::path::PathBuf,
     /// The zone of times that are shown.
     pub time_zone: jiff::tz::TimeZone,
+}
+
+impl JobContext {
+    /// What sinks of this job may want to know.
+    pub fn of(job: &Job) -> Self {
+        let folder = job.text.path().parent().map(std::path::Path::to_owned).unwrap_or_default();
+        Self { job: job.name.clone(), folder, time_zone: job.time_zone.clone() }
+    }
+
+    /// A path of the job file, as it is from everywhere.
+    pub fn absolute(&self, path: &std::path::Path) -> std::path::PathBuf {
+        let path = self.folder.join(path);
+        std::path::absolute(&path).unwrap_or(path)
+    }
 }
 
 /// A table of the embedded database.
@@ -182,6 +208,8 @@ pub struct SinkSpec {
     pub input: Input,
     /// Which rows of a table it gets.
     pub mode: Mode,
+    /// Whether the job file says so.
+    pub names_mode: bool,
     /// What it is.
     pub config: Box<dyn SinkConfig>,
 }
@@ -193,9 +221,9 @@ impl SinkSpec {
         let kind: String = keys.need("type", &format!("one of {}", names(TYPES)))?;
         let build = find(&keys, TYPES, &kind)?;
         let input = Input::take(&mut keys)?;
-        let mode = keys.take("mode")?;
-        let config = build(keys)?;
-        Ok(Self { name, place, kind, input, mode: mode.unwrap_or_else(|| config.mode()), config })
+        let mode: Option<Mode> = keys.take("mode")?;
+        let (names_mode, config) = (mode.is_some(), build(keys)?);
+        Ok(Self { name, place, kind, input, mode: mode.unwrap_or_else(|| config.mode()), names_mode, config })
     }
 }
 

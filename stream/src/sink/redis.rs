@@ -9,6 +9,9 @@
 //! | `separator` | `:` | what stands between the columns of a key |
 //! | `value` | all other columns as JSON | the column that is the value; a row without one is removed |
 //!
+//! With several columns in `key`, choose a `separator` that no value holds: with `:`, `a:b` and `c` make the same key as `a`
+//! and `b:c`. A null is written as `null`, and is the same key as this text.
+//!
 //! A batch is one `MULTI`: readers see all of it or nothing. Values are absolute, so a batch that is written twice does no
 //! harm.
 
@@ -28,7 +31,8 @@ use crate::job::{JobError, Keys};
 impl Reach for Client {
     fn parse(url: &str) -> Result<(String, Self), String> {
         let client = Self::open(url).map_err(|error| format!("{error}; expected redis://host:6379"))?;
-        Ok((format!("redis {}", client.get_connection_info().addr()), client))
+        let server = client.get_connection_info();
+        Ok((format!("redis {}/{}", server.addr(), server.redis_settings().db()), client))
     }
 }
 
@@ -62,6 +66,12 @@ impl SinkConfig for RedisConfig {
         }
         check_key(&self.key, schema)?;
         self.value.iter().try_for_each(|value| check_column("value", value, schema))
+    }
+
+    fn owns(&self, _: &str, _: &JobContext, _: &SchemaRef) -> Vec<String> {
+        let hash = self.hash.iter().map(|hash| format!("hash {hash}"));
+        let keys = self.key_prefix.iter().map(|prefix| format!("key {prefix}…"));
+        hash.chain(keys).map(|what| format!("{what} of {}", self.url.place)).collect()
     }
 
     fn build(&self, _: &str, _: &JobContext) -> Box<dyn Sink> {

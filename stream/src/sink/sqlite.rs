@@ -9,6 +9,9 @@
 //! With `mode = "all"` and a `key`, rows of the job's own database that are no longer in the result go. Without a key rows
 //! are added for good.
 //!
+//! When the SQL of the sink has changed, a table of the job's own database gets the columns that are new; where its key, a
+//! type, or the name of a column is different, the job says so and ends.
+//!
 //! The job's own database is `job.db` in the checkpoint folder. Another one also gets the batch's number, in the table
 //! `flume_rs_batches`, in the transaction with its rows: either way every row is there exactly once. Jobs that share a
 //! database must have different names.
@@ -61,9 +64,15 @@ impl SinkConfig for SqliteConfig {
         super::check_key(&self.key, schema)
     }
 
+    /// Without a key rows are only added, and those of another sink stay.
+    fn owns(&self, _: &str, job: &JobContext, _: &SchemaRef) -> Vec<String> {
+        let file = self.path.as_ref().map_or_else(|| crate::store::FILE.into(), |path| job.absolute(path));
+        let table = (!self.key.is_empty()).then(|| self.table.to_ascii_lowercase());
+        table.map(|table| format!("table {table} of {}", file.display())).into_iter().collect()
+    }
+
     fn spark(&self, _: &str, job: &JobContext) -> Result<serde_json::Value, String> {
-        let path = self.path.as_ref().map(|path| std::path::absolute(job.folder.join(path)));
-        let path = path.transpose().map_err(|error| error.to_string())?;
+        let path = self.path.as_ref().map(|path| job.absolute(path));
         Ok(serde_json::json!({ "type": "sqlite", "path": path, "table": self.table, "key": self.key }))
     }
 

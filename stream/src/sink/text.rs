@@ -73,11 +73,17 @@ impl SinkConfig for TextConfig {
         Mode::All
     }
 
+    fn owns(&self, name: &str, job: &JobContext, _: &SchemaRef) -> Vec<String> {
+        let suffix = self.suffix.as_ref().map(|suffix| format!(".{suffix}")).unwrap_or_default();
+        let file = format!("{}-TIME{suffix}", self.prefix.as_deref().unwrap_or(name));
+        vec![format!("file {}", job.absolute(&self.folder).join(file).display())]
+    }
+
     fn spark(&self, name: &str, job: &JobContext) -> Result<serde_json::Value, String> {
         if self.empty {
             return Err("`empty`: Spark has no batches without rows".to_owned());
         }
-        let folder = std::path::absolute(job.folder.join(&self.folder)).map_err(|error| error.to_string())?;
+        let folder = job.absolute(&self.folder);
         let (prefix, suffix) = (self.prefix.as_deref().unwrap_or(name), self.suffix.as_deref());
         Ok(serde_json::json!({
             "type": "text", "folder": folder, "prefix": prefix, "suffix": suffix, "style": self.style,

@@ -85,7 +85,8 @@ pub struct Cut {
 /// Where rows come from.
 #[async_trait]
 pub trait Source: Send {
-    /// Begins where the last committed batch ended; at the configured place without one.
+    /// Begins where the last committed batch ended; at the configured place without one. Called again after it or a cut has
+    /// failed, while the job goes on with the other sources.
     async fn open(&mut self, from: Option<&Position>) -> Result<(), SourceError>;
 
     /// Waits until a cut may give something. May be given up at any time.

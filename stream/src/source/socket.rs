@@ -209,27 +209,37 @@ async fn read_lines(mut stream: TcpStream, max_line: usize, shared: &Shared) -> 
     }
 }
 
-/// The lines in a buffer, and how much of it they take. At the end of the stream the rest is a line as well.
+/// A line without the rest of its ending.
+fn content(line: &[u8]) -> &[u8] {
+    line.strip_suffix(b"\r").unwrap_or(line)
+}
+
+/// The lines in a buffer, and how much of it they take. At the end of the stream the rest is a line as well. It makes no
+/// difference in how many reads a line comes.
 fn split(buffer: &[u8], max_line: usize, ended: bool) -> (Records, usize) {
     let (mut records, mut start) = (Records::default(), 0);
-    let mut push = |line: &[u8]| records.push(line.strip_suffix(b"\r").unwrap_or(line));
-    for end in memchr::memchr_iter(b'\n', buffer) {
-        push(&buffer[start..end]);
-        start = end + 1;
+    let has_rest = ended && buffer.last().is_some_and(|last| *last != b'\n');
+    for end in memchr::memchr_iter(b'\n', buffer).chain(has_rest.then_some(buffer.len())) {
+        let line = content(&buffer[start..end]);
+        if line.is_empty() {
+            records.push(line);
+        }
+        line.chunks(max_line).for_each(|part| records.push(part));
+        start = (end + 1).min(buffer.len());
     }
-    while buffer.len() - start >= max_line {
-        push(&buffer[start..start + max_line]);
+    // One that is as long as a line may be is cut when there is more of it than its ending.
+    while content(&buffer[start..]).len() > max_line {
+        records.push(&buffer[start..start + max_line]);
         start += max_line;
-    }
-    if ended && start < buffer.len() {
-        push(&buffer[start..]);
-        start = buffer.len();
     }
     (records, start)
 }
 
 #[cfg(test)]
 mod tests {
+    use proptest::collection::vec;
+    use proptest::prelude::*;
+
     use super::*;
 
     fn lines(buffer: &[u8], max_line: usize, ended: bool) -> (Vec<String>, usize) {
@@ -242,5 +252,23 @@ mod tests {
         assert_eq!(lines(b"a\r\nb\n\nc", 100, false), (vec!["a".into(), "b".into(), String::new()], 6));
         assert_eq!(lines(b"a\nb", 100, true), (vec!["a".into(), "b".into()], 3));
         assert_eq!(lines(b"aaaabbbbc", 4, false), (vec!["aaaa".into(), "bbbb".into()], 8), "none is without bound");
+        assert_eq!(lines(b"aaaa\r\n\r\n", 4, false), (vec!["aaaa".into(), String::new()], 8));
+        assert_eq!(lines(b"a\n", 100, true), (vec!["a".into()], 2), "nothing is no line");
+    }
+
+    proptest! {
+        #[test]
+        fn lines_do_not_depend_on_reads(reads in vec("[a\r\n]{0,6}", 0..8), max_line in 1_usize..4) {
+            let (whole, _) = lines(reads.concat().as_bytes(), max_line, true);
+            let (mut buffer, mut found) = (Vec::new(), Vec::new());
+            for (index, read) in reads.iter().enumerate() {
+                buffer.extend_from_slice(read.as_bytes());
+                let (records, used) = lines(&buffer, max_line, index + 1 == reads.len());
+                buffer.drain(..used);
+                found.extend(records);
+            }
+            prop_assert!(whole.iter().all(|line| line.len() <= max_line));
+            prop_assert_eq!(whole, found);
+        }
     }
 }

@@ -321,8 +321,7 @@ impl<'a> Translator<'a> {
 
     fn query(&mut self, base: &Base, mode: &str, sinks: &[&SinkSpec]) -> Value {
         let job = self.job;
-        let folder = job.text.path().parent().unwrap_or(Path::new("")).to_owned();
-        let context = JobContext { job: job.name.clone(), folder, time_zone: job.time_zone.clone() };
+        let context = JobContext::of(job);
         let mut translated = Vec::new();
         for sink in sinks {
             let what = format!("sink {} (type {})", sink.name, sink.kind);

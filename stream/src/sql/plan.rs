@@ -11,7 +11,7 @@ use super::{Query, Relation, Sql, functions, words};
 use crate::job::keys::did_you_mean;
 use crate::job::{Job, JobError};
 use crate::page::Chart;
-use crate::sink::{Input, Mode};
+use crate::sink::{Input, JobContext, Mode};
 use crate::table::event::Over;
 use crate::table::{Aggregation, Life, Table, TableSpec};
 
@@ -292,6 +292,8 @@ impl Plan {
     }
 
     async fn add_sinks(&mut self, job: &Job, known: &Voices, errors: &mut Vec<JobError>) {
+        let context = JobContext::of(job);
+        let mut owners: BTreeMap<String, &str> = BTreeMap::new();
         for sink in &job.sinks {
             let (feed, names) = match &sink.input {
                 Input::Named(name) => (self.named(job, name, sink.mode), vec![name.clone()]),
@@ -302,7 +304,24 @@ impl Plan {
                     Err(error) => (Err(words(&error)), Vec::new()),
                 },
             };
-            let checked = feed.and_then(|(schema, feed)| sink.config.check(&schema).map(|()| (feed, schema)));
+            let checked = feed.and_then(|(schema, feed)| {
+                let is_table = matches!(feed, Feed::Changed(_) | Feed::All(_));
+                if sink.names_mode && !is_table && !sink.config.removes() {
+                    return Err("`mode` is for a table; of everything else a sink gets all rows".to_owned());
+                }
+                sink.config.check(&schema)?;
+                for owned in sink.config.owns(&sink.name, &context, &schema) {
+                    match owners.get(&owned) {
+                        Some(first) if *first != sink.name => {
+                            return Err(format!(
+                                "{owned} is what sink {first} writes; one would spoil the other's results"
+                            ));
+                        }
+                        _ => drop(owners.insert(owned, &sink.name)),
+                    }
+                }
+                Ok((feed, schema))
+            });
             match checked {
                 Ok(feed) => self.feeds.push(feed),
                 Err(why) => errors.push(job.text.error(&sink.place, format!("{}: {why}", sink.name))),

@@ -294,7 +294,8 @@ pub trait Keeper: Send + Sync {
     /// Reads what was written.
     fn restore(&mut self, parts: &Aggregation, saved: &mut Saved<'_>) -> Result<(), RestoreError>;
 
-    /// How many keys it keeps.
+    /// How many states it keeps: one a key, but in windows that are put together anew one for each batch that had the
+    /// key, until they are merged.
     fn keys(&self) -> usize;
 }
 
@@ -432,7 +433,8 @@ impl Table {
         Ok(())
     }
 
-    /// How many keys it keeps.
+    /// How many states it keeps: one a key, but in windows that are put together anew one for each batch that had the
+    /// key, until they are merged.
     pub fn keys(&self) -> usize {
         self.keeper.keys()
     }

@@ -60,6 +60,13 @@ impl<R: Reach> DatabaseConfig<R> {
         check_key(&self.key, schema)
     }
 
+    /// Without a key rows are only added; with one a row changes the columns that it has, and no others.
+    fn owns(&self, schema: &SchemaRef) -> Vec<String> {
+        let columns = schema.fields().iter().map(|field| field.name());
+        let changed = columns.filter(|name| !self.key.is_empty() && !self.key.contains(name));
+        changed.map(|name| format!("column {name} of {}, table {}", self.url.place, self.table)).collect()
+    }
+
     fn target(&self, sink: &str, job: &JobContext) -> Target {
         Target {
             place: self.url.place.clone(),

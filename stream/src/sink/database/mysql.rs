@@ -38,13 +38,11 @@ impl Reach for Opts {
     fn parse(url: &str) -> Result<(String, Self), String> {
         let expected = "expected mysql://user:password@host:3306/database";
         let opts = Opts::from_url(url).map_err(|error| format!("{error}; {expected}"))?;
-        if opts.db_name().is_none() {
-            return Err(format!("it names no database; {expected}"));
-        }
+        let Some(database) = opts.db_name() else { return Err(format!("it names no database; {expected}")) };
         if opts.ssl_opts().is_some() {
             return Err(NOT_ENCRYPTED.to_owned());
         }
-        Ok((format!("mysql {}:{}", opts.ip_or_hostname(), opts.tcp_port()), opts))
+        Ok((format!("mysql {}:{}/{database}", opts.ip_or_hostname(), opts.tcp_port()), opts))
     }
 }
 
@@ -55,6 +53,10 @@ pub fn read(keys: Keys<'_>) -> Result<Box<dyn SinkConfig>, JobError> {
 impl SinkConfig for DatabaseConfig<Opts> {
     fn check(&self, schema: &SchemaRef) -> Result<(), String> {
         Self::check(self, schema)
+    }
+
+    fn owns(&self, _: &str, _: &JobContext, schema: &SchemaRef) -> Vec<String> {
+        Self::owns(self, schema)
     }
 
     fn build(&self, name: &str, job: &JobContext) -> Box<dyn Sink> {
@@ -303,7 +305,7 @@ mod tests {
     #[test]
     fn a_url_is_shown_without_its_password() {
         let (place, _) = Opts::parse("mysql://root:123456@db.example:3307/shop").expect("it is one");
-        assert_eq!(place, "mysql db.example:3307");
+        assert_eq!(place, "mysql db.example:3307/shop");
         assert!(Opts::parse("mysql://root@db.example").expect_err("no database").starts_with("it names no database"));
         assert!(Opts::parse("postgres://root@db.example/shop").is_err());
         assert!(Opts::parse("mysql://root@db.example/shop?require_ssl=true").is_err_and(|why| why == NOT_ENCRYPTED));

@@ -38,7 +38,10 @@ impl Reach for Config {
             Some(Host::Unix(path)) => path.display().to_string(),
             None => return Err(format!("it names no host; {expected}")),
         };
-        let place = format!("postgres {host}:{}", config.get_ports().first().copied().unwrap_or(5432));
+        let port = config.get_ports().first().copied().unwrap_or(5432);
+        // As with all its clients, the default is the user's name.
+        let database = config.get_dbname().or(config.get_user()).unwrap_or_default();
+        let place = format!("postgres {host}:{port}/{database}");
         config.connect_timeout(CONNECT).keepalives_idle(ANSWER).tcp_user_timeout(ANSWER);
         if config.get_ssl_mode() == SslMode::Require || config.get_channel_binding() == ChannelBinding::Require {
             return Err(NOT_ENCRYPTED.to_owned());
@@ -57,6 +60,10 @@ pub fn read(keys: Keys<'_>) -> Result<Box<dyn SinkConfig>, JobError> {
 impl SinkConfig for DatabaseConfig<Config> {
     fn check(&self, schema: &SchemaRef) -> Result<(), String> {
         Self::check(self, schema)
+    }
+
+    fn owns(&self, _: &str, _: &JobContext, schema: &SchemaRef) -> Vec<String> {
+        Self::owns(self, schema)
     }
 
     fn build(&self, name: &str, job: &JobContext) -> Box<dyn Sink> {
@@ -263,7 +270,7 @@ mod tests {
     #[test]
     fn a_url_is_shown_without_its_password() {
         let (place, _) = Config::parse("postgres://me:secret@db.example/shop").expect("it is one");
-        assert_eq!(place, "postgres db.example:5432");
+        assert_eq!(place, "postgres db.example:5432/shop");
         assert!(Config::parse("mysql://me@db.example/shop").is_err());
         assert!(Config::parse("postgres://me@db.example/shop?sslmode=prefer").is_ok());
         let encrypted = Config::parse("postgres://me@db.example/shop?sslmode=require");
