@@ -35,7 +35,7 @@ const OFFSETS: Duration = Duration::from_secs(10);
 /// Between attempts at a step.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Between the first two looks at what is on its way; later ones are further apart.
-const FIRST_PAUSE: Duration = Duration::from_millis(1);
+const FIRST_PAUSE: Duration = Duration::from_micros(100);
 
 /// How long the thread for reports listens before it looks whether it is still wanted.
 const LISTEN: Duration = Duration::from_secs(5);

@@ -65,6 +65,8 @@ const DEPTH: usize = 64;
 const TRANSACTION_DEPTH: usize = 128;
 /// Nor do more follow behind batches of so many bytes, which stay in memory until they have been committed.
 const BYTES_UNDER_WAY: usize = 8 << 20;
+/// What librdkafka keeps of a message besides its bytes.
+const BYTES_A_MESSAGE: usize = 256;
 /// A producer that has had messages for so many topics is made anew.
 const MAX_TOPICS: usize = 2000;
 /// After a transaction that failed for one message, librdkafka may let the next one fail, too.
@@ -492,7 +494,7 @@ impl Sink for KafkaSink {
         }
         let producer = self.producer().await?;
         let ticket = producer.open(batch.len()).await;
-        let (bytes, since) = (batch.body_bytes(), Instant::now());
+        let (bytes, since) = (batch.body_bytes() + batch.len() * BYTES_A_MESSAGE, Instant::now());
         let now = SystemTime::now().duration_since(UNIX_EPOCH);
         self.now = now.ok().and_then(|since| i64::try_from(since.as_millis()).ok());
         let mut sent = Sent { ticket, bytes, refused: Vec::new(), since, numbers, transaction: None };
