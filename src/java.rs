@@ -1,4 +1,12 @@
-//! The few rules of the Java platform that Flume's users see: number syntax and the order of a `HashMap`.
+//! The few rules of the Java platform that Flume's users see: number syntax, the order of a `HashMap`, and times in
+//! milliseconds.
+
+use std::time::{SystemTime, UNIX_EPOCH};
+
+/// `System.currentTimeMillis()`: milliseconds since 1970.
+pub fn current_time_millis() -> i64 {
+    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis() as i64)
+}
 
 /// Parses as `Integer.parseInt(text.trim())` does: an optional sign, then decimal digits, within 32 bits.
 pub fn parse_int(text: &str) -> Option<i32> {

@@ -2,13 +2,12 @@
 //!
 //! Keys: `headerName` (`timestamp`), `preserveExisting` (false). All events of a batch get the same time.
 
-use std::time::{SystemTime, UNIX_EPOCH};
-
 use smol_str::{SmolStr, ToSmolStr as _};
 
 use super::{Edit, Interceptor, InterceptorBuilder};
 use crate::config::{ComponentType, Props};
 use crate::event::Batch;
+use crate::java::current_time_millis;
 
 /// How the type is registered.
 pub const TYPE: ComponentType<InterceptorBuilder> = ComponentType {
@@ -33,7 +32,7 @@ impl Timestamp {
 
 impl Edit for Timestamp {
     fn edit(&self, batch: &mut Batch) {
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+        let now = current_time_millis();
         batch.set_header(&self.header, &now.to_smolstr(), self.preserve_existing);
     }
 }

@@ -166,6 +166,17 @@ const CONSUMER: &[(&str, &str)] = &[
     ("fetch.queue.backoff.ms", "10"),
 ];
 
+/// What of a client's options a client of another kind needs to reach the same brokers in the same way. It says nothing
+/// to the log.
+pub fn connection(options: &BTreeMap<String, String>) -> ClientConfig {
+    let families = ["ssl.", "sasl.", "security.", "socket.", "reconnect.", "client.", "broker.", "enable.s", "https."];
+    let is_shared = |name: &str| families.iter().any(|start| name.starts_with(start)) || name == "bootstrap.servers";
+    let shared = options.iter().filter(|(name, _)| is_shared(name));
+    let mut config: ClientConfig = shared.map(|(name, value)| (name.clone(), value.clone())).collect();
+    config.set_log_level(RDKafkaLogLevel::Emerg);
+    config
+}
+
 /// Options of one client, by librdkafka's names.
 #[derive(Clone, Debug)]
 pub struct Options(BTreeMap<String, String>);
@@ -225,12 +236,7 @@ impl Options {
 
     /// For clients of another kind that reach the same brokers in the same way.
     pub fn connection(&self) -> ClientConfig {
-        let shared = |name: &str| {
-            let families =
-                ["ssl.", "sasl.", "security.", "socket.", "reconnect.", "client.", "broker.", "enable.s", "https."];
-            families.iter().any(|start| name.starts_with(start)) || name == "bootstrap.servers"
-        };
-        self.0.iter().filter(|(name, _)| shared(name)).map(|(name, value)| (name.clone(), value.clone())).collect()
+        connection(&self.0)
     }
 
     fn translate(&mut self, props: &Props<'_>, key: &str, name: &str, value: &str) {

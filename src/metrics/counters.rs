@@ -4,9 +4,10 @@ use std::any::Any;
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicI64, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use tracing::info;
+
+use crate::java::current_time_millis;
 
 /// A number that only its component changes and anybody reads.
 #[derive(Debug, Default)]
@@ -46,10 +47,6 @@ pub trait CounterGroup: Debug + Send + Sync {
     fn attributes(&self) -> Vec<(&'static str, String)>;
     /// For lookups by concrete type.
     fn into_any(self: Arc<Self>) -> Arc<dyn Any + Send + Sync>;
-}
-
-fn now_ms() -> i64 {
-    SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |d| d.as_millis() as i64)
 }
 
 /// Counters that only some types of a kind have: Flume's attribute and the dotted name of the line at stop.
@@ -93,7 +90,7 @@ macro_rules! group {
 
             /// Notes that the component has started.
             pub fn started(&self) {
-                let first = self.start_time.swap(now_ms(), Ordering::Relaxed) == 0;
+                let first = self.start_time.swap(current_time_millis(), Ordering::Relaxed) == 0;
                 self.stop_time.store(0, Ordering::Relaxed);
                 if first {
                     info!("Monitored counter group for type: {}, name: {}: Successfully registered new MBean.", $kind, self.name);
@@ -103,7 +100,7 @@ macro_rules! group {
 
             /// Notes that the component has stopped, and logs its counters as Flume does.
             pub fn stopped(&self) {
-                self.stop_time.store(now_ms(), Ordering::Relaxed);
+                self.stop_time.store(current_time_millis(), Ordering::Relaxed);
                 info!("Component type: {}, name: {} stopped", $kind, self.name);
                 let line = |name: &str, value: i64| {
                     info!("Shutdown Metric for type: {}, name: {}. {} == {}", $kind, self.name, name, value);

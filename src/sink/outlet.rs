@@ -1,13 +1,13 @@
 //! A sink's way to its channel, and to the one for dead letters.
 
 use std::sync::Arc;
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use tracing::{error, warn};
 
 use super::{Delivered, Refused};
 use crate::channel::{Channel, ChannelError, Patience, Put, Take};
 use crate::event::Batch;
+use crate::java::current_time_millis;
 use crate::logging::Limited;
 use crate::metrics::{CounterGroup as _, Ledger, SinkCounters};
 
@@ -113,7 +113,7 @@ impl Outlet {
             }
         }
         let channel = self.dead_letters.as_ref()?;
-        let now = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+        let now = current_time_millis();
         let letter = |Refused { index, why }: &Refused| {
             let event = batch.get(*index).to_event();
             let event = event.with(DEAD_LETTER_SINK, self.counters.name()).with(DEAD_LETTER_REASON, why);

@@ -73,18 +73,6 @@ pub fn config(options: &Options) -> ClientConfig {
     config
 }
 
-/// For clients of another kind that reach the same brokers in the same way.
-pub fn connection(options: &Options) -> ClientConfig {
-    let shared = |name: &str| {
-        ["ssl.", "sasl.", "security.", "socket.", "reconnect."].iter().any(|start| name.starts_with(start))
-            || ["bootstrap.servers", "client.id", "client.dns.lookup"].contains(&name)
-    };
-    let mut config: ClientConfig =
-        options.iter().filter(|(name, _)| shared(name)).map(|(name, value)| (name.clone(), value.clone())).collect();
-    config.set_log_level(RDKafkaLogLevel::Emerg);
-    config
-}
-
 /// Options that Java's client, which Spark has, knows by the same name.
 const JAVAS: &[&str] = &[
     "acks",

@@ -2,11 +2,11 @@
 //! `<prefix><yyyyMMddHHmmss>-<n>[.<extension>]`, with n from 1 in each second.
 
 use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
 
 use jiff::Zoned;
 
 use crate::config::{ComponentType, Props, resolve_type};
+use crate::java::current_time_millis;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Naming {
@@ -56,7 +56,7 @@ impl Config {
 pub struct PathManager {
     directory: PathBuf,
     config: Config,
-    start_ms: u128,
+    start_ms: i64,
     second: String,
     number: u64,
 }
@@ -64,7 +64,7 @@ pub struct PathManager {
 impl PathManager {
     /// Begins at 1.
     pub fn new(directory: &Path, config: &Config) -> Self {
-        let start_ms = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_millis());
+        let start_ms = current_time_millis();
         Self { directory: directory.to_owned(), config: config.clone(), start_ms, second: String::new(), number: 0 }
     }
 

@@ -30,7 +30,7 @@ mod transaction;
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::Arc;
-use std::time::{Instant, SystemTime, UNIX_EPOCH};
+use std::time::Instant;
 
 use async_trait::async_trait;
 use rdkafka::types::RDKafkaErrorCode;
@@ -41,6 +41,7 @@ use crate::channel::Numbers;
 use crate::config::{ComponentType, Props};
 use crate::escape::Template;
 use crate::event::{Batch, EventRef};
+use crate::java::current_time_millis;
 use crate::kafka::options::Options;
 use crate::kafka::producer::{Failure, NotCommitted, Producer, Record, Ticket};
 use crate::kafka::{KEY_HEADER, Words, bootstrap_servers, deprecated, is_hopeless, is_topic_name};
@@ -227,7 +228,7 @@ struct KafkaSink {
     complaints: Limited,
     /// When the batch in hand was begun, the time of messages without one of their own, in milliseconds since 1970. The
     /// client would ask the clock for each.
-    now: Option<i64>,
+    now: i64,
 }
 
 impl KafkaSink {
@@ -246,7 +247,7 @@ impl KafkaSink {
             refused: Vec::new(),
             scratch: Vec::new(),
             complaints: Limited::default(),
-            now: None,
+            now: 0,
         }
     }
 
@@ -378,7 +379,7 @@ impl KafkaSink {
             partition: envelope.partition,
             payload: Some(payload),
             key: headers.get(KEY_HEADER).map(str::as_bytes),
-            timestamp: envelope.timestamp.or(self.now),
+            timestamp: Some(envelope.timestamp.unwrap_or(self.now)),
             headers: envelope.headers,
             delivery_opaque: 0,
         };
@@ -495,8 +496,7 @@ impl Sink for KafkaSink {
         let producer = self.producer().await?;
         let ticket = producer.open(batch.len()).await;
         let (bytes, since) = (batch.body_bytes() + batch.len() * BYTES_A_MESSAGE, Instant::now());
-        let now = SystemTime::now().duration_since(UNIX_EPOCH);
-        self.now = now.ok().and_then(|since| i64::try_from(since.as_millis()).ok());
+        self.now = current_time_millis();
         let mut sent = Sent { ticket, bytes, refused: Vec::new(), since, numbers, transaction: None };
         let each =
             sent.numbers.as_ref().map(|numbers| (Arc::clone(&numbers.channel), numbers.iter().collect::<Vec<_>>()));

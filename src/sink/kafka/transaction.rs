@@ -8,7 +8,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::config::ClientConfig;
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
@@ -97,7 +97,6 @@ impl Transactions {
     pub fn new(options: &Options, topic: &str, id: &str) -> Self {
         let mut reader = options.connection();
         reader.set("group.id", id).set("isolation.level", "read_committed").set("enable.auto.commit", "false");
-        reader.set_log_level(RDKafkaLogLevel::Emerg);
         Self {
             topic: topic.to_owned(),
             reader,

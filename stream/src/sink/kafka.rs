@@ -25,6 +25,7 @@ use datafusion::arrow::compute::cast;
 use datafusion::arrow::datatypes::{DataType, SchemaRef};
 use datafusion::arrow::error::ArrowError;
 use flume_rs::kafka::Words;
+use flume_rs::kafka::options::connection;
 use flume_rs::kafka::producer::{MAX_MESSAGES, Producer, Record};
 use rdkafka::consumer::{BaseConsumer, Consumer as _, ConsumerGroupMetadata};
 use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
@@ -163,7 +164,7 @@ impl Kafka {
         let failed = |error: &KafkaError| SinkError::new(format!("Kafka at {servers}: {}", Words(error)));
         let owner = format!("sink {}", self.name);
         let producer = Producer::new(&kafka::config(&self.options), &owner).map_err(|error| failed(&error))?;
-        let mut reader = kafka::connection(&self.options);
+        let mut reader = connection(&self.options);
         reader.set("group.id", &self.id).set("isolation.level", "read_committed").set("enable.auto.commit", "false");
         let (topic, exactly_once) = (self.config.topic.clone(), self.config.exactly_once);
         if exactly_once {

@@ -166,6 +166,14 @@ impl Plan {
         if errors.is_empty() { Ok(plan) } else { Err(errors) }
     }
 
+    /// The names that a sink or a chart reads.
+    fn names(&self, input: &Input) -> Result<Vec<String>, DataFusionError> {
+        match input {
+            Input::Named(name) => Ok(vec![name.clone()]),
+            Input::Sql(sql) => self.sql.references(sql),
+        }
+    }
+
     /// How many read each name.
     fn readers(&self, job: &Job, nodes: &[Named<'_>], errors: &mut Vec<JobError>) -> BTreeMap<String, usize> {
         let mut readers: BTreeMap<String, usize> = BTreeMap::new();
@@ -177,12 +185,9 @@ impl Plan {
             }
         }
         for sink in &job.sinks {
-            match &sink.input {
-                Input::Named(name) => count(name.clone()),
-                Input::Sql(sql) => match self.sql.references(sql) {
-                    Ok(names) => names.into_iter().for_each(&mut count),
-                    Err(error) => errors.push(job.text.error(&sink.place, format!("{}: {}", sink.name, words(&error)))),
-                },
+            match self.names(&sink.input) {
+                Ok(names) => names.into_iter().for_each(&mut count),
+                Err(error) => errors.push(job.text.error(&sink.place, format!("{}: {}", sink.name, words(&error)))),
             }
         }
         readers
@@ -295,13 +300,11 @@ impl Plan {
         let context = JobContext::of(job);
         let mut owners: BTreeMap<String, &str> = BTreeMap::new();
         for sink in &job.sinks {
-            let (feed, names) = match &sink.input {
-                Input::Named(name) => (self.named(job, name, sink.mode), vec![name.clone()]),
+            let feed = match &sink.input {
+                Input::Named(name) => self.named(job, name, sink.mode),
                 Input::Sql(sql) => match self.sql.plan(sql).await {
-                    Ok(query) => {
-                        (Ok((query.schema(), Feed::Query(query))), self.sql.references(sql).unwrap_or_default())
-                    }
-                    Err(error) => (Err(words(&error)), Vec::new()),
+                    Ok(query) => Ok((query.schema(), Feed::Query(query))),
+                    Err(error) => Err(words(&error)),
                 },
             };
             let checked = feed.and_then(|(schema, feed)| {
@@ -326,7 +329,7 @@ impl Plan {
                 Ok(feed) => self.feeds.push(feed),
                 Err(why) => errors.push(job.text.error(&sink.place, format!("{}: {why}", sink.name))),
             }
-            self.voices.push(voices(&names, known));
+            self.voices.push(voices(&self.names(&sink.input).unwrap_or_default(), known));
         }
     }
 
@@ -366,12 +369,8 @@ impl Plan {
             }
             found
         };
-        let of_input = |input: &Input| match input {
-            Input::Named(name) => vec![name.clone()],
-            Input::Sql(sql) => references(sql),
-        };
         let after_all = job.sinks.iter().map(|sink| &sink.input).chain(job.charts.iter().map(|chart| &chart.input));
-        let kept = reads(after_all.flat_map(of_input).collect());
+        let kept = reads(after_all.flat_map(|input| self.names(input).unwrap_or_default()).collect());
         let of_steps: Vec<BTreeSet<String>> =
             self.steps.iter().map(|step| reads(inputs_of(step, job, references))).collect();
         for (name, rows) in relations.iter().filter(|(name, _)| !kept.contains(*name)) {
