@@ -10,6 +10,7 @@ use tokio_util::sync::CancellationToken;
 use super::encryption::Keys;
 use super::image::Image;
 use super::repair::Repair;
+use super::state::{State, Waits};
 use super::tests::{config, drain, open, runtime};
 use super::*;
 use crate::event::Event;
@@ -172,6 +173,71 @@ proptest! {
         let config = FileConfig { memory_bytes, max_file_size, keys, ..config() };
         let run = async { tokio::time::timeout(Duration::from_secs(5), run_steps(steps, config)).await };
         runtime().block_on(run).expect("nothing hangs");
+    }
+}
+
+fn channel(fs: &Simulated, config: &FileConfig, tuning: Tuning) -> FileChannel {
+    FileChannel::new("c1", config.clone(), tuning, Arc::new(fs.clone()), &Metrics::default())
+}
+
+#[tokio::test]
+async fn a_note_goes_with_its_refused_put_when_the_checkpoint_alone_can_say_so() {
+    let fs = Simulated::default();
+    let mut config = config();
+    config.directories.data.truncate(1);
+    let patient = Tuning { retry: Duration::from_secs(3600), ..Tuning::default() };
+    let sick = channel(&fs, &config, patient);
+    sick.start().await.expect("it opens");
+    put(&sick, 0, 2).await.expect("room");
+    put(&sick, 2, 1).await.expect("room");
+    // As the free space is known by now, a put is a write and a sync. The record is then in the file, durable or not.
+    let sync = fs.calls() + 1;
+    fs.fail(sync..sync + 1);
+    put(&sick, 3, 2).await.expect_err("not durable");
+    fs.fail_in(Some(&config.directories.data[0]));
+    sick.stop().await;
+    fs.fail_in(None);
+    for _ in 0..2 {
+        let again = open(&fs, &config).await;
+        assert_eq!((again.noted(STREAM), again.counters().size.get()), (Some(3), 3));
+        again.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn what_is_given_up_while_a_segment_begins_is_done_where_its_note_is_gone() {
+    let config = FileConfig { max_file_size: 1, checkpoint_on_close: false, ..config() };
+    for spared in 0..12 {
+        let fs = Simulated::default();
+        let channel = channel(&fs, &config, Tuning { linger: Duration::ZERO, ..Tuning::default() });
+        channel.start().await.expect("it opens");
+        put(&channel, 0, 3).await.expect("room");
+        let pending = prepare(&channel, &batch(3, 2), 5).await.expect("written");
+        let call = fs.calls() + spared;
+        fs.slow_down(Duration::from_millis(20));
+        fs.fail(call..u64::MAX);
+        channel.take(3).await.expect("events").commit();
+        let until = |what: fn(&State) -> bool| {
+            let channel = &channel;
+            async move {
+                while !what(&channel.0.state()) {
+                    tokio::task::yield_now().await;
+                }
+            }
+        };
+        let wait = async {
+            until(|state| state.unlogged.is_empty() || state.ailment.is_some()).await;
+            drop(pending);
+            until(|state| state.ailment.is_some() || (state.unlogged.is_empty() && state.writer != Waits::No)).await;
+        };
+        tokio::time::timeout(Duration::from_secs(30), wait).await.expect("it is written, or fails");
+        let left = fs.killed();
+        left.fail(0..0);
+        channel.stop().await;
+        let again = open(&left, &config).await;
+        let (noted, all) = (again.noted(STREAM), drain(&again).await);
+        assert_eq!(noted, if all.contains(&"4".to_owned()) { Some(5) } else { Some(3) }, "{spared}: {all:?}");
+        again.stop().await;
     }
 }
 

@@ -241,8 +241,15 @@ impl<'a> Replay<'a> {
             }
             before = Some(number);
             let from = if known && number == tail.segment { tail.offset } else { START };
+            // Listed behind the tail is what was not known to be durable. Its notes are in the checkpoint, or were taken
+            // back with their events.
+            let noted = match replay.segments.get(&number) {
+                Some(listed) if number == tail.segment => listed.len,
+                Some(_) => u64::MAX,
+                None => 0,
+            };
             let failed = |error| format!("Could not read {}: {error}", path.display());
-            replay.segment(number, &path, from, Some(number) == last).map_err(failed)?;
+            replay.segment(number, &path, (from, noted), Some(number) == last).map_err(failed)?;
             if !known && replay.head == Position::default() {
                 let first = replay.segments[&number].first;
                 replay.head = Position { event: first, segment: number, offset: START };
@@ -292,7 +299,8 @@ impl<'a> Replay<'a> {
         ))
     }
 
-    fn segment(&mut self, number: u64, path: &Path, from: u64, is_last: bool) -> io::Result<()> {
+    /// Reads a segment from a place on; the notes before another are known.
+    fn segment(&mut self, number: u64, path: &Path, (from, noted): (u64, u64), is_last: bool) -> io::Result<()> {
         let file = self.shared.fs.open(path)?;
         let len = file.len()?;
         let listed = self.segments.get(&number);
@@ -310,14 +318,14 @@ impl<'a> Replay<'a> {
                     self.report(&scanner, path, damage.replace((from, to)));
                     continue;
                 }
-                Found::Record { header, notes, .. } if header.kind == Kind::Put => {
-                    self.note(notes);
+                Found::Record { at, header, notes, .. } if header.kind == Kind::Put => {
+                    self.note(notes, at < noted);
                     self.seen.insert(header.first, header.end());
                     end = end.max(header.end());
                 }
                 Found::Record { header, .. } if header.kind == Kind::Key => {}
-                Found::Record { payload, notes, .. } => {
-                    self.note(notes);
+                Found::Record { at, payload, notes, .. } => {
+                    self.note(notes, at < noted);
                     for (from, to) in decode_done(&payload).unwrap_or_default() {
                         self.done.insert(from, to);
                         // Their records may be gone, but their numbers are not to be used again.
@@ -342,8 +350,8 @@ impl<'a> Replay<'a> {
         Ok(())
     }
 
-    fn note(&mut self, notes: Vec<Note>) {
-        for note in notes {
+    fn note(&mut self, notes: Vec<Note>, is_known: bool) {
+        for note in notes.into_iter().filter(|_| !is_known) {
             self.notes.set(note);
         }
     }

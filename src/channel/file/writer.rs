@@ -283,12 +283,15 @@ impl Writer {
             }
         };
         // A segment knows what was noted before it, as those before it go.
-        if active.len == active.start
-            && let notes = self.shared.state().notes.list()
-            && !notes.is_empty()
-        {
-            let done = done.clone().unwrap_or_default();
-            done_draft = Some(Draft::done(done.done.iter(), &[done.notes, notes].concat()));
+        if active.len == active.start {
+            let mut state = self.shared.state();
+            let notes = state.notes.list();
+            if !notes.is_empty() {
+                // What was given up since is not in the notes any more, so it must be done here, too.
+                let done = done.get_or_insert_default();
+                done.append(std::mem::take(&mut state.unlogged));
+                done_draft = Some(Draft::done(done.done.iter(), &[&*done.notes, &*notes].concat()));
+            }
         }
         // Chosen before anything is written.
         let mut len = active.len + seal + done_draft.as_ref().map_or(0, Draft::len);
@@ -673,10 +676,10 @@ impl Writer {
         };
         let mut segments: Vec<Listed> = state.segments.iter().map(listed).collect();
         let tail = match &self.abandoned {
-            Some(Abandoned { number, synced: (offset, event), .. }) => {
-                // What is behind is looked for again, and the numbers are not used again.
+            Some(Abandoned { number, synced: (offset, event), len, .. }) => {
+                // What is behind is looked for again, and the numbers are not used again; nor are its notes.
                 if let Some(last) = segments.iter_mut().find(|listed| listed.number == *number) {
-                    (last.len, last.end) = (*offset, self.next_event);
+                    (last.len, last.end) = (*len, self.next_event);
                 }
                 Position { event: *event, segment: *number, offset: *offset }
             }
