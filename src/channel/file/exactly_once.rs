@@ -11,7 +11,7 @@ use super::encryption::Keys;
 use super::image::Image;
 use super::repair::Repair;
 use super::state::{State, Waits};
-use super::tests::{config, drain, open, runtime};
+use super::tests::{TUNING, config, drain, open, runtime};
 use super::*;
 use crate::event::Event;
 use crate::fs::simulated::Simulated;
@@ -176,8 +176,24 @@ proptest! {
     }
 }
 
-fn channel(fs: &Simulated, config: &FileConfig, tuning: Tuning) -> FileChannel {
+/// A channel that does not try again to write what has failed.
+fn channel(fs: &Simulated, config: &FileConfig) -> FileChannel {
+    let tuning = Tuning { retry: Duration::from_secs(3600), ..TUNING };
     FileChannel::new("c1", config.clone(), tuning, Arc::new(fs.clone()), &Metrics::default())
+}
+
+async fn until(channel: &FileChannel, is_so: impl Fn(&State) -> bool) {
+    let wait = async {
+        while !is_so(&channel.0.state()) {
+            tokio::task::yield_now().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(30), wait).await.expect("it comes to that");
+}
+
+/// Whether nothing is left to write, or that fails.
+fn is_logged(state: &State) -> bool {
+    state.ailment.is_some() || (state.unlogged.is_empty() && state.writer != Waits::No)
 }
 
 #[tokio::test]
@@ -185,8 +201,7 @@ async fn a_note_goes_with_its_refused_put_when_the_checkpoint_alone_can_say_so()
     let fs = Simulated::default();
     let mut config = config();
     config.directories.data.truncate(1);
-    let patient = Tuning { retry: Duration::from_secs(3600), ..Tuning::default() };
-    let sick = channel(&fs, &config, patient);
+    let sick = channel(&fs, &config);
     sick.start().await.expect("it opens");
     put(&sick, 0, 2).await.expect("room");
     put(&sick, 2, 1).await.expect("room");
@@ -209,7 +224,7 @@ async fn what_is_given_up_while_a_segment_begins_is_done_where_its_note_is_gone(
     let config = FileConfig { max_file_size: 1, checkpoint_on_close: false, ..config() };
     for spared in 0..12 {
         let fs = Simulated::default();
-        let channel = channel(&fs, &config, Tuning { linger: Duration::ZERO, ..Tuning::default() });
+        let channel = channel(&fs, &config);
         channel.start().await.expect("it opens");
         put(&channel, 0, 3).await.expect("room");
         let pending = prepare(&channel, &batch(3, 2), 5).await.expect("written");
@@ -217,26 +232,40 @@ async fn what_is_given_up_while_a_segment_begins_is_done_where_its_note_is_gone(
         fs.slow_down(Duration::from_millis(20));
         fs.fail(call..u64::MAX);
         channel.take(3).await.expect("events").commit();
-        let until = |what: fn(&State) -> bool| {
-            let channel = &channel;
-            async move {
-                while !what(&channel.0.state()) {
-                    tokio::task::yield_now().await;
-                }
-            }
-        };
-        let wait = async {
-            until(|state| state.unlogged.is_empty() || state.ailment.is_some()).await;
-            drop(pending);
-            until(|state| state.ailment.is_some() || (state.unlogged.is_empty() && state.writer != Waits::No)).await;
-        };
-        tokio::time::timeout(Duration::from_secs(30), wait).await.expect("it is written, or fails");
+        until(&channel, |state| state.unlogged.is_empty() || state.ailment.is_some()).await;
+        drop(pending);
+        until(&channel, is_logged).await;
         let left = fs.killed();
         left.fail(0..0);
         channel.stop().await;
         let again = open(&left, &config).await;
         let (noted, all) = (again.noted(STREAM), drain(&again).await);
         assert_eq!(noted, if all.contains(&"4".to_owned()) { Some(5) } else { Some(3) }, "{spared}: {all:?}");
+        again.stop().await;
+    }
+}
+
+#[tokio::test]
+async fn no_crash_leaves_what_was_given_up_behind_a_later_note() {
+    let config =
+        FileConfig { keep_alive: Duration::ZERO, max_file_size: 1 << 20, checkpoint_on_close: false, ..config() };
+    for (spared, seed) in (0..5).flat_map(|spared| (0..16).map(move |seed| (spared, seed))) {
+        // What is left of a sync that fails depends on the seed, too.
+        let fs = Simulated::default().crash(seed);
+        let channel = channel(&fs, &config);
+        channel.start().await.expect("it opens");
+        put(&channel, 0, 2).await.expect("room");
+        let given_up = prepare(&channel, &batch(2, 3), 5).await.expect("written");
+        let call = fs.calls() + spared;
+        fs.fail(call..u64::MAX);
+        drop(given_up);
+        until(&channel, is_logged).await;
+        put(&channel, 2, 4).await.ok();
+        let left = fs.crash(seed);
+        channel.stop().await;
+        let again = open(&left, &config).await;
+        let noted = again.noted(STREAM).expect("a note is durable");
+        assert_eq!(again.counters().size.get(), noted, "{spared} calls worked, seed {seed}");
         again.stop().await;
     }
 }

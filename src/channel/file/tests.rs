@@ -18,7 +18,7 @@ use crate::selector::{Routes, Selector};
 use crate::source::{ChannelProcessor, Pipeline};
 
 /// Small enough that a few events are many.
-const TUNING: Tuning = Tuning {
+pub const TUNING: Tuning = Tuning {
     linger: Duration::ZERO,
     retry: Duration::from_millis(1),
     checkpoint_bytes: 700,

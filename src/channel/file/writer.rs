@@ -293,10 +293,13 @@ impl Writer {
                 done_draft = Some(Draft::done(done.done.iter(), &[&*done.notes, &*notes].concat()));
             }
         }
+        // What takes notes back is durable before the puts that go on behind them, or a crash could leave those alone.
+        let takes_back = done.as_ref().is_some_and(|done| !done.notes.is_empty());
         // Chosen before anything is written.
         let mut len = active.len + seal + done_draft.as_ref().map_or(0, Draft::len);
         let mut group: Vec<Request> = Vec::with_capacity(requests.len());
-        while let Some(request) = requests.front()
+        while !takes_back
+            && let Some(request) = requests.front()
             && (group.is_empty() || len + request.draft.len() <= self.config.max_file_size)
         {
             len += request.draft.len();
@@ -344,8 +347,7 @@ impl Writer {
         if let Some(space) = &mut self.space {
             space.left = space.left.saturating_sub(bytes);
         }
-        if !group.is_empty()
-            && self.config.fsync_interval.is_none()
+        if (takes_back || (!group.is_empty() && self.config.fsync_interval.is_none()))
             && let Err(error) = self.make_durable(&mut active, event)
         {
             self.burn(event, &group);
@@ -591,7 +593,8 @@ impl Writer {
         Ok(())
     }
 
-    /// Writes what is done, of another segment the puts that are still needed, and what was noted by all of them.
+    /// Writes what is done, of another segment the puts that are still needed, and what was noted by all of them; each is
+    /// durable before the next.
     fn fill(
         &self,
         active: &mut Active,
@@ -600,13 +603,14 @@ impl Writer {
         seal: Option<&Seal>,
         notes: &[Note],
     ) -> io::Result<()> {
-        let mut write = |first, mut draft: Draft| {
+        let write = |active: &mut Active, first, mut draft: Draft| {
             let record = draft.seal(first, active.number, active.len, active.seal.as_deref());
             active.file.write_at(&[IoSlice::new(record)], active.len)?;
             active.len += draft.len();
             io::Result::Ok(())
         };
-        write(0, done)?;
+        write(active, 0, done)?;
+        self.make_durable(active, active.first)?;
         if let Some(mut lost) = lost {
             while let Some(found) = lost.next()? {
                 let Found::Record { header, payload, at, .. } = found else { continue };
@@ -615,12 +619,13 @@ impl Writer {
                     && waits()
                     && let Some(payload) = unseal(seal, &header, at, payload)
                 {
-                    write(header.first, Draft::again(&header, &payload))?;
+                    write(active, header.first, Draft::again(&header, &payload))?;
                 }
             }
+            self.make_durable(active, self.next_event)?;
         }
         if !notes.is_empty() {
-            write(0, Draft::done([], notes))?;
+            write(active, 0, Draft::done([], notes))?;
         }
         self.make_durable(active, self.next_event)
     }
