@@ -13,10 +13,11 @@ use crate::fs::{self, FileSystem};
 const FILE: &str = "channel.identity";
 const DIGITS: usize = 32;
 
-/// Reads the identity of the channel with segments in this directory, or makes one.
-pub fn of(fs: &dyn FileSystem, directory: &Path) -> io::Result<Arc<str>> {
+/// Reads the identity of the channel with segments in this directory, or makes one, as for each channel that is new.
+pub fn of(fs: &dyn FileSystem, directory: &Path, is_new: bool) -> io::Result<Arc<str>> {
     let path = directory.join(FILE);
     match fs::read(fs, &path, DIGITS as u64) {
+        Ok(_) if is_new => {}
         Ok(content) if content.len() == DIGITS && content.iter().all(u8::is_ascii_hexdigit) => {
             return Ok(String::from_utf8_lossy(&content).as_ref().into());
         }
@@ -44,7 +45,7 @@ mod tests {
     #[test]
     fn it_stays_with_the_directory() {
         let (one, other) = (tempfile::tempdir().expect("a directory"), tempfile::tempdir().expect("a directory"));
-        let of = |directory: &tempfile::TempDir| super::of(&Disk, directory.path()).expect("an identity");
+        let of = |directory: &tempfile::TempDir| super::of(&Disk, directory.path(), false).expect("an identity");
         let identity = of(&one);
         assert_eq!(identity.len(), DIGITS);
         assert_eq!(of(&one), identity);

@@ -102,7 +102,9 @@ fn open(shared: &Arc<Shared>, announce: &mut dyn FnMut()) -> Result<Opened, Stri
     if let Some(imported) = takeover::run(shared, replay.next_segment(), replay.next, announce)? {
         replay.adopt(imported);
     }
-    let identity = identity::of(&*shared.fs, &data[0]);
+    // Where all was removed, numbers begin anew, and what was delivered under the old ones is nothing to the new events.
+    let is_new = replay.next == 0 && replay.segments.is_empty();
+    let identity = identity::of(&*shared.fs, &data[0], is_new);
     let identity = identity.map_err(|error| format!("its identity in {}: {error}", data[0].display()))?;
     // It is opened only once.
     shared.identity.set(identity).ok();

@@ -196,6 +196,13 @@ impl Repair {
                 Ok(())
             }
             Step::Checkpoint { path, .. } => {
+                // A process that was killed may have left records that are not durable, for which the checkpoint speaks.
+                for segment in self.image.segments.values() {
+                    match fs.open(&segment.path).and_then(|file| file.sync()) {
+                        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+                        _ => {}
+                    }
+                }
                 let mut checkpoint = self.image.checkpoint();
                 let given_up: Ranges = checkpoint.done.iter().chain(self.unreadable.iter().copied()).collect();
                 checkpoint.done = given_up;

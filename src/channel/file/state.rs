@@ -215,7 +215,12 @@ impl State {
     pub fn commit(&mut self, written: Written, batch: Batch) {
         let Written { position, end, bytes } = written;
         self.pending.remove(&position.event);
-        self.replaced.remove(&position.event);
+        for note in self.replaced.remove(&position.event).into_iter().flatten() {
+            // What earlier puts have replaced does not come back any more.
+            for earlier in self.replaced.range_mut(..position.event).map(|(_, notes)| notes) {
+                earlier.retain(|earlier| earlier.stream != note.stream);
+            }
+        }
         match self.cold {
             // The reader comes by.
             Some(cold) if position.event >= cold.event => return,
@@ -256,8 +261,13 @@ impl State {
     pub fn give_up(&mut self, written: &Written) {
         self.pending.remove(&written.position.event);
         for note in self.replaced.remove(&written.position.event).into_iter().flatten() {
-            self.notes.set(note);
-            self.unlogged.notes.push(note);
+            let mut later = self.replaced.range_mut(written.position.event..).flat_map(|(_, notes)| notes);
+            if let Some(later) = later.find(|later| later.stream == note.stream) {
+                *later = note;
+            } else {
+                self.notes.set(note);
+                self.unlogged.notes.push(note);
+            }
         }
         self.finish(written.position.event, written.end);
     }
@@ -386,6 +396,30 @@ impl State {
 mod tests {
     use super::*;
     use crate::event::Event;
+
+    #[test]
+    fn a_note_is_that_of_the_last_put_that_stays() {
+        let written =
+            |event| Written { position: Position { event, segment: 1, offset: 32 }, end: event + 1, bytes: 9 };
+        let batch = || Batch::from_iter([Event::new("body")]);
+        // Of two puts that wait, the one or the other is given up first, or the later one stays.
+        for (order, expected) in [("12", Some(5)), ("21", Some(5)), ("1c", Some(9)), ("c1", Some(9)), ("2C", Some(7))] {
+            let mut state = State::closed("a test", 1 << 20, 100);
+            state.notes.set(Note { stream: 1, next: 5 });
+            state.add_pending(&written(1), Some(&[Note { stream: 1, next: 7 }]));
+            state.add_pending(&written(2), Some(&[Note { stream: 1, next: 9 }]));
+            assert_eq!(state.noted(1), Some(5));
+            for step in order.chars() {
+                match step {
+                    '1' => state.give_up(&written(1)),
+                    '2' => state.give_up(&written(2)),
+                    'C' => state.commit(written(1), batch()),
+                    _ => state.commit(written(2), batch()),
+                }
+            }
+            assert_eq!((state.noted(1), state.notes.get(1)), (expected, expected), "{order}");
+        }
+    }
 
     #[test]
     fn what_is_put_back_takes_as_much_as_before() {

@@ -140,10 +140,11 @@ impl Writer {
     /// Writes until the channel stops.
     pub fn run(mut self) {
         loop {
-            let Work { requests, done, stopping } = self.wait();
+            let Work { requests, mut done, stopping } = self.wait();
             self.config = self.shared.config();
-            if self.is_ailing() && (stopping || Instant::now() >= self.retry) {
-                self.recover();
+            if self.is_ailing() && (stopping || Instant::now() >= self.retry) && self.recover() {
+                // What could not be logged goes before what was put since.
+                done.append(std::mem::take(&mut self.shared.state().unlogged));
             }
             self.write(requests, done);
             if stopping {
@@ -325,7 +326,7 @@ impl Writer {
             }
             if let Err(error) = active.file.write_at(&pieces, active.len) {
                 drop(pieces);
-                let cut = active.file.set_len(active.len);
+                let cut = active.file.set_len(active.len).and_then(|()| active.file.sync());
                 // None of the numbers was given out, so they are free unless a record of them may be left behind.
                 match cut {
                     // What is encrypted is not written twice to one place: the two would tell what they are.
@@ -537,7 +538,7 @@ impl Writer {
     }
 
     /// Looks whether it works again.
-    fn recover(&mut self) {
+    fn recover(&mut self) -> bool {
         let recovered = match &self.abandoned {
             Some(_) => self.write_anew(),
             None if self.active.is_some() => self.find_space(self.wanted),
@@ -547,11 +548,13 @@ impl Writer {
             Ok(()) => {
                 info!("Puts are accepted again [channel={}]", self.shared.name);
                 self.shared.change(|state| state.ailment = None);
+                true
             }
             Err(error) => {
                 self.retry = Instant::now() + self.shared.tuning.retry;
                 let ailment = self.shared.put_failed(error);
                 self.shared.change(|state| state.ailment = Some(ailment));
+                false
             }
         }
     }
