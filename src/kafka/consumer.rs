@@ -108,7 +108,7 @@ impl Context {
         for (topic, partition, next) in positions.iter() {
             let mut one = list.add_partition(topic, *partition);
             one.set_offset(Offset::Offset(*next))?;
-            if let Some(metadata) = self.streams.metadata(topic, *partition) {
+            if let Some(metadata) = self.streams.metadata(topic, *partition, *next) {
                 one.set_metadata(metadata);
             }
         }
@@ -161,6 +161,8 @@ impl ConsumerContext for Context {
                     }
                 }
                 self.streams.revoked(consumer, list);
+                // The client remembers what is paused, and `go_on` only knows what is assigned by then.
+                consumer.resume(list).ok();
             }
             Rebalance::Error(error) => warn!("{}: partitions could not be shared out: {}", self.owner, Words(error)),
         }
@@ -303,10 +305,12 @@ impl Consumer {
             std::mem::take(&mut commits.due)
         };
         let (client, readable) = (Arc::clone(self.client()), Arc::clone(&self.readable));
+        // Made now, as a partition that goes takes its stream along.
+        let list = client.client().context().list(&positions);
         // The binding has no way to be told of the end but to wait for it.
         tokio::task::spawn_blocking(move || {
             let context = client.client().context();
-            let result = context.list(&positions).and_then(|list| client.commit(&list, CommitMode::Sync));
+            let result = list.and_then(|list| client.commit(&list, CommitMode::Sync));
             if let Err(error) = &result {
                 // Nothing is lost: it is tried again, and otherwise the messages come again.
                 warn!("{}: offsets could not be committed: {}", context.owner, Words(error));
@@ -358,7 +362,119 @@ impl Drop for Consumer {
 
 #[cfg(test)]
 mod tests {
+    use rdkafka::Message as _;
+    use rdkafka::mocking::MockCluster;
+    use rdkafka::producer::{BaseProducer, BaseRecord, DefaultProducerContext, Producer as _};
+
     use super::*;
+
+    type Cluster = MockCluster<'static, DefaultProducerContext>;
+
+    const PARTITIONS: i32 = 2;
+    const DEADLINE: Duration = Duration::from_secs(60);
+
+    /// Puts so many messages into each partition.
+    fn fill(cluster: &Cluster, messages: usize) {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", cluster.bootstrap_servers());
+        let producer: BaseProducer = config.create().expect("a producer");
+        for partition in 0..PARTITIONS {
+            for _ in 0..messages {
+                producer.send(BaseRecord::<(), str>::to("t").partition(partition).payload("x")).expect("room");
+            }
+        }
+        producer.flush(DEADLINE).expect("they are there");
+    }
+
+    fn member(cluster: &Cluster) -> Consumer {
+        let mut config = ClientConfig::new();
+        config.set("bootstrap.servers", cluster.bootstrap_servers()).set("group.id", "g");
+        config.set("auto.offset.reset", "smallest").set("enable.auto.commit", "false");
+        config.set("heartbeat.interval.ms", "100").set("session.timeout.ms", "3000");
+        let consumer = Consumer::new(&config, "a test", &["t"]).expect("a consumer");
+        consumer.recall(|_| None);
+        consumer
+    }
+
+    fn until(mut is_so: impl FnMut() -> bool) {
+        let begun = Instant::now();
+        while !is_so() {
+            assert!(begun.elapsed() < DEADLINE, "it does not come to that");
+            thread::sleep(Duration::from_millis(5));
+        }
+    }
+
+    fn has(consumer: &Consumer, partitions: i32) -> bool {
+        consumer.client().assignment().is_ok_and(|assigned| assigned.count() == partitions as usize)
+    }
+
+    /// Takes what is there.
+    fn take(consumer: &Consumer, taken: &mut Vec<(i32, i64)>) {
+        while let Some(message) = consumer.next() {
+            if let Ok(message) = message {
+                taken.push((message.partition(), message.offset()));
+            }
+        }
+    }
+
+    /// A member whose channel has no room has read everything; another one comes and goes.
+    fn what_comes_after_another_member(held_to_the_end: bool) {
+        let cluster = MockCluster::new(1).expect("a cluster");
+        cluster.create_topic("t", PARTITIONS, 1).expect("a topic");
+        fill(&cluster, 3);
+        let (one, mut taken) = (member(&cluster), Vec::new());
+        until(|| {
+            take(&one, &mut taken);
+            taken.len() == 3 * PARTITIONS as usize
+        });
+        let mut positions = Positions::default();
+        (0..PARTITIONS).for_each(|partition| positions.advance("t", partition, 3));
+        let notes = one.notes(&positions);
+        assert_eq!(notes.as_ref().map(|notes| notes.len()), Some(PARTITIONS as usize));
+        let mut strays = 0;
+        let mut hold = || one.hold(|_| strays += 1);
+        let other = member(&cluster);
+        until(|| {
+            hold();
+            take(&other, &mut Vec::new());
+            // Whoever has the partitions now, what was read of them can be noted.
+            assert!(one.notes(&positions).is_some_and(|now| now.len() == PARTITIONS as usize));
+            has(&one, 1) && has(&other, 1)
+        });
+        if !held_to_the_end {
+            one.go_on();
+        }
+        drop(other);
+        taken.clear();
+        until(|| {
+            if held_to_the_end {
+                hold();
+            } else {
+                take(&one, &mut taken);
+            }
+            has(&one, PARTITIONS)
+        });
+        if held_to_the_end {
+            one.go_on();
+        }
+        fill(&cluster, 1);
+        until(|| {
+            take(&one, &mut taken);
+            taken.len() >= PARTITIONS as usize
+        });
+        taken.sort_unstable();
+        assert_eq!((taken, strays), ((0..PARTITIONS).map(|partition| (partition, 3)).collect(), 0));
+    }
+
+    #[test]
+    fn a_partition_that_went_while_it_was_held_is_read_when_it_comes_back() {
+        what_comes_after_another_member(false);
+    }
+
+    #[test]
+    fn what_is_on_its_way_is_not_read_again_however_often_partitions_go() {
+        what_comes_after_another_member(true);
+    }
 
     #[test]
     fn positions_advance_by_partition() {

@@ -1,12 +1,13 @@
 //! Streams: where a consumer goes on that delivers into channels which keep notes.
 //!
 //! The offsets of a partition that follow each other from one committed place on are a stream, which has a number made by
-//! chance. Each commit says in the offset's metadata to which stream it belongs: `flume-rs 1` and 32 hexadecimal digits.
-//! The channels store with each batch how far its streams are with it. Whoever gets a partition goes on there, if the
-//! committed offset still belongs to that stream and is not further.
+//! chance. Each commit says in the offset's metadata to which stream it belongs: `flume-rs 1`, 32 hexadecimal digits, and
+//! the offset. The channels store with each batch how far its streams are with it. Whoever gets a partition goes on there,
+//! if the committed offset still belongs to that stream and is not further.
 //!
-//! What others commit has no such metadata, and begins another stream: an operator who moves a group's offsets is obeyed,
-//! and a topic that was deleted and made anew is read from its front.
+//! What others commit has no such metadata, or those of another offset when they were copied to another cluster, and
+//! begins another stream: an operator who moves a group's offsets is obeyed, and a topic that was deleted and made anew is
+//! read from its front.
 
 use std::collections::BTreeMap;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -17,7 +18,7 @@ use std::time::Duration;
 use rdkafka::consumer::{BaseConsumer, CommitMode, Consumer as _, ConsumerContext};
 use rdkafka::error::{KafkaError, KafkaResult};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList, TopicPartitionListElem};
-use tracing::info;
+use tracing::{info, warn};
 
 use super::Words;
 use super::consumer::Positions;
@@ -45,9 +46,18 @@ pub struct Streams {
 
 #[derive(Default)]
 struct State {
-    streams: BTreeMap<Partition, u128>,
-    /// How far partitions have been read that have just been revoked. They may come back at once.
-    left: BTreeMap<Partition, (u128, i64)>,
+    streams: BTreeMap<Partition, Reading>,
+    /// How far partitions were read that are revoked. They may come back at once, while that is on its way to the
+    /// channels.
+    left: BTreeMap<Partition, Reading>,
+}
+
+/// A stream that is read.
+#[derive(Clone, Copy)]
+struct Reading {
+    stream: u128,
+    /// Where it goes on unless the client knows better.
+    next: i64,
 }
 
 /// What is known of a partition that is assigned.
@@ -63,13 +73,15 @@ fn key(one: &TopicPartitionListElem<'_>) -> Partition {
     (one.topic().to_owned(), one.partition())
 }
 
-fn write(stream: u128) -> String {
-    format!("{TITLE}{stream:032x}")
+fn write(stream: u128, offset: i64) -> String {
+    format!("{TITLE}{stream:032x} {offset}")
 }
 
-fn read(metadata: &str) -> Option<u128> {
-    let digits = metadata.strip_prefix(TITLE).filter(|digits| digits.len() == 32)?;
-    u128::from_str_radix(digits, 16).ok()
+/// The stream that an offset's metadata say, if they are those of this offset.
+fn read(metadata: &str, offset: i64) -> Option<u128> {
+    let (digits, of) = metadata.strip_prefix(TITLE)?.split_once(' ')?;
+    let is_of_this = digits.len() == 32 && of.parse() == Ok(offset);
+    is_of_this.then(|| u128::from_str_radix(digits, 16).ok())?
 }
 
 /// Another stream.
@@ -97,23 +109,25 @@ impl Streams {
     /// What channels are to store with the events up to these positions.
     pub fn notes(&self, positions: &Positions) -> Vec<Note> {
         let state = self.state();
-        if state.streams.is_empty() {
+        if state.streams.is_empty() && state.left.is_empty() {
             return Vec::new();
         }
         let note = |(topic, partition, next): &(String, i32, i64)| {
-            let stream = *state.streams.get(&(topic.clone(), *partition))?;
+            let key = (topic.clone(), *partition);
+            // It may be revoked since it was read.
+            let Reading { stream, .. } = *state.streams.get(&key).or_else(|| state.left.get(&key))?;
             Some(Note { stream, next: u64::try_from(*next).ok()? })
         };
         positions.iter().filter_map(note).collect()
     }
 
     /// What is to be committed of a partition beside its offset.
-    pub fn metadata(&self, topic: &str, partition: i32) -> Option<String> {
+    pub fn metadata(&self, topic: &str, partition: i32, offset: i64) -> Option<String> {
         let state = self.state();
         if state.streams.is_empty() {
             return None;
         }
-        state.streams.get(&(topic.to_owned(), partition)).map(|stream| write(*stream))
+        state.streams.get(&(topic.to_owned(), partition)).map(|reading| write(reading.stream, offset))
     }
 
     /// Remembers how far partitions have been read that go.
@@ -125,10 +139,12 @@ impl Streams {
         let read = consumer.position().unwrap_or_default();
         for one in gone.elements() {
             let key = key(&one);
-            let Some(stream) = state.streams.remove(&key) else { continue };
+            let Some(mut reading) = state.streams.remove(&key) else { continue };
+            // It has none as long as nothing came since the partition was assigned.
             if let Some(Offset::Offset(next)) = read.find_partition(&key.0, key.1).map(|one| one.offset()) {
-                state.left.insert(key, (stream, next));
+                reading.next = next;
             }
+            state.left.insert(key, reading);
         }
     }
 
@@ -143,7 +159,10 @@ impl Streams {
         if self.recall.get().is_none() || assigned.count() == 0 {
             return;
         }
-        let left = std::mem::take(&mut self.state().left);
+        let left = {
+            let mut state = self.state();
+            assigned.elements().iter().filter_map(|one| state.left.remove_entry(&key(one))).collect()
+        };
         let mut outcome = Ok(false);
         for _ in 0..ATTEMPTS {
             outcome = self.find(owner, consumer, policy, assigned, &left);
@@ -165,7 +184,7 @@ impl Streams {
         consumer: &BaseConsumer<C>,
         policy: &str,
         assigned: &TopicPartitionList,
-        left: &BTreeMap<Partition, (u128, i64)>,
+        left: &BTreeMap<Partition, Reading>,
     ) -> KafkaResult<bool> {
         let mut asked = TopicPartitionList::with_capacity(assigned.count());
         for one in assigned.elements() {
@@ -195,7 +214,7 @@ impl Streams {
                 }
                 let mut one = due.add_partition(one.topic(), one.partition());
                 one.set_offset(Offset::Offset(offset))?;
-                one.set_metadata(write(place.stream));
+                one.set_metadata(write(place.stream, offset));
             }
             found.insert(key(&one), place);
         }
@@ -206,9 +225,15 @@ impl Streams {
         for mut one in assigned.elements() {
             if let Some(place) = found.get(&key(&one)) {
                 one.set_offset(Offset::Offset(place.start))?;
+                continue;
             }
+            let (topic, partition) = (one.topic(), one.partition());
+            warn!(
+                "{owner}: it cannot be seen where {topic}-{partition} begins, of which nothing is committed: a crash may have its messages delivered twice"
+            );
         }
-        self.state().streams.extend(found.into_iter().map(|(partition, place)| (partition, place.stream)));
+        let reading = |Found { stream, start, .. }| Reading { stream, next: start };
+        self.state().streams.extend(found.into_iter().map(|(partition, place)| (partition, reading(place))));
         Ok(true)
     }
 
@@ -216,7 +241,7 @@ impl Streams {
     fn place(
         &self,
         stored: &TopicPartitionListElem<'_>,
-        left: &BTreeMap<Partition, (u128, i64)>,
+        left: &BTreeMap<Partition, Reading>,
         begins: impl FnOnce() -> Option<i64>,
     ) -> KafkaResult<Option<Found>> {
         let Offset::Offset(committed) = stored.offset() else {
@@ -225,13 +250,13 @@ impl Streams {
         };
         // At what is not UTF-8 the binding panics.
         let metadata = catch_unwind(AssertUnwindSafe(|| stored.metadata())).unwrap_or_default();
-        let Some(stream) = read(metadata) else {
+        let Some(stream) = read(metadata, committed) else {
             return Ok(Some(Found { stream: begin()?, due: Some(committed), start: committed }));
         };
         let noted = self.recall.get().and_then(|recall| recall(stream)).and_then(|next| i64::try_from(next).ok());
         let delivered = noted.map_or(committed, |noted| noted.max(committed));
         // What has been read since is on its way to the channels.
-        let read = left.get(&key(stored)).filter(|(of, _)| *of == stream).map_or(delivered, |(_, next)| *next);
+        let read = left.get(&key(stored)).filter(|left| left.stream == stream).map_or(delivered, |left| left.next);
         let due = Some(delivered).filter(|delivered| *delivered > committed);
         Ok(Some(Found { stream, due, start: read.max(delivered) }))
     }
@@ -264,33 +289,34 @@ mod tests {
         let mut one = list.add_partition("t", 0);
         one.set_offset(committed.map_or(Offset::Invalid, Offset::Offset)).expect("an offset");
         one.set_metadata(metadata);
-        let left = BTreeMap::from_iter(has_left.then_some((("t".to_owned(), 0), (5, 300))));
+        let left = BTreeMap::from_iter(has_left.then_some((("t".to_owned(), 0), Reading { stream: 5, next: 300 })));
         let place = streams.place(&one, &left, || Some(7)).expect("a place")?;
         Some((place.stream == 5, place.due, place.start))
     }
 
     #[test]
     fn a_partition_goes_on_where_its_stream_is() {
-        let own = write(5);
-        assert_eq!(found(Some(100), &own, false), Some((true, Some(200), 200)));
-        assert_eq!(found(Some(250), &own, false), Some((true, None, 250)));
+        let own = |offset| write(5, offset);
+        assert_eq!(found(Some(100), &own(100), false), Some((true, Some(200), 200)));
+        assert_eq!(found(Some(250), &own(250), false), Some((true, None, 250)));
         // What is on its way to the channel is not committed.
-        assert_eq!(found(Some(100), &own, true), Some((true, Some(200), 300)));
-        assert_eq!(found(Some(400), &own, true), Some((true, None, 400)));
-        // What others have committed is obeyed, and so is nothing.
+        assert_eq!(found(Some(100), &own(100), true), Some((true, Some(200), 300)));
+        assert_eq!(found(Some(400), &own(400), true), Some((true, None, 400)));
+        // What others have committed is obeyed, copied metadata or not, and so is nothing.
         assert_eq!(found(Some(100), "", true), Some((false, Some(100), 100)));
-        assert_eq!(found(Some(100), &write(6), true), Some((false, None, 100)));
+        assert_eq!(found(Some(70), &own(100), true), Some((false, Some(70), 70)));
+        assert_eq!(found(Some(100), &write(6, 100), true), Some((false, None, 100)));
         assert_eq!(found(None, "", true), Some((false, Some(7), 7)));
     }
 
     #[test]
     fn a_stream_is_read_as_it_was_written() {
         for stream in [0, 1, u128::MAX, 0xc0ffee] {
-            assert_eq!(read(&write(stream)), Some(stream));
+            assert_eq!(read(&write(stream, 9), 9), Some(stream));
         }
-        let one = write(5);
-        for text in ["", TITLE, &one[..one.len() - 1], &format!("{one}0"), &one.replace('5', "x"), "batch"] {
-            assert_eq!(read(text), None, "{text}");
+        let one = write(5, 9);
+        for text in ["", TITLE, &one[..one.len() - 2], &format!("{one}0"), &one.replace('5', "x"), "batch"] {
+            assert_eq!(read(text, 9), None, "{text}");
         }
         assert_ne!(begin().expect("a number"), begin().expect("a number"));
     }
