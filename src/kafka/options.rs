@@ -5,8 +5,10 @@
 
 use std::collections::BTreeMap;
 
-use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
+use rdkafka::config::{ClientConfig, FromClientConfig, RDKafkaLogLevel};
+use rdkafka::consumer::BaseConsumer;
 use rdkafka::error::KafkaError;
+use rdkafka::producer::BaseProducer;
 use rdkafka::types::RDKafkaConfRes;
 
 use super::security;
@@ -16,11 +18,13 @@ use crate::config::{Props, nearest};
 enum Rule {
     /// Under these names, with some values replaced.
     As(&'static [&'static str], &'static [(&'static str, &'static str)]),
+    /// Under this name, with these values only.
+    Among(&'static str, &'static [&'static str]),
     /// In kilobytes instead of bytes.
     Kilobytes(&'static str),
     /// A list of Java classes, of which these have an equivalent.
     Classes(&'static str, &'static [(&'static str, &'static str)]),
-    /// These values are what happens anyway; others have no equivalent.
+    /// These values are what happens anyway; others have no equivalent. With none, Flume has a key of its own for it.
     Always(&'static [&'static str]),
     /// Has no equivalent. What happens instead, or nothing.
     Lacking(&'static str),
@@ -28,16 +32,40 @@ enum Rule {
     Elsewhere,
 }
 
-use Rule::{Always, As, Classes, Elsewhere, Kilobytes, Lacking};
+use Rule::{Always, Among, As, Classes, Elsewhere, Kilobytes, Lacking};
 
 const MINUS_ONE_IS_DEFAULT: &[(&str, &str)] = &[("-1", "0")];
 
+/// Names that both clients have, for those who misspell them.
+const SAME: &[&str] = &[
+    "compression.type",
+    "enable.idempotence",
+    "fetch.max.bytes",
+    "fetch.min.bytes",
+    "group.instance.id",
+    "heartbeat.interval.ms",
+    "isolation.level",
+    "linger.ms",
+    "max.partition.fetch.bytes",
+    "max.poll.interval.ms",
+    "metadata.max.age.ms",
+    "reconnect.backoff.ms",
+    "retries",
+    "retry.backoff.ms",
+    "sasl.mechanism",
+    "security.protocol",
+    "session.timeout.ms",
+    "transaction.timeout.ms",
+    "transactional.id",
+];
+
 /// What librdkafka does not have under the same name and with the same values, or what has several names there.
 const RULES: &[(&str, Rule)] = &[
+    ("acks", Among("acks", &["all", "-1", "0", "1"])),
     ("auto.include.jmx.reporter", Lacking("")),
     ("auto.offset.reset", As(&["auto.offset.reset"], &[("none", "error")])),
     ("batch.size", As(&["batch.size"], &[("0", "1")])),
-    ("bootstrap.servers", Elsewhere),
+    ("bootstrap.servers", Always(&[])),
     ("buffer.memory", Kilobytes("queue.buffering.max.kbytes")),
     ("client.dns.lookup", As(&["client.dns.lookup"], &[("default", "use_all_dns_ips")])),
     ("connections.max.idle.ms", As(&["connections.max.idle.ms"], MINUS_ONE_IS_DEFAULT)),
@@ -89,7 +117,7 @@ const RULES: &[(&str, Rule)] = &[
     ("partitioner.ignore.keys", Always(&["false"])),
     ("queue.buffering.max.ms", As(&["linger.ms"], &[])),
     ("receive.buffer.bytes", As(&["socket.receive.buffer.bytes"], MINUS_ONE_IS_DEFAULT)),
-    ("request.required.acks", As(&["acks"], &[])),
+    ("request.required.acks", Among("acks", &["all", "-1", "0", "1"])),
     ("request.timeout.ms", As(&["socket.timeout.ms"], &[])),
     ("sasl.client.callback.handler.class", Lacking("")),
     ("sasl.jaas.config", Elsewhere),
@@ -135,6 +163,9 @@ const COMMON: &[(&str, &str)] = &[
     ("socket.nagle.disable", "true"),
 ];
 
+/// The default of `message.max.bytes`.
+const REQUEST: u64 = 1_000_000;
+
 /// How long a message may wait to be delivered, in milliseconds, and the value for any time.
 const TIMEOUT: &str = "message.timeout.ms";
 const NEVER: &str = "0";
@@ -164,6 +195,8 @@ const CONSUMER: &[(&str, &str)] = &[
     ("queued.max.messages.kbytes", "8192"),
     ("queued.min.messages", "10000"),
     ("fetch.queue.backoff.ms", "10"),
+    // What the client has that comes with Flume 1.11: how long the partitions of a member that was killed rest.
+    ("session.timeout.ms", "10000"),
 ];
 
 /// What of a client's options a client of another kind needs to reach the same brokers in the same way. It says nothing
@@ -191,7 +224,19 @@ impl Options {
 
     /// Reads `kafka.consumer.*`. `own` are the defaults of the component.
     pub fn consumer(props: &Props<'_>, servers: &str, own: &[(&str, &str)]) -> Self {
-        Self::read(props, "kafka.consumer", servers, &[CONSUMER, own])
+        let mut options = Self::read(props, "kafka.consumer", servers, &[CONSUMER, own]);
+        options.ask_for_less();
+        options
+    }
+
+    /// Has a producer look at the options together.
+    pub fn try_producer(&self, props: &Props<'_>) {
+        self.try_out::<BaseProducer>(props, "kafka.producer");
+    }
+
+    /// Has a consumer look at the options together.
+    pub fn try_consumer(&self, props: &Props<'_>) {
+        self.try_out::<BaseConsumer>(props, "kafka.consumer");
     }
 
     fn read(props: &Props<'_>, family: &str, servers: &str, defaults: &[&[(&str, &str)]]) -> Self {
@@ -247,6 +292,8 @@ impl Options {
                     self.check_and_set(props, key, name, value);
                 }
             }
+            Some(Among(name, values)) if values.contains(&value.trim()) => self.set(name, value.trim()),
+            Some(Among(_, values)) => props.error(key, &format!("one of {}", values.join(", ")), ""),
             Some(Kilobytes(name)) => match value.trim().parse::<u64>() {
                 Ok(bytes) => self.check_and_set(props, key, name, &bytes.div_ceil(1024).max(1).to_string()),
                 Err(_) => props.error(key, "a number of bytes", ""),
@@ -260,28 +307,74 @@ impl Options {
                 }
             }
             Some(Always(values)) if values.contains(&value) => {}
-            Some(Always(values)) => lacking(props, key, &format!("it is always {}", values[0])),
+            Some(Always(values)) => match values.first() {
+                Some(value) => lacking(props, key, &format!("it is always {value}")),
+                None => props.warning(key, &format!("has no effect, kafka.{name} is used")),
+            },
             Some(Lacking(instead)) => lacking(props, key, instead),
             Some(Elsewhere) => {}
             None => self.check_and_set(props, key, name, value),
         }
     }
 
+    /// Makes a client that knows no brokers, as some values are right only beside others.
+    fn try_out<C: FromClientConfig>(&self, props: &Props<'_>, family: &str) {
+        // These would ask others for a ticket.
+        let mechanism = self.get("sasl.mechanism").or_else(|| self.get("sasl.mechanisms"));
+        if mechanism.is_some_and(|mechanism| ["GSSAPI", "OAUTHBEARER"].contains(&mechanism)) {
+            return;
+        }
+        let mut config = self.config();
+        config.remove("bootstrap.servers").set_log_level(RDKafkaLogLevel::Emerg);
+        let Err(error) = config.create::<C>() else { return };
+        let why = match &error {
+            KafkaError::ClientCreation(why) => why.trim(),
+            // What is wrong by itself has been named.
+            _ => return,
+        };
+        let is_meant = |java: &str| {
+            let native = RULES.iter().find(|(name, _)| *name == java).map(|(_, rule)| rule);
+            why.contains(java) || matches!(native, Some(As(names, _)) if names.iter().any(|name| why.contains(name)))
+        };
+        let meant = props.family(family).into_iter().find(|(java, _)| is_meant(java));
+        let key = meant.map_or_else(|| "kafka.bootstrap.servers".to_owned(), |(java, _)| format!("{family}.{java}"));
+        props.error(&key, &format!("options that the Kafka client takes together; it says: {why}"), "");
+    }
+
     /// Lets librdkafka look at a value before it is kept.
     fn check_and_set(&mut self, props: &Props<'_>, key: &str, name: &str, value: &str) {
         let mut config = ClientConfig::new();
         config.set(name, value);
+        // It cuts numbers off at 32 bits before it looks at them.
+        if let Ok(number) = value.trim().parse::<i128>()
+            && ClientConfig::new().set(name, "x").create_native_config().is_err()
+            && let Some(most) = most(name).filter(|most| *most < number)
+        {
+            props.warning(key, &format!("the Kafka client takes at most {most}, which is used"));
+            return self.set(name, most.to_string());
+        }
         match config.create_native_config() {
             Ok(_) => self.set(name, value),
             Err(KafkaError::ClientConfig(RDKafkaConfRes::RD_KAFKA_CONF_UNKNOWN, ..)) => {
                 let known = RULES.iter().map(|(java, _)| *java).chain(self.0.keys().map(String::as_str));
+                let known = known.chain(SAME.iter().copied());
                 let hint = nearest(name, known).map_or(String::new(), |near| format!("; did you mean \"{near}\"?"));
                 props.warning(key, &format!("no option of the Kafka client, ignored{hint}"));
             }
             Err(KafkaError::ClientConfig(_, why, ..)) => {
-                props.error(key, &format!("a value that the Kafka client takes; it says: {why}"), "");
+                props.error(key, &format!("a value that the Kafka client takes; it says: {}", why.trim()), "");
             }
             Err(error) => props.error(key, &format!("a value that the Kafka client takes; it says: {error}"), ""),
+        }
+    }
+
+    /// Who fetches little at once must not expect large requests, says librdkafka.
+    fn ask_for_less(&mut self) {
+        let most = self.get("fetch.max.bytes").and_then(|value| value.parse::<u64>().ok());
+        if let Some(most) = most.filter(|most| *most < REQUEST)
+            && self.get("message.max.bytes").is_none()
+        {
+            self.set("message.max.bytes", most.max(1000).to_string());
         }
     }
 
@@ -292,6 +385,18 @@ impl Options {
         if number("queue.buffering.max.kbytes") < least {
             self.set("queue.buffering.max.kbytes", least.to_string());
         }
+    }
+}
+
+/// The largest number that librdkafka takes for an option, which it says when it gets a larger one.
+fn most(name: &str) -> Option<i128> {
+    let refused = ClientConfig::new().set(name, i32::MAX.to_string()).create_native_config();
+    match refused {
+        Ok(_) => Some(i32::MAX.into()),
+        Err(KafkaError::ClientConfig(_, why, ..)) => {
+            why.trim().rsplit_once("..").and_then(|(_, most)| most.parse().ok())
+        }
+        Err(_) => None,
     }
 }
 
@@ -314,7 +419,7 @@ mod tests {
         for (java, rule) in RULES {
             let names = match rule {
                 As(names, _) => names,
-                Kilobytes(name) | Classes(name, _) => std::slice::from_ref(name),
+                Kilobytes(name) | Classes(name, _) | Among(name, _) => std::slice::from_ref(name),
                 Always(_) | Lacking(_) | Elsewhere => &[],
             };
             for name in names {
@@ -360,7 +465,7 @@ mod tests {
              request.timeout.ms = 1500\nsend.buffer.bytes = -1\nbatch.size = 0\ncompression.type = zstd\n\
              partitioner.class = org.apache.kafka.clients.producer.RoundRobinPartitioner\nretries = 3\n\
              linger.ms = 20\nkey.serializer = org.apache.kafka.common.serialization.StringSerializer\n\
-             queue.buffering.max.messages = 7\nbootstrap.servers = other:1\nenable.idempotence = true",
+             queue.buffering.max.messages = 7\nenable.idempotence = true",
         );
         assert_eq!(findings, [""; 0]);
         for (name, value) in [
@@ -402,14 +507,16 @@ mod tests {
     #[test]
     fn what_has_no_equivalent_is_named() {
         let (_, findings) = producer(
-            "max.block.ms = 1\npartitioner.class = com.example.Mine\nvalue.serializer = com.example.Json\nlinger.mss = 1",
+            "max.block.ms = 1\npartitioner.class = com.example.Mine\nvalue.serializer = com.example.Json\nlinger.mss = 1\nretrys = 3\nbootstrap.servers = other:1",
         );
         assert_eq!(
             findings,
             [
+                "kafka.producer.bootstrap.servers: has no effect, kafka.bootstrap.servers is used",
                 "kafka.producer.linger.mss: no option of the Kafka client, ignored; did you mean \"linger.ms\"?",
                 "kafka.producer.max.block.ms: has no equivalent in librdkafka and no effect; there is no limit to the wait for brokers and room",
                 "kafka.producer.partitioner.class: has no equivalent in librdkafka and no effect; the default is used",
+                "kafka.producer.retrys: no option of the Kafka client, ignored; did you mean \"retries\"?",
                 "kafka.producer.value.serializer: has no equivalent in librdkafka and no effect; it is always org.apache.kafka.common.serialization.ByteArraySerializer",
             ]
         );
@@ -421,6 +528,57 @@ mod tests {
         assert!(findings[0].starts_with("kafka.producer.compression.type: expected a value that"), "{findings:?}");
         let (_, findings) = producer("buffer.memory = much");
         assert_eq!(findings, ["kafka.producer.buffer.memory: expected a number of bytes"]);
+    }
+
+    #[test]
+    fn numbers_are_not_cut_off() {
+        let (options, findings) = with_props(
+            "max.request.size = 4294968346\nretries = 99999999999\nclient.id = 99999999999\nmax.poll.interval.ms = 2147483647",
+            |props| Options::read(props, "kafka.producer", "b1:9092", &[]),
+        );
+        let most = |key: &str, most: &str| {
+            format!("kafka.producer.{key}: the Kafka client takes at most {most}, which is used")
+        };
+        let expected = [
+            most("max.poll.interval.ms", "86400000"),
+            most("max.request.size", "1000000000"),
+            most("retries", "2147483647"),
+        ];
+        assert_eq!(findings, expected);
+        assert_eq!(options.get("message.max.bytes"), Some("1000000000"));
+        assert_eq!(options.get("client.id"), Some("99999999999"));
+        let (_, findings) = producer("acks = 5");
+        assert_eq!(findings, ["kafka.producer.acks: expected one of all, -1, 0, 1"]);
+    }
+
+    #[test]
+    fn options_that_do_not_go_together_are_an_error() {
+        for (text, key) in [
+            ("enable.idempotence = true", "enable.idempotence"),
+            ("transactional.id = x\nacks = all\nretries = 0", "retries"),
+            ("ssl.ca.location = /is/not/there.pem\nsecurity.protocol = SSL", "ssl.ca.location"),
+        ] {
+            let (_, findings) = with_props(text, |props| {
+                Options::producer(props, "b1:9092", &[("acks", "1"), ("message.timeout.ms", "1000")])
+                    .try_producer(props);
+            });
+            assert!(
+                findings.len() == 1 && findings[0].starts_with(&format!("kafka.producer.{key}: expected options that")),
+                "{findings:?}"
+            );
+        }
+        let (_, findings) = with_props("session.timeout.ms = 400000", |props| {
+            Options::consumer(props, "b1:9092", &[("group.id", "g")]).try_consumer(props);
+        });
+        assert!(findings.len() == 1 && findings[0].starts_with("kafka.consumer.session.timeout.ms: "), "{findings:?}");
+        // What Java's client takes.
+        for text in ["", "fetch.max.bytes = 500000", "max.poll.interval.ms = 30000", "session.timeout.ms = 45000"] {
+            let (_, findings) = with_props(text, |props| {
+                Options::consumer(props, "b1:9092", &[("group.id", "g")]).try_consumer(props);
+                Options::producer(props, "b1:9092", &[("acks", "1")]).try_producer(props);
+            });
+            assert!(findings.iter().all(|finding| finding.ends_with("ignored")), "{text}: {findings:?}");
+        }
     }
 
     #[test]

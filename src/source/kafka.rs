@@ -50,7 +50,7 @@ use crate::config::{ComponentType, Props};
 use crate::event::{Batch, Headers};
 use crate::kafka::consumer::{Consumer, Positions};
 use crate::kafka::options::Options;
-use crate::kafka::{KEY_HEADER, Words, deprecated, pattern};
+use crate::kafka::{KEY_HEADER, Words, check_servers, deprecated, is_topic_name, pattern};
 use crate::metrics::Extras;
 use crate::rpc::avro::events::read_event;
 
@@ -106,6 +106,13 @@ impl KafkaConfig {
             }),
             None => list.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned).collect(),
         };
+        // The client takes a name that begins with ^ for a pattern, and one that is none keeps it from all others.
+        let mut names = list.split(',').map(str::trim).filter(|name| !name.is_empty());
+        if names.any(|name| !is_topic_name(name)) {
+            let expected = "names of topics: letters, digits, '.', '_' and '-', at most 249 each, separated by commas; \
+                            kafka.topics.regex takes a pattern";
+            props.error(topics_key, expected, "");
+        }
         if topics.is_empty() {
             let expected = "topics, separated by commas; or kafka.topics.regex";
             props.error(topics_key, expected, "At least one Kafka topic must be specified.");
@@ -121,6 +128,7 @@ impl KafkaConfig {
         let headers = props.family("header");
         let mut options = Options::consumer(props, &servers, &[]);
         options.set("group.id", group);
+        options.try_consumer(props);
         props.finish(Self {
             topics,
             batch_size,
@@ -149,11 +157,13 @@ fn servers(props: &Props<'_>) -> String {
         let offsets = if migrate { ", and no offsets are taken over from there" } else { "" };
         props.warning("zookeeperConnect", &format!("has no effect: ZooKeeper is not asked for anything{offsets}"));
     }
-    props.required(
+    let servers: String = props.required(
         key,
         "host:port of one or more Kafka brokers, separated by commas",
         "Bootstrap Servers must be specified",
-    )
+    );
+    check_servers(props, key, &servers);
+    servers
 }
 
 impl SourceConfig for Arc<KafkaConfig> {

@@ -119,8 +119,10 @@ impl KafkaConfig {
             props.warning(TRANSACTIONAL_ID, "has no effect: a put is in the channel when Kafka has all its messages");
             producer.unset("transactional.id");
         }
+        producer.try_producer(props);
         let mut consumer = Options::consumer(props, &servers, &[("auto.offset.reset", begin)]);
         consumer.set("group.id", group);
+        consumer.try_consumer(props);
         let max_message = producer.get("message.max.bytes").and_then(|value| value.parse().ok());
         props.finish(Self {
             topic,

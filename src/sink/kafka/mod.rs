@@ -139,6 +139,7 @@ impl KafkaConfig {
             // The transaction's timeout is the limit.
             options.unset("message.timeout.ms");
         }
+        options.try_producer(props);
         props.finish(Self {
             batch_size,
             message: MessageConfig {
