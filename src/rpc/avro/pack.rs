@@ -194,10 +194,15 @@ mod tests {
         Ok(packs)
     }
 
+    /// What the first pack of a connection can have: of larger ones the first bytes may be those of something else.
+    fn serial() -> impl Strategy<Value = u32> {
+        0u32..1 << 24
+    }
+
     proptest! {
         #[test]
         fn packs_are_found_however_the_stream_is_cut(
-            messages in prop::collection::vec((any::<u32>(), prop::collection::vec(prop::collection::vec(any::<u8>(), 0..9), 1..5)), 0..6),
+            messages in prop::collection::vec((serial(), prop::collection::vec(prop::collection::vec(any::<u8>(), 0..9), 1..5)), 0..6),
             cuts in prop::collection::vec(0usize..9, 0..60),
         ) {
             let mut stream = BytesMut::new();
@@ -221,7 +226,11 @@ mod tests {
         }
 
         #[test]
-        fn what_is_written_is_read(serial: u32, head: Vec<u8>, parameters in prop::collection::vec(any::<u8>(), 0..30_000)) {
+        fn what_is_written_is_read(
+            serial in serial(),
+            head: Vec<u8>,
+            parameters in prop::collection::vec(any::<u8>(), 0..30_000),
+        ) {
             let mut out = BytesMut::new();
             put_request(&mut out, serial, &head, &parameters);
             let message = [head, parameters].concat().into();
