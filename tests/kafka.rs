@@ -210,6 +210,26 @@ fn what_kafka_will_never_take_goes_to_the_dead_letters_and_the_rest_goes_on() {
 }
 
 #[test]
+fn a_partition_that_its_topic_does_not_have_goes_to_the_dead_letters_and_the_rest_goes_on() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let (topic, dead) = (kafka.topic(3, &[]), kafka.topic(1, &[]));
+    let (agent, mut client) = with_dead_letters(kafka, &topic, &dead, "partitionIdHeader = part");
+    let why = format!("there is no partition 7 in topic {topic}, which has 3 partitions");
+    // First before the client knows the topic.
+    for round in 1..3 {
+        let events = [("a", "0"), ("lost", "7"), ("b", "2")].map(|(body, part)| Event::new(body).with("part", part));
+        assert_eq!(client.append_batch(&Batch::from_iter(events)), Answer::Ok);
+        agent.wait_for_counter("SINK.k1", "EventDeadLetterCount", round);
+        agent.wait_for_counter("SINK.k1", "EventDrainSuccessCount", 2 * round);
+    }
+    assert_eq!(texts(kafka, &topic, 4), ["a", "a", "b", "b"], "each of them once");
+    for letter in texts(kafka, &dead, 2) {
+        assert!(letter.contains(&why), "{letter}");
+    }
+    agent.wait_for_line(&format!("Sink k1 can never deliver an event of 4 bytes: {why}"));
+}
+
+#[test]
 fn without_dead_letters_what_is_too_large_is_named_and_counted() {
     let Some(kafka) = Kafka::shared() else { return };
     let topic = kafka.topic(1, &[]);
@@ -595,7 +615,7 @@ fn a_channel_refuses_what_kafka_never_takes_and_the_rest_goes_on() {
     let (topic, home) = (kafka.topic(1, &[("max.message.bytes", "2000")]), directory());
     let large = "y".repeat(3000);
     // The first word is the partition.
-    let lines = write(home.path(), "lines", format!("0 a\nfirst b\n0 {large}\n0 c\n"));
+    let lines = write(home.path(), "lines", format!("0 a\nfirst b\n0 {large}\n7 d\n0 c\n"));
     let source = format!(
         "a1.sources = r1\na1.sources.r1.type = exec\na1.sources.r1.command = cat {}\na1.sources.r1.channels = c1\n\
          a1.sources.r1.interceptors = i1\na1.sources.r1.interceptors.i1.type = regex_extractor\n\
@@ -605,12 +625,28 @@ fn a_channel_refuses_what_kafka_never_takes_and_the_rest_goes_on() {
     );
     let more = "partitionIdHeader = part\nparseAsFlumeEvent = false";
     let agent = TestAgent::start(&format!("{source}{}", channel(kafka, &topic, more)));
-    agent.wait_for_counter("SOURCE.r1", "EventRefusedCount", 2);
+    agent.wait_for_counter("SOURCE.r1", "EventRefusedCount", 3);
     agent.wait_for_counter("SOURCE.r1", "EventAcceptedCount", 2);
     let arrived: BTreeSet<String> = texts(kafka, &topic, 2).into_iter().collect();
     assert_eq!(arrived, ["0 a", "0 c"].map(str::to_owned).into());
     agent.wait_for_line("Non integer partition id specified: \"first\"");
     agent.wait_for_line("MessageSizeTooLarge");
+    agent.wait_for_line(&format!("there is no partition 7 in topic {topic}, which has 1 partition,"));
+}
+
+#[test]
+fn of_a_put_with_a_partition_that_is_not_there_nothing_is_in_the_channel() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let topic = kafka.topic(2, &[]);
+    let text = format!("{AVRO}{}", channel(kafka, &topic, "partitionIdHeader = part\nparseAsFlumeEvent = false"));
+    let agent = TestAgent::start(&text);
+    let mut client = AvroClient::with(agent.port_after("Avro source r1: listening on"));
+    let put = |events: [(&'static str, &str); 2]| events.map(|(body, part)| Event::new(body).with("part", part));
+    for _ in 0..2 {
+        assert_eq!(client.append_batch(&Batch::from_iter(put([("a", "0"), ("b", "2")]))), Answer::Failed);
+        assert_eq!(client.append_batch(&Batch::from_iter(put([("c", "0"), ("d", "1")]))), Answer::Ok);
+    }
+    assert_eq!(texts(kafka, &topic, 4), ["c", "c", "d", "d"]);
 }
 
 #[test]
@@ -687,6 +723,21 @@ fn transactions_leave_out_what_kafka_never_takes() {
     agent.wait_for_counter("SINK.k1", "EventRefusedCount", 2);
     assert_eq!(client.append_batch(&batch(3..6)), Answer::Ok);
     assert_eq!(texts(kafka, &topic, 5), ["1", "2", "3", "4", "5"]);
+}
+
+#[test]
+fn a_partition_that_is_not_there_does_not_hold_up_transactions() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let (topic, home) = (kafka.topic(1, &[]), directory());
+    let (agent, mut client) = avro_to_transactions(kafka, &topic, home.path(), "partitionIdHeader = part");
+    for round in 1..3 {
+        let events = [Event::new("a"), Event::new("lost").with("part", "5"), Event::new("b")];
+        assert_eq!(client.append_batch(&Batch::from_iter(events)), Answer::Ok);
+        agent.wait_for_counter("SINK.k1", "EventRefusedCount", round);
+        agent.wait_for_counter("SINK.k1", "EventDrainSuccessCount", 2 * round);
+    }
+    assert_eq!(texts(kafka, &topic, 4), ["a", "b", "a", "b"]);
+    agent.wait_for_line(&format!("there is no partition 5 in topic {topic}, which has 1 partition,"));
 }
 
 /// An avro source, a file channel and a sink with transactions, and a client of the source.

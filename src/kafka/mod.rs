@@ -63,6 +63,12 @@ pub fn is_hopeless(code: RDKafkaErrorCode) -> bool {
     )
 }
 
+/// Why an event for such a partition has no place: the topic has fewer.
+pub fn no_such_partition(topic: &str, partition: i32, count: usize) -> String {
+    let partitions = if count == 1 { "partition" } else { "partitions" };
+    format!("there is no partition {partition} in topic {topic}, which has {count} {partitions}, numbered from 0")
+}
+
 /// A Kafka error in words: what librdkafka says of it, without the name of the type.
 pub struct Words<'a>(pub &'a KafkaError);
 

@@ -52,19 +52,23 @@ impl MessageConfig {
         if is_topic_name(&topic) { Ok(topic) } else { Err(format!("{topic:?} is no name of a topic")) }
     }
 
+    /// The number of the partition, if one is named. An error says why there is none of such a number.
+    pub fn partition(&self, headers: &Headers) -> Result<Option<i32>, String> {
+        let text = self.partition_header.as_deref().and_then(|header| headers.get(header));
+        match text.map(|text| (text, parse_int(text))) {
+            None => Ok(self.partition),
+            Some((_, Some(partition))) if partition >= 0 => Ok(Some(partition)),
+            Some((text, Some(_))) => Err(format!("Invalid partition: {text}")),
+            Some((text, None)) => Err(format!("Non integer partition id specified: {text:?}")),
+        }
+    }
+
     /// Reads the headers. An error says why the event can never become a message.
     pub fn envelope<'a>(&'a self, headers: &'a Headers, complaints: &Limited) -> Result<Envelope<'a>, String> {
         let topic = self.topic(headers)?;
-        let value = |name: &Option<String>| name.as_deref().and_then(|name| headers.get(name));
-        let partition = match value(&self.partition_header) {
-            None => self.partition,
-            Some(text) => match parse_int(text) {
-                Some(partition) if partition >= 0 => Some(partition),
-                Some(_) => return Err(format!("Invalid partition: {text}")),
-                None => return Err(format!("Non integer partition id specified: {text:?}")),
-            },
-        };
-        let timestamp = value(&self.timestamp_header).and_then(|text| {
+        let partition = self.partition(headers)?;
+        let time = self.timestamp_header.as_deref().and_then(|header| headers.get(header));
+        let timestamp = time.and_then(|text| {
             let time = parse_long(text).filter(|time| *time >= 0);
             if let (None, Some(others)) = (time, complaints.permit().filter(|_| time.is_none())) {
                 let header = self.timestamp_header.as_deref().unwrap_or_default();
