@@ -824,6 +824,22 @@ fn a_second_sink_with_the_same_id_takes_over_and_nothing_is_there_twice() {
 }
 
 #[test]
+fn a_text_that_names_no_topic_is_an_error_of_the_configuration() {
+    let home = directory();
+    for name in ["my topic", "logs/%{host}"] {
+        let text = format!("{NETCAT}{MEMORY}{}", sink("127.0.0.1:9", name));
+        let output = run(&["check", "--conf-file", &write(home.path(), "agent.conf", text).display().to_string()]);
+        let text = stdout(&output);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.contains("a1.sinks.k1.kafka.topic") && text.contains(name), "{text}");
+        assert!(
+            text.contains("expected the name of a topic: letters, digits, '.', '_' and '-', at most 249"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn a_transactional_id_has_its_conditions() {
     let home = directory();
     let text = format!(

@@ -40,7 +40,9 @@ use crate::java::parse_int;
 use crate::kafka::consumer::Consumer;
 use crate::kafka::options::Options;
 use crate::kafka::producer::{Producer, Record};
-use crate::kafka::{KEY_HEADER, Words, bootstrap_servers, deprecated, is_hopeless, is_topic_name, no_such_partition};
+use crate::kafka::{
+    KEY_HEADER, TOPIC_NAME, Words, bootstrap_servers, deprecated, is_hopeless, is_topic_name, no_such_partition,
+};
 use crate::logging::{Excerpt, Limited};
 use crate::metrics::{ChannelCounters, Extras, Metrics};
 use crate::rpc::avro::events::{put_event, read_event};
@@ -94,7 +96,7 @@ impl KafkaConfig {
         let topic_key = deprecated(props, "kafka.topic", "topic");
         let topic: String = props.or(topic_key, "flume-channel".to_owned());
         if !is_topic_name(&topic) {
-            props.error(topic_key, "the name of a topic: letters, digits, '.', '_' and '-', at most 249", "");
+            props.error(topic_key, TOPIC_NAME, "");
         }
         let group_key = deprecated(props, "kafka.consumer.group.id", "groupId");
         let group: String = props.or(group_key, "flume".to_owned());

@@ -8,7 +8,7 @@ use tracing::warn;
 use crate::escape::Template;
 use crate::event::Headers;
 use crate::java::{parse_int, parse_long};
-use crate::kafka::is_topic_name;
+use crate::kafka::{TOPIC_NAME, is_in_topic_name, is_topic_name};
 use crate::logging::Limited;
 
 /// The keys that say so.
@@ -30,6 +30,24 @@ pub enum Topic {
     /// A name that topics may have.
     Fixed(String),
     Escaped(Template),
+}
+
+impl Topic {
+    /// Reads a topic. An error says what was expected.
+    pub fn read(text: &str, with_escapes: bool) -> Result<Self, String> {
+        if is_topic_name(text) {
+            return Ok(Self::Fixed(text.to_owned()));
+        }
+        if !with_escapes {
+            return Err(TOPIC_NAME.to_owned());
+        }
+        let template = Template::new(text).map_err(|why| format!("a topic, perhaps with escapes; {why}"))?;
+        match template.constant() {
+            Some(name) if is_topic_name(name) => Ok(Self::Fixed(name.to_owned())),
+            None if template.literals().all(is_in_topic_name) => Ok(Self::Escaped(template)),
+            _ => Err(format!("{TOPIC_NAME}; or one with escapes, such as %{{header}}")),
+        }
+    }
 }
 
 /// What an event's headers say about its message.
@@ -84,5 +102,21 @@ impl MessageConfig {
             }
         }
         Ok(Envelope { topic, partition, timestamp, headers: own })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_no_event_can_make_the_name_of_a_topic_is_refused() {
+        for name in ["t", "Web_1.2-x", "%{host}", "logs-%{host}-%Y", "%%", "%[localhost]"] {
+            assert!(Topic::read(name, true).is_ok(), "{name}");
+        }
+        for name in ["", "my topic", ".", "a/%{host}", "%{host} %Y", "%y-%{", "%[planet]", &"t".repeat(250)] {
+            assert!(Topic::read(name, true).is_err(), "{name}");
+        }
+        assert!(Topic::read("%{host}", false).is_err(), "no header may name it");
     }
 }

@@ -39,12 +39,11 @@ use tracing::{info, warn};
 use super::{BuiltSink, Delivered, Refused, Sink, SinkBuilder, SinkConfig, SinkError};
 use crate::channel::Numbers;
 use crate::config::{ComponentType, Props};
-use crate::escape::Template;
 use crate::event::{Batch, EventRef};
 use crate::java::current_time_millis;
 use crate::kafka::options::Options;
 use crate::kafka::producer::{Failure, NotCommitted, Producer, Record, Ticket};
-use crate::kafka::{KEY_HEADER, Words, bootstrap_servers, deprecated, is_hopeless, is_topic_name, no_such_partition};
+use crate::kafka::{KEY_HEADER, Words, bootstrap_servers, deprecated, is_hopeless, no_such_partition};
 use crate::logging::Limited;
 use crate::metrics::{Extras, SinkCounters};
 use crate::rpc::avro::events::put_event;
@@ -98,17 +97,10 @@ impl KafkaConfig {
         let override_allowed = props.or("allowTopicOverride", true);
         let topic_header: String = props.or("topicHeader", "topic".to_owned());
         // Flume looks for escapes only where a header could have named the topic.
-        let topic = if override_allowed && !is_topic_name(topic_text) {
-            Template::new(topic_text).map(Topic::Escaped).unwrap_or_else(|why| {
-                props.error(topic_key, &format!("a topic, perhaps with escapes; {why}"), "");
-                Topic::Fixed(String::new())
-            })
-        } else {
-            if !is_topic_name(topic_text) {
-                props.error(topic_key, "the name of a topic: letters, digits, '.', '_' and '-', at most 249", "");
-            }
-            Topic::Fixed(topic_text.to_owned())
-        };
+        let topic = Topic::read(topic_text, override_allowed).unwrap_or_else(|expected| {
+            props.error(topic_key, &expected, "");
+            Topic::Fixed(String::new())
+        });
         let batch_key = deprecated(props, "flumeBatchSize", "batchSize");
         let batch_size = props.positive(batch_key, 100, "events");
         for key in ["key.serializer.class", "serializer.class"] {
@@ -125,17 +117,20 @@ impl KafkaConfig {
         if transactional_id.is_some() && !["all", "-1"].contains(&acks) {
             props.error(acks_key, &format!("all, as there is {TRANSACTIONAL_ID}"), "");
         }
-        if transactional_id.is_some() && !is_topic_name(topic_text) {
-            let expected = format!("a topic without escapes, as there is {TRANSACTIONAL_ID}");
-            props.error(topic_key, &expected, "");
-        }
+        let transactional = transactional_id.map(|id| match &topic {
+            Topic::Fixed(name) => (name.clone(), id),
+            Topic::Escaped(_) => {
+                props.error(topic_key, &format!("a topic without escapes, as there is {TRANSACTIONAL_ID}"), "");
+                (String::new(), id)
+            }
+        });
         let headers = props.family("header");
         let partition: Option<i32> = props.optional("defaultPartitionId");
         if partition.is_some_and(|partition| partition < 0) {
             props.error("defaultPartitionId", "the number of a partition, 0 or more", "");
         }
         let mut options = Options::producer(props, &servers, &[("acks", acks)]);
-        if transactional_id.is_some() {
+        if transactional.is_some() {
             // The transaction's timeout is the limit.
             options.unset("message.timeout.ms");
         }
@@ -151,7 +146,7 @@ impl KafkaConfig {
                 whole_event: props.or("useFlumeEventFormat", false),
             },
             options,
-            transactional: transactional_id.map(|id| (topic_text.to_owned(), id)),
+            transactional,
         })
     }
 }
