@@ -65,7 +65,8 @@ impl Server {
 #[test]
 fn bodies_are_posted_one_by_one() {
     let (mut server, endpoint) = Server::start();
-    let mut agent = TestAgent::start(&sender(&endpoint, &format!("{USUAL}contentTypeHeader = a/b\nacceptHeader = c/d\n")));
+    let mut agent =
+        TestAgent::start(&sender(&endpoint, &format!("{USUAL}contentTypeHeader = a/b\nacceptHeader = c/d\n")));
     Conversation::with(agent.port()).send("one\n\ntwo\n");
     let (head, body) = server.request();
     assert_eq!(head[0], "post /path?query http/1.1");
