@@ -872,6 +872,18 @@ fn a_transactional_id_belongs_to_one_sink_which_has_its_channel_for_itself() {
 }
 
 #[test]
+fn a_transactional_id_without_a_file_channel_is_warned_of() {
+    let home = directory();
+    let id = "a1.sinks.k1.kafka.producer.transactional.id = t\n";
+    for (channel, is_warned) in [(MEMORY, true), (&file_channel(home.path()), false)] {
+        let text = format!("{NETCAT}{channel}{}{id}", sink("127.0.0.1:9", "t"));
+        let output = run(&["check", "--conf-file", &write(home.path(), "agent.conf", text).display().to_string()]);
+        let warning = "channel c1 is no file channel; after a crash an event may be missing or be delivered twice";
+        assert_eq!(stdout(&output).contains(warning), is_warned, "{}", stdout(&output));
+    }
+}
+
+#[test]
 fn options_without_an_equivalent_are_named() {
     let home = directory();
     let text = format!(
