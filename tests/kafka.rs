@@ -11,7 +11,7 @@ use rustix::process::Signal;
 
 use crate::support::{
     self, Answer, AvroClient, Conversation, Kafka, LOGGER, Launch, MEMORY, Message, NETCAT, TestAgent, batch,
-    directory, eventually, file_roll, free_port, kept_events, run, stdout, wait_for_kept_events, write,
+    directory, eventually, file_roll, free_port, kept_events, keys, run, stdout, wait_for_kept_events, write,
 };
 
 /// An avro source `r1` into `c1`.
@@ -647,6 +647,24 @@ fn of_a_put_with_a_partition_that_is_not_there_nothing_is_in_the_channel() {
         assert_eq!(client.append_batch(&Batch::from_iter(put([("c", "0"), ("d", "1")]))), Answer::Ok);
     }
     assert_eq!(texts(kafka, &topic, 4), ["c", "c", "d", "d"]);
+}
+
+#[test]
+fn lines_beside_one_that_is_refused_are_in_the_channel_once() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let topic = kafka.topic(1, &[]);
+    let part = "type = regex_extractor\nregex = ^([0-9])\nserializers = s1\nserializers.s1.name = part\n";
+    let agent = TestAgent::start(&format!(
+        "{NETCAT}a1.sources.r1.interceptors = i1\n{}{}",
+        keys("sources.r1.interceptors.i1", part),
+        channel(kafka, &topic, "partitionIdHeader = part\nparseAsFlumeEvent = false")
+    ));
+    let mut client = Conversation::with(agent.port());
+    client.send("0 a\n7 b\n0 c\nd\n");
+    let answers = client.lines(4);
+    assert!(answers[1].contains("there is no partition 7"), "{answers:?}");
+    assert_eq!([&answers[0], &answers[2], &answers[3]], ["OK"; 3]);
+    assert_eq!(texts(kafka, &topic, 3), ["0 a", "0 c", "d"]);
 }
 
 #[test]
