@@ -71,9 +71,25 @@ impl Template {
         Ok(Self(parts))
     }
 
+    /// What stands between the escapes.
+    pub fn literals(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|part| match part {
+            Part::Text(text) => Some(text.as_str()),
+            Part::Header(_) | Part::Time(_) => None,
+        })
+    }
+
+    /// The text, if it is the same for all events.
+    pub fn constant(&self) -> Option<&str> {
+        match self.0.as_slice() {
+            [Part::Text(text)] => Some(text),
+            _ => None,
+        }
+    }
+
     /// The text for an event with these headers.
     pub fn expand<'a>(&'a self, headers: &Headers) -> Result<Cow<'a, str>, String> {
-        if let [Part::Text(text)] = self.0.as_slice() {
+        if let Some(text) = self.constant() {
             return Ok(text.into());
         }
         let mut expanded = String::new();

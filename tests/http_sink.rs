@@ -65,7 +65,8 @@ impl Server {
 #[test]
 fn bodies_are_posted_one_by_one() {
     let (mut server, endpoint) = Server::start();
-    let agent = TestAgent::start(&sender(&endpoint, &format!("{USUAL}contentTypeHeader = a/b\nacceptHeader = c/d\n")));
+    let mut agent =
+        TestAgent::start(&sender(&endpoint, &format!("{USUAL}contentTypeHeader = a/b\nacceptHeader = c/d\n")));
     Conversation::with(agent.port()).send("one\n\ntwo\n");
     let (head, body) = server.request();
     assert_eq!(head[0], "post /path?query http/1.1");
@@ -82,6 +83,10 @@ fn bodies_are_posted_one_by_one() {
     agent.wait_for_counter("CHANNEL.c1", "EventTakeSuccessCount", 3);
     assert_eq!(agent.counter("SINK.k1", "EventDrainSuccessCount"), 2, "what was not sent does not count");
     assert_eq!(agent.counter("SINK.k1", "ConnectionCreatedCount"), 1);
+    // What was dropped is no loss, but is told.
+    assert!(agent.terminate().success());
+    agent.wait_for_line("3 events accepted, 0 refused, 2 delivered, 0 lost, 1 dropped");
+    assert!(agent.last_line().contains("[WARN - "), "{}", agent.last_line());
 }
 
 #[test]

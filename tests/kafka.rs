@@ -11,7 +11,7 @@ use rustix::process::Signal;
 
 use crate::support::{
     self, Answer, AvroClient, Conversation, Kafka, LOGGER, Launch, MEMORY, Message, NETCAT, TestAgent, batch,
-    directory, eventually, file_roll, free_port, kept_events, run, stdout, wait_for_kept_events, write,
+    directory, eventually, file_roll, free_port, kept_events, keys, run, stdout, wait_for_kept_events, write,
 };
 
 /// An avro source `r1` into `c1`.
@@ -207,6 +207,26 @@ fn what_kafka_will_never_take_goes_to_the_dead_letters_and_the_rest_goes_on() {
     agent.wait_for_counter("SINK.k2", "EventDrainSuccessCount", 4);
     let line = agent.wait_for_line("Sink k1 can never deliver an event of 3000 bytes: ");
     assert!(line.contains("it goes to channel dead"), "{line}");
+}
+
+#[test]
+fn a_partition_that_its_topic_does_not_have_goes_to_the_dead_letters_and_the_rest_goes_on() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let (topic, dead) = (kafka.topic(3, &[]), kafka.topic(1, &[]));
+    let (agent, mut client) = with_dead_letters(kafka, &topic, &dead, "partitionIdHeader = part");
+    let why = format!("there is no partition 7 in topic {topic}, which has 3 partitions");
+    // First before the client knows the topic.
+    for round in 1..3 {
+        let events = [("a", "0"), ("lost", "7"), ("b", "2")].map(|(body, part)| Event::new(body).with("part", part));
+        assert_eq!(client.append_batch(&Batch::from_iter(events)), Answer::Ok);
+        agent.wait_for_counter("SINK.k1", "EventDeadLetterCount", round);
+        agent.wait_for_counter("SINK.k1", "EventDrainSuccessCount", 2 * round);
+    }
+    assert_eq!(texts(kafka, &topic, 4), ["a", "a", "b", "b"], "each of them once");
+    for letter in texts(kafka, &dead, 2) {
+        assert!(letter.contains(&why), "{letter}");
+    }
+    agent.wait_for_line(&format!("Sink k1 can never deliver an event of 4 bytes: {why}"));
 }
 
 #[test]
@@ -595,7 +615,7 @@ fn a_channel_refuses_what_kafka_never_takes_and_the_rest_goes_on() {
     let (topic, home) = (kafka.topic(1, &[("max.message.bytes", "2000")]), directory());
     let large = "y".repeat(3000);
     // The first word is the partition.
-    let lines = write(home.path(), "lines", format!("0 a\nfirst b\n0 {large}\n0 c\n"));
+    let lines = write(home.path(), "lines", format!("0 a\nfirst b\n0 {large}\n7 d\n0 c\n"));
     let source = format!(
         "a1.sources = r1\na1.sources.r1.type = exec\na1.sources.r1.command = cat {}\na1.sources.r1.channels = c1\n\
          a1.sources.r1.interceptors = i1\na1.sources.r1.interceptors.i1.type = regex_extractor\n\
@@ -605,12 +625,46 @@ fn a_channel_refuses_what_kafka_never_takes_and_the_rest_goes_on() {
     );
     let more = "partitionIdHeader = part\nparseAsFlumeEvent = false";
     let agent = TestAgent::start(&format!("{source}{}", channel(kafka, &topic, more)));
-    agent.wait_for_counter("SOURCE.r1", "EventRefusedCount", 2);
+    agent.wait_for_counter("SOURCE.r1", "EventRefusedCount", 3);
     agent.wait_for_counter("SOURCE.r1", "EventAcceptedCount", 2);
     let arrived: BTreeSet<String> = texts(kafka, &topic, 2).into_iter().collect();
     assert_eq!(arrived, ["0 a", "0 c"].map(str::to_owned).into());
     agent.wait_for_line("Non integer partition id specified: \"first\"");
     agent.wait_for_line("MessageSizeTooLarge");
+    agent.wait_for_line(&format!("there is no partition 7 in topic {topic}, which has 1 partition,"));
+}
+
+#[test]
+fn of_a_put_with_a_partition_that_is_not_there_nothing_is_in_the_channel() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let topic = kafka.topic(2, &[]);
+    let text = format!("{AVRO}{}", channel(kafka, &topic, "partitionIdHeader = part\nparseAsFlumeEvent = false"));
+    let agent = TestAgent::start(&text);
+    let mut client = AvroClient::with(agent.port_after("Avro source r1: listening on"));
+    let put = |events: [(&'static str, &str); 2]| events.map(|(body, part)| Event::new(body).with("part", part));
+    for _ in 0..2 {
+        assert_eq!(client.append_batch(&Batch::from_iter(put([("a", "0"), ("b", "2")]))), Answer::Failed);
+        assert_eq!(client.append_batch(&Batch::from_iter(put([("c", "0"), ("d", "1")]))), Answer::Ok);
+    }
+    assert_eq!(texts(kafka, &topic, 4), ["c", "c", "d", "d"]);
+}
+
+#[test]
+fn lines_beside_one_that_is_refused_are_in_the_channel_once() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let topic = kafka.topic(1, &[]);
+    let part = "type = regex_extractor\nregex = ^([0-9])\nserializers = s1\nserializers.s1.name = part\n";
+    let agent = TestAgent::start(&format!(
+        "{NETCAT}a1.sources.r1.interceptors = i1\n{}{}",
+        keys("sources.r1.interceptors.i1", part),
+        channel(kafka, &topic, "partitionIdHeader = part\nparseAsFlumeEvent = false")
+    ));
+    let mut client = Conversation::with(agent.port());
+    client.send("0 a\n7 b\n0 c\nd\n");
+    let answers = client.lines(4);
+    assert!(answers[1].contains("there is no partition 7"), "{answers:?}");
+    assert_eq!([&answers[0], &answers[2], &answers[3]], ["OK"; 3]);
+    assert_eq!(texts(kafka, &topic, 3), ["0 a", "0 c", "d"]);
 }
 
 #[test]
@@ -687,6 +741,21 @@ fn transactions_leave_out_what_kafka_never_takes() {
     agent.wait_for_counter("SINK.k1", "EventRefusedCount", 2);
     assert_eq!(client.append_batch(&batch(3..6)), Answer::Ok);
     assert_eq!(texts(kafka, &topic, 5), ["1", "2", "3", "4", "5"]);
+}
+
+#[test]
+fn a_partition_that_is_not_there_does_not_hold_up_transactions() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let (topic, home) = (kafka.topic(1, &[]), directory());
+    let (agent, mut client) = avro_to_transactions(kafka, &topic, home.path(), "partitionIdHeader = part");
+    for round in 1..3 {
+        let events = [Event::new("a"), Event::new("lost").with("part", "5"), Event::new("b")];
+        assert_eq!(client.append_batch(&Batch::from_iter(events)), Answer::Ok);
+        agent.wait_for_counter("SINK.k1", "EventRefusedCount", round);
+        agent.wait_for_counter("SINK.k1", "EventDrainSuccessCount", 2 * round);
+    }
+    assert_eq!(texts(kafka, &topic, 4), ["a", "b", "a", "b"]);
+    agent.wait_for_line(&format!("there is no partition 5 in topic {topic}, which has 1 partition,"));
 }
 
 /// An avro source, a file channel and a sink with transactions, and a client of the source.
@@ -773,6 +842,22 @@ fn a_second_sink_with_the_same_id_takes_over_and_nothing_is_there_twice() {
 }
 
 #[test]
+fn a_text_that_names_no_topic_is_an_error_of_the_configuration() {
+    let home = directory();
+    for name in ["my topic", "logs/%{host}"] {
+        let text = format!("{NETCAT}{MEMORY}{}", sink("127.0.0.1:9", name));
+        let output = run(&["check", "--conf-file", &write(home.path(), "agent.conf", text).display().to_string()]);
+        let text = stdout(&output);
+        assert_eq!(output.status.code(), Some(1), "{text}");
+        assert!(text.contains("a1.sinks.k1.kafka.topic") && text.contains(name), "{text}");
+        assert!(
+            text.contains("expected the name of a topic: letters, digits, '.', '_' and '-', at most 249"),
+            "{text}"
+        );
+    }
+}
+
+#[test]
 fn a_transactional_id_has_its_conditions() {
     let home = directory();
     let text = format!(
@@ -802,6 +887,18 @@ fn a_transactional_id_belongs_to_one_sink_which_has_its_channel_for_itself() {
     let group = "a1.sinkgroups = g1\na1.sinkgroups.g1.sinks = k1 k2\na1.sinkgroups.g1.processor.type = failover\n";
     let said = check(format!("{text}{group}").replace("id = same\na1.sinks = k1 k2", "id = other\na1.sinks = k1 k2"));
     assert!(said.contains("in sink group g1"), "{said}");
+}
+
+#[test]
+fn a_transactional_id_without_a_file_channel_is_warned_of() {
+    let home = directory();
+    let id = "a1.sinks.k1.kafka.producer.transactional.id = t\n";
+    for (channel, is_warned) in [(MEMORY, true), (&file_channel(home.path()), false)] {
+        let text = format!("{NETCAT}{channel}{}{id}", sink("127.0.0.1:9", "t"));
+        let output = run(&["check", "--conf-file", &write(home.path(), "agent.conf", text).display().to_string()]);
+        let warning = "channel c1 is no file channel; after a crash an event may be missing or be delivered twice";
+        assert_eq!(stdout(&output).contains(warning), is_warned, "{}", stdout(&output));
+    }
 }
 
 #[test]

@@ -44,6 +44,23 @@ fn a_refused_password_is_named_and_the_right_one_delivers_what_waits() {
 }
 
 #[test]
+fn a_broker_that_closes_each_connection_is_told_with_a_hint() {
+    let Some(kafka) = Kafka::shared() else { return };
+    let (topic, out) = (kafka.topic(1, &[]), directory());
+    // It asks for user and password, of which these know nothing.
+    let guarded = kafka.guarded_server();
+    let since = Instant::now();
+    let (sink, mut client) = avro_to_kafka(&guarded, &topic, "");
+    assert_eq!(client.append_batch(&batch(0..10)), Answer::Ok);
+    let source = TestAgent::start(&kafka_to_files(&guarded, &topic, &topic, "", out.path()));
+    for (agent, owner) in [(sink, "Sink k1"), (source, "Source r1")] {
+        let line = agent.wait_for_line("does the broker expect TLS or SASL (security.protocol)?");
+        assert!(line.contains(&format!("{owner}: Kafka client: {guarded}/")), "{line}");
+        assert_few_lines(&agent, 0, since);
+    }
+}
+
+#[test]
 fn a_full_disk_makes_events_wait_until_there_is_room() {
     const BATCHES: usize = 40;
     let Some(kafka) = Kafka::with_disk("24m") else { return };

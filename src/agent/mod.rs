@@ -324,18 +324,21 @@ impl Agent {
             let values = samples.iter().filter(|sample| sample.kind == kind).flat_map(|sample| &sample.attributes);
             values.filter(|(name, _)| *name == attribute).filter_map(|(_, value)| value.parse::<u64>().ok()).sum()
         };
+        // What a sink can never deliver, and had no other place.
+        let dropped = sum("SINK", "EventRefusedCount");
         let summary = format!(
-            "Agent {} stopped: {} events accepted, {} refused, {} delivered, {} lost",
+            "Agent {} stopped: {} events accepted, {} refused, {} delivered, {} lost{}",
             self.name,
             sum("SOURCE", "EventAcceptedCount"),
             sum("SOURCE", "EventRefusedCount"),
             sum("SINK", "EventDrainSuccessCount"),
-            self.events_lost
+            self.events_lost,
+            if dropped == 0 { String::new() } else { format!(", {dropped} dropped") }
         );
-        if self.events_lost == 0 {
-            info!("{summary}");
-        } else {
-            error!("{summary}");
+        match (self.events_lost, dropped) {
+            (0, 0) => info!("{summary}"),
+            (0, _) => warn!("{summary}"),
+            _ => error!("{summary}"),
         }
         self.events_lost
     }

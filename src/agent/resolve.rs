@@ -1,6 +1,6 @@
 //! From a plan to components that can be built: types are looked up and every key is read.
 
-use crate::channel::{self, ChannelConfig};
+use crate::channel::{self, ChannelConfig, file};
 use crate::config::{
     AgentPlan, ComponentPlan, ComponentType, Finding, Globals, GroupPlan, Kind, Props, flume_alias_or_class,
     resolve_type,
@@ -378,6 +378,11 @@ impl Resolver<'_> {
                 let (other, channel) = (&other.plan.name, &sink.channel);
                 Finding::warning(format!(
                     "sink {other} empties channel {channel}, too; an event may be delivered twice after a crash"
+                ))
+            } else if !agent.channels.iter().any(|one| one.plan.name == sink.channel && one.class == file::TYPE.class) {
+                let channel = &sink.channel;
+                Finding::warning(format!(
+                    "channel {channel} is no file channel; after a crash an event may be missing or be delivered twice"
                 ))
             } else {
                 continue;

@@ -16,6 +16,12 @@ use crate::logging::Limited;
 /// The binding tells some errors twice.
 const TWICE: Duration = Duration::from_secs(1);
 
+/// A connection that a broker closes no later than this has not been at rest.
+const YOUNG: u64 = 2000;
+
+/// Between two lines about such connections.
+const CLOSED_AGAIN: Duration = Duration::from_secs(30);
+
 /// One client's voice.
 #[derive(Debug)]
 pub struct Voice {
@@ -26,6 +32,8 @@ pub struct Voice {
     complaints: Limited,
     fatal: AtomicBool,
     last: Mutex<Option<(Instant, String)>>,
+    /// When a line was about a connection that was closed.
+    closed: Mutex<Option<Instant>>,
 }
 
 impl Voice {
@@ -37,6 +45,7 @@ impl Voice {
             complaints: Limited::default(),
             fatal: AtomicBool::new(false),
             last: Mutex::default(),
+            closed: Mutex::default(),
         }
     }
 
@@ -44,12 +53,28 @@ impl Voice {
     pub fn is_fatal(&self) -> bool {
         self.fatal.load(Ordering::Relaxed)
     }
+
+    /// Brokers close connections that rest; that is no news. One that closes new ones speaks another protocol.
+    fn say_closed(&self, message: &str, since_connected: Option<u64>) {
+        if since_connected.is_some_and(|ms| ms > YOUNG) {
+            return;
+        }
+        let mut closed = self.closed.lock().unwrap_or_else(PoisonError::into_inner);
+        if closed.is_none_or(|last| last.elapsed() >= CLOSED_AGAIN) {
+            *closed = Some(Instant::now());
+            let hint = "does the broker expect TLS or SASL (security.protocol)?";
+            warn!("{}: Kafka client: {message}; a new connection was closed: {hint}", self.owner);
+        }
+    }
 }
 
 impl ClientContext for Voice {
     fn log(&self, level: RDKafkaLogLevel, facility: &str, message: &str) {
         if matches!(level, RDKafkaLogLevel::Debug) {
             return debug!("{}: Kafka client: {facility}: {message}", self.owner);
+        }
+        if facility == "FAIL" && message.contains(": Disconnected") {
+            return self.say_closed(message, time_in_state(message));
         }
         let Some(others) = self.complaints.permit() else { return };
         let owner = &self.owner;
@@ -86,11 +111,34 @@ pub fn is_logged(code: RDKafkaErrorCode) -> bool {
     matches!(code, RDKafkaErrorCode::BrokerTransportFailure | RDKafkaErrorCode::AllBrokersDown)
 }
 
+/// The milliseconds in `... (after 323ms in state UP, 33 identical error(s) suppressed)`.
+fn time_in_state(message: &str) -> Option<u64> {
+    let (_, after) = message.rsplit_once("(after ")?;
+    after.split_once("ms in state ")?.0.parse().ok()
+}
+
 fn login(config: &ClientConfig) -> String {
     let mechanism = config.get("sasl.mechanism").or_else(|| config.get("sasl.mechanisms"));
     match (config.get("sasl.username"), mechanism) {
         (Some(user), Some(mechanism)) => format!(" (user {user}, mechanism {mechanism})"),
         (None, Some(mechanism)) => format!(" (mechanism {mechanism})"),
         (_, None) => String::new(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_connections_that_did_not_last_are_told_when_they_are_closed() {
+        let voice = Voice::new("Sink k1", &ClientConfig::new());
+        let closed_after = |ms| {
+            let message = format!("b1:9092/bootstrap: Disconnected: closed by peer (after {ms}ms in state UP, 3 more)");
+            voice.log(RDKafkaLogLevel::Warning, "FAIL", &message);
+            voice.closed.lock().expect("nobody panics").is_some()
+        };
+        assert!(!closed_after(600_123), "it was at rest");
+        assert!(closed_after(323));
     }
 }

@@ -66,10 +66,18 @@ pub fn deprecated(props: &Props<'_>, new: &'static str, old: &'static str) -> &'
     old
 }
 
+/// What Kafka takes as the name of a topic, for the user.
+pub const TOPIC_NAME: &str = "the name of a topic: letters, digits, '.', '_' and '-', at most 249";
+
 /// Whether Kafka takes this as the name of a topic.
 pub fn is_topic_name(name: &str) -> bool {
+    !name.is_empty() && is_in_topic_name(name) && name != "." && name != ".."
+}
+
+/// Whether the name of a topic may have this in it.
+pub fn is_in_topic_name(text: &str) -> bool {
     let legal = |c: u8| c.is_ascii_alphanumeric() || b"._-".contains(&c);
-    (1..=249).contains(&name.len()) && name.bytes().all(legal) && name != "." && name != ".."
+    text.len() <= 249 && text.bytes().all(legal)
 }
 
 /// Whether a message that fails so will never be taken, however often it is sent.
@@ -81,6 +89,12 @@ pub fn is_hopeless(code: RDKafkaErrorCode) -> bool {
         code,
         MessageSizeTooLarge | InvalidMessageSize | InvalidRecord | InvalidMessage | InvalidTimestamp | InvalidTopic
     )
+}
+
+/// Why an event for such a partition has no place: the topic has fewer.
+pub fn no_such_partition(topic: &str, partition: i32, count: usize) -> String {
+    let partitions = if count == 1 { "partition" } else { "partitions" };
+    format!("there is no partition {partition} in topic {topic}, which has {count} {partitions}, numbered from 0")
 }
 
 /// A Kafka error in words: what librdkafka says of it, without the name of the type.

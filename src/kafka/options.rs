@@ -156,8 +156,6 @@ const RULES: &[(&str, Rule)] = &[
 /// What Java's client does, or what keeps an agent small and lets it recover soon.
 const COMMON: &[(&str, &str)] = &[
     ("client.id", "flume-rs"),
-    // Brokers close connections that rest; that is no news.
-    ("log.connection.close", "false"),
     ("log.thread.name", "false"),
     ("reconnect.backoff.max.ms", "1000"),
     ("socket.nagle.disable", "true"),

@@ -32,6 +32,9 @@ pub const MAX_MESSAGES: usize = u32::MAX as usize / SLOTS;
 /// is back, whatever time it is given; only a new producer asks who it is now.
 const OFFSETS: Duration = Duration::from_secs(10);
 
+/// How long a broker may take to say what it knows of a topic.
+const METADATA: Duration = Duration::from_secs(5);
+
 /// Between attempts at a step.
 const PAUSE: Duration = Duration::from_millis(100);
 /// Between the first two looks at what is on its way; later ones are further apart.
@@ -264,6 +267,20 @@ impl Producer {
             }
         }
         Ok(())
+    }
+}
+
+/// What brokers say of topics.
+impl Producer {
+    /// How many partitions a topic has, as a broker says at this moment; nothing when none says so.
+    pub async fn partitions(&self, topic: &str) -> Option<usize> {
+        let topic = topic.to_owned();
+        let count = self.blocking(move |client| {
+            let metadata = client.client().fetch_metadata(Some(&topic), METADATA)?;
+            let known = metadata.topics().iter().find(|known| known.name() == topic && known.error().is_none());
+            Ok(known.map(|known| known.partitions().len()))
+        });
+        count.await.ok().flatten().filter(|count| *count > 0)
     }
 }
 

@@ -18,6 +18,15 @@ pub const DEAD_LETTER_REASON: &str = "deadLetterReason";
 /// The header of a dead letter that says when it was refused, in milliseconds since 1970.
 pub const DEAD_LETTER_TIME: &str = "deadLetterTime";
 
+/// What becomes of refused events.
+#[derive(Default)]
+struct Post {
+    /// Dead letters, and the room that they have.
+    letters: Vec<(Put, Batch)>,
+    /// How many have none.
+    dropped: usize,
+}
+
 /// Where a sink takes events from, where those go that it can never deliver, and where what became of them is counted.
 /// Clones share everything.
 #[derive(Clone)]
@@ -74,18 +83,13 @@ impl Outlet {
 
     /// The same where the sink has more to say; this finds a place for what it refused.
     pub async fn commit_as(&self, mut take: Take, asked: usize, how: &Delivered) -> Result<(), ChannelError> {
-        let letters = self.post(take.batch(), &how.refused).await;
+        let post = self.post(take.batch(), &how.refused).await;
         take.prepare().await.inspect_err(|_| self.counters.channel_read_fail.add(1))?;
         let (events, refused) = (take.batch().len(), how.refused.len());
         let _entry = self.ledger.entry();
         // First, so that they are never in neither channel.
-        match letters {
-            Some((put, letters)) => {
-                self.counters.dead_letters.add(letters.len() as u64);
-                put.commit(letters);
-            }
-            None => self.counters.event_refused.add(refused as u64),
-        }
+        self.commit_letters(post.letters);
+        self.counters.event_refused.add(post.dropped as u64);
         take.commit();
         if how.count {
             self.counters.drain_success.add((events - refused) as u64);
@@ -98,9 +102,9 @@ impl Outlet {
     }
 
     /// Names the refused events in the log, and finds room for them where dead letters go.
-    async fn post(&self, batch: &Batch, refused: &[Refused]) -> Option<(Put, Batch)> {
+    async fn post(&self, batch: &Batch, refused: &[Refused]) -> Post {
         if refused.is_empty() {
-            return None;
+            return Post::default();
         }
         let fate = match &self.dead_letters {
             Some(channel) => format!("it goes to channel {}", channel.name()),
@@ -112,21 +116,50 @@ impl Outlet {
                 error!("Sink {sink} can never deliver an event of {bytes} bytes: {why}; {fate}{others}");
             }
         }
-        let channel = self.dead_letters.as_ref()?;
+        let Some(channel) = &self.dead_letters else {
+            return Post { dropped: refused.len(), ..Post::default() };
+        };
         let now = current_time_millis();
         let letter = |Refused { index, why }: &Refused| {
             let event = batch.get(*index).to_event();
             let event = event.with(DEAD_LETTER_SINK, self.counters.name()).with(DEAD_LETTER_REASON, why);
             event.with(DEAD_LETTER_TIME, &now.to_string())
         };
-        let letters: Batch = refused.iter().map(letter).collect();
-        self.reserve(&**channel, &letters).await.map(|put| (put, letters))
+        let mut letters: Batch = refused.iter().map(letter).collect();
+        channel.counters().put_attempt.add(letters.len() as u64);
+        let mut post = Post::default();
+        // All at once; or, when the channel will never take that, one by one, as only some of them may be at fault.
+        let mut size = letters.len();
+        while !letters.is_empty() {
+            let part = letters.front(size);
+            match self.reserve(&**channel, &part, &mut post.letters).await {
+                Ok(put) => post.letters.push((put, part)),
+                Err(_) if size > 1 => {
+                    size = 1;
+                    continue;
+                }
+                Err(error) => {
+                    post.dropped += 1;
+                    if let Some(others) = self.complaints.permit() {
+                        let (sink, name, bytes) = (self.counters.name(), channel.name(), part.body_bytes());
+                        error!(
+                            "Sink {sink} drops a dead letter of {bytes} bytes that channel {name} refuses: {error}{others}"
+                        );
+                    }
+                }
+            }
+            letters.advance(size);
+        }
+        post
     }
 
-    /// Waits for room as long as it takes; nothing when there will never be any.
-    async fn reserve(&self, channel: &dyn Channel, letters: &Batch) -> Option<Put> {
-        channel.counters().put_attempt.add(letters.len() as u64);
-        let (sink, name) = (self.counters.name(), channel.name());
+    /// Waits for room as long as it takes. An error says that there will never be any.
+    async fn reserve(
+        &self,
+        channel: &dyn Channel,
+        letters: &Batch,
+        before: &mut Vec<(Put, Batch)>,
+    ) -> Result<Put, ChannelError> {
         let mut patience = Patience::KeepAlive;
         loop {
             let attempt = match channel.reserve(letters, patience).await {
@@ -134,24 +167,32 @@ impl Outlet {
                 Err(error) => Err(error),
             };
             match attempt {
-                Ok(put) => return Some(put),
                 Err(error) if error.is_transient() => {
                     if let Some(others) = self.complaints.permit() {
+                        let (sink, name) = (self.counters.name(), channel.name());
                         warn!("Sink {sink} waits for room for dead letters in channel {name}: {error}{others}");
                     }
+                    // The room may be what those before it hold.
+                    self.commit_letters(std::mem::take(before));
                     patience = Patience::Endless;
                 }
-                Err(error) => {
-                    error!("Sink {sink} drops {} dead letters that channel {name} refuses: {error}", letters.len());
-                    return None;
-                }
+                outcome => return outcome,
             }
+        }
+    }
+
+    fn commit_letters(&self, letters: Vec<(Put, Batch)>) {
+        for (put, letters) in letters {
+            self.counters.dead_letters.add(letters.len() as u64);
+            put.commit(letters);
         }
     }
 }
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use super::*;
     use crate::channel::memory::{MemoryChannel, MemoryConfig};
     use crate::event::Event;
@@ -193,6 +234,55 @@ mod tests {
         assert_eq!(letter.headers().get(DEAD_LETTER_SINK), Some("k1"));
         assert_eq!(letter.headers().get(DEAD_LETTER_REASON), Some("too large"));
         assert!(letter.headers().get(DEAD_LETTER_TIME).is_some_and(|time| time.len() == 13));
+    }
+
+    /// Letters for a memory channel of so many slots of 100 bytes: two small ones around one of 250 bytes.
+    async fn refused_around_a_large_one(slots: usize) -> (Outlet, Arc<dyn Channel>) {
+        let large = str::from_utf8(&[b'x'; 250]).expect("ASCII");
+        let source = filled(&["a", large, "b"]).await;
+        let config = MemoryConfig { byte_slots: slots, keep_alive: Duration::ZERO, ..MemoryConfig::default() };
+        let dead: Arc<dyn Channel> = Arc::new(MemoryChannel::new("dead", config, &Metrics::default()));
+        let outlet = Outlet::new(source, Arc::new(SinkCounters::new("k1")), Arc::default());
+        (outlet.with_dead_letters(Some(Arc::clone(&dead))), dead)
+    }
+
+    fn all_refused() -> Delivered {
+        let refused = (0..3).map(|index| Refused { index, why: "no".to_owned() }).collect();
+        Delivered { refused, ..Delivered::default() }
+    }
+
+    fn bodies(take: &Take) -> Vec<&[u8]> {
+        take.batch().iter().map(|event| event.body()).collect()
+    }
+
+    #[tokio::test]
+    async fn a_letter_that_does_not_fit_takes_no_other_with_it() {
+        let (outlet, dead) = refused_around_a_large_one(2).await;
+        let take = outlet.take(10).await.expect("events");
+        outlet.commit_as(take, 10, &all_refused()).await.expect("a commit");
+        let counters = outlet.counters();
+        assert_eq!([counters.dead_letters.get(), counters.event_refused.get()], [2, 1]);
+        assert_eq!(dead.counters().put_attempt.get(), 3);
+        let letters = dead.take(10).await.expect("letters");
+        assert_eq!(bodies(&letters), [b"a", b"b"]);
+    }
+
+    #[tokio::test]
+    async fn letters_that_fit_one_after_the_other_only_do_not_wait_for_each_other() {
+        let (outlet, dead) = refused_around_a_large_one(1).await;
+        let take = outlet.take(10).await.expect("events");
+        let reader = async {
+            for body in ["a", "b"] {
+                let letters = dead.take(10).await.expect("a letter");
+                assert_eq!(bodies(&letters), [body.as_bytes()]);
+                letters.commit();
+            }
+        };
+        let how = all_refused();
+        let (committed, ()) = tokio::join!(outlet.commit_as(take, 10, &how), reader);
+        committed.expect("a commit");
+        let counters = outlet.counters();
+        assert_eq!([counters.dead_letters.get(), counters.event_refused.get()], [2, 1]);
     }
 
     #[tokio::test]

@@ -21,13 +21,14 @@
 mod taken;
 
 use std::any::Any;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use async_trait::async_trait;
 use rdkafka::error::KafkaError;
 use rdkafka::message::{BorrowedMessage, Message as _};
+use rdkafka::types::RDKafkaErrorCode;
 use tokio::sync::Notify;
 use tokio::time::sleep;
 use tracing::{error, warn};
@@ -39,7 +40,9 @@ use crate::java::parse_int;
 use crate::kafka::consumer::Consumer;
 use crate::kafka::options::Options;
 use crate::kafka::producer::{Producer, Record};
-use crate::kafka::{KEY_HEADER, Words, bootstrap_servers, deprecated, is_hopeless, is_topic_name};
+use crate::kafka::{
+    KEY_HEADER, TOPIC_NAME, Words, bootstrap_servers, deprecated, is_hopeless, is_topic_name, no_such_partition,
+};
 use crate::logging::{Excerpt, Limited};
 use crate::metrics::{ChannelCounters, Extras, Metrics};
 use crate::rpc::avro::events::{put_event, read_event};
@@ -93,7 +96,7 @@ impl KafkaConfig {
         let topic_key = deprecated(props, "kafka.topic", "topic");
         let topic: String = props.or(topic_key, "flume-channel".to_owned());
         if !is_topic_name(&topic) {
-            props.error(topic_key, "the name of a topic: letters, digits, '.', '_' and '-', at most 249", "");
+            props.error(topic_key, TOPIC_NAME, "");
         }
         let group_key = deprecated(props, "kafka.consumer.group.id", "groupId");
         let group: String = props.or(group_key, "flume".to_owned());
@@ -169,6 +172,7 @@ impl ChannelConfig for KafkaConfig {
             counters,
             stopped: AtomicBool::new(false),
             producer: Mutex::default(),
+            partitions: AtomicUsize::new(0),
             consumer: tokio::sync::Mutex::default(),
             tracker: Mutex::default(),
             is_held: AtomicBool::new(false),
@@ -190,6 +194,8 @@ struct Shared {
     counters: Arc<ChannelCounters>,
     stopped: AtomicBool,
     producer: Mutex<Option<Arc<Producer>>>,
+    /// How many partitions the topic had when a broker was asked; 0 when that is to be asked.
+    partitions: AtomicUsize,
     /// One sink at a time asks for messages.
     consumer: tokio::sync::Mutex<Option<Arc<Consumer>>>,
     tracker: Mutex<Tracker>,
@@ -257,6 +263,7 @@ impl Shared {
         let partitions: Result<Vec<_>, _> = batch.iter().map(|event| self.config.partition(event)).collect();
         let partitions = partitions.map_err(|why| self.send_failed(why, true))?;
         let producer = self.producer()?;
+        self.has_places(&producer, partitions.iter().copied().flatten()).await?;
         let ticket = producer.open(batch.len()).await;
         let mut scratch = Vec::new();
         for ((index, event), partition) in batch.iter().enumerate().zip(partitions) {
@@ -285,10 +292,30 @@ impl Shared {
         let Some((_, code)) = failures.first() else { return Ok(()) };
         self.counters.add_extra(ROLLBACKS, 1);
         let never = failures.iter().any(|(_, code)| is_hopeless(*code));
+        if failures.iter().any(|(_, code)| *code == RDKafkaErrorCode::UnknownPartition) {
+            self.partitions.store(0, Ordering::Relaxed);
+        }
         if !never {
             sleep(FAILED_PUT.saturating_sub(since.elapsed())).await;
         }
         Err(self.send_failed(format!("{} of {} events: {code}", failures.len(), batch.len()), never))
+    }
+
+    /// Refuses a partition that the topic does not have, before anything of the batch is there: a broker is asked for
+    /// numbers that were never there before.
+    async fn has_places(&self, producer: &Producer, named: impl Iterator<Item = i32>) -> Result<(), ChannelError> {
+        let Some(highest) = named.max() else { return Ok(()) };
+        if (highest as usize) < self.partitions.load(Ordering::Relaxed) {
+            return Ok(());
+        }
+        let topic = &self.config.topic;
+        // Where nobody says so, the attempt will tell.
+        let Some(count) = producer.partitions(topic).await else { return Ok(()) };
+        self.partitions.store(count, Ordering::Relaxed);
+        match (highest as usize) < count {
+            true => Ok(()),
+            false => Err(self.send_failed(no_such_partition(topic, highest, count), true)),
+        }
     }
 
     /// What is here, at most `max` events: first what has come back, then what Kafka has. An error is one that the

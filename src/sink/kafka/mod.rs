@@ -28,7 +28,7 @@
 mod message;
 mod transaction;
 
-use std::collections::{HashSet, VecDeque};
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -39,12 +39,11 @@ use tracing::{info, warn};
 use super::{BuiltSink, Delivered, Refused, Sink, SinkBuilder, SinkConfig, SinkError};
 use crate::channel::Numbers;
 use crate::config::{ComponentType, Props};
-use crate::escape::Template;
 use crate::event::{Batch, EventRef};
 use crate::java::current_time_millis;
 use crate::kafka::options::Options;
 use crate::kafka::producer::{Failure, NotCommitted, Producer, Record, Ticket};
-use crate::kafka::{KEY_HEADER, Words, bootstrap_servers, deprecated, is_hopeless, is_topic_name};
+use crate::kafka::{KEY_HEADER, Words, bootstrap_servers, deprecated, is_hopeless, no_such_partition};
 use crate::logging::Limited;
 use crate::metrics::{Extras, SinkCounters};
 use crate::rpc::avro::events::put_event;
@@ -98,17 +97,10 @@ impl KafkaConfig {
         let override_allowed = props.or("allowTopicOverride", true);
         let topic_header: String = props.or("topicHeader", "topic".to_owned());
         // Flume looks for escapes only where a header could have named the topic.
-        let topic = if override_allowed && !is_topic_name(topic_text) {
-            Template::new(topic_text).map(Topic::Escaped).unwrap_or_else(|why| {
-                props.error(topic_key, &format!("a topic, perhaps with escapes; {why}"), "");
-                Topic::Fixed(String::new())
-            })
-        } else {
-            if !is_topic_name(topic_text) {
-                props.error(topic_key, "the name of a topic: letters, digits, '.', '_' and '-', at most 249", "");
-            }
-            Topic::Fixed(topic_text.to_owned())
-        };
+        let topic = Topic::read(topic_text, override_allowed).unwrap_or_else(|expected| {
+            props.error(topic_key, &expected, "");
+            Topic::Fixed(String::new())
+        });
         let batch_key = deprecated(props, "flumeBatchSize", "batchSize");
         let batch_size = props.positive(batch_key, 100, "events");
         for key in ["key.serializer.class", "serializer.class"] {
@@ -125,17 +117,20 @@ impl KafkaConfig {
         if transactional_id.is_some() && !["all", "-1"].contains(&acks) {
             props.error(acks_key, &format!("all, as there is {TRANSACTIONAL_ID}"), "");
         }
-        if transactional_id.is_some() && !is_topic_name(topic_text) {
-            let expected = format!("a topic without escapes, as there is {TRANSACTIONAL_ID}");
-            props.error(topic_key, &expected, "");
-        }
+        let transactional = transactional_id.map(|id| match &topic {
+            Topic::Fixed(name) => (name.clone(), id),
+            Topic::Escaped(_) => {
+                props.error(topic_key, &format!("a topic without escapes, as there is {TRANSACTIONAL_ID}"), "");
+                (String::new(), id)
+            }
+        });
         let headers = props.family("header");
         let partition: Option<i32> = props.optional("defaultPartitionId");
         if partition.is_some_and(|partition| partition < 0) {
             props.error("defaultPartitionId", "the number of a partition, 0 or more", "");
         }
         let mut options = Options::producer(props, &servers, &[("acks", acks)]);
-        if transactional_id.is_some() {
+        if transactional.is_some() {
             // The transaction's timeout is the limit.
             options.unset("message.timeout.ms");
         }
@@ -152,7 +147,7 @@ impl KafkaConfig {
                 whole_event: props.or("useFlumeEventFormat", false),
             },
             options,
-            transactional: transactional_id.map(|id| (topic_text.to_owned(), id)),
+            transactional,
         })
     }
 }
@@ -173,10 +168,6 @@ impl SinkConfig for KafkaConfig {
     fn build(&self, name: &str, counters: Arc<SinkCounters>) -> BuiltSink {
         BuiltSink::Push(Box::new(KafkaSink::new(self.clone(), name, counters)))
     }
-}
-
-fn in_words(code: RDKafkaErrorCode, topic: &str) -> String {
-    format!("{code} (topic {topic})")
 }
 
 /// A batch that is under way.
@@ -223,6 +214,8 @@ struct KafkaSink {
     /// So many batches go in transactions of their own, as one of them has spoilt the one that they shared.
     alone: usize,
     topics: Topics,
+    /// How many partitions topics have, as brokers have said since the last batch was begun.
+    partitions: HashMap<String, Option<usize>>,
     refused: Vec<Refused>,
     /// For events that are written as a whole.
     scratch: Vec<u8>,
@@ -245,6 +238,7 @@ impl KafkaSink {
             under_way: VecDeque::new(),
             alone: 0,
             topics: Topics::default(),
+            partitions: HashMap::new(),
             refused: Vec::new(),
             scratch: Vec::new(),
             complaints: Limited::default(),
@@ -293,14 +287,14 @@ impl KafkaSink {
             let mut attempts = if self.transactions.is_some() { ATTEMPTS_ALONE } else { 1 };
             loop {
                 attempts -= 1;
-                match self.send_one(producer, batch.get(index), index, number, &mut refused).await? {
-                    None => break,
-                    Some(code) if is_hopeless(code) => {
-                        refused.push(Refused { index, why: self.why(batch, index, code) });
-                        break;
-                    }
-                    Some(code) if attempts == 0 => return Err(self.failed(batch, &[(index, code)])),
-                    Some(_) => {}
+                let event = batch.get(index);
+                let Some(code) = self.send_one(producer, event, index, number, &mut refused).await? else { break };
+                if let Some(why) = self.never(producer, event, code).await {
+                    refused.push(Refused { index, why });
+                    break;
+                }
+                if attempts == 0 {
+                    return Err(self.failed(batch, &[(index, code)]));
                 }
             }
         }
@@ -384,27 +378,55 @@ impl KafkaSink {
             headers: envelope.headers,
             delivery_opaque: 0,
         };
-        match producer.send(ticket, index, record).await {
-            Ok(()) => return true,
-            Err(code) if is_hopeless(code) => {
-                refused.push(Refused { index, why: in_words(code, &envelope.topic) });
+        let Err(code) = producer.send(ticket, index, record).await else { return true };
+        match self.never(producer, event, code).await {
+            Some(why) => {
+                refused.push(Refused { index, why });
                 ticket.skip();
             }
-            Err(code) => ticket.fail((index, code)),
+            None => ticket.fail((index, code)),
         }
         false
     }
 
+    /// Why a message that failed so will never be taken, if that is so.
+    async fn never(&mut self, producer: &Producer, event: EventRef<'_>, code: RDKafkaErrorCode) -> Option<String> {
+        if is_hopeless(code) { Some(self.why(event, code)) } else { self.has_no_place(producer, event, code).await }
+    }
+
+    /// Why a message that failed so has no place, if it names a partition that its topic does not have. What the client
+    /// knows may be old, so a broker is asked, once in a batch.
+    async fn has_no_place(
+        &mut self,
+        producer: &Producer,
+        event: EventRef<'_>,
+        code: RDKafkaErrorCode,
+    ) -> Option<String> {
+        if code != RDKafkaErrorCode::UnknownPartition {
+            return None;
+        }
+        let topic = self.config.message.topic(event.headers()).ok()?;
+        let partition = self.config.message.partition(event.headers()).ok()??;
+        let known = self.partitions.get(&*topic).copied();
+        let count = match known {
+            Some(count) => count,
+            None => *self.partitions.entry(topic.to_string()).or_insert(producer.partitions(&topic).await),
+        };
+        count.filter(|count| partition as usize >= *count).map(|count| no_such_partition(&topic, partition, count))
+    }
+
     fn failed(&self, batch: &Batch, failures: &[Failure]) -> SinkError {
         self.counters.add_extra(ROLLBACKS, 1);
-        let why = failures.first().map_or(String::new(), |(index, code)| self.why(batch, *index, *code));
+        let why = failures.first().map_or(String::new(), |(index, code)| self.why(batch.get(*index), *code));
         let (failed, all) = (failures.len(), batch.len());
         SinkError::new(format!("Failed to publish events: {failed} of {all} were not delivered: {why}"))
     }
 
-    fn why(&self, batch: &Batch, index: usize, code: RDKafkaErrorCode) -> String {
-        let topic = self.config.message.topic(batch.get(index).headers()).unwrap_or_default();
-        in_words(code, &topic)
+    fn why(&self, event: EventRef<'_>, code: RDKafkaErrorCode) -> String {
+        let topic = self.config.message.topic(event.headers()).unwrap_or_default();
+        let partition = self.config.message.partition(event.headers()).ok().flatten();
+        let partition = partition.map_or(String::new(), |partition| format!(", partition {partition}"));
+        format!("{code} (topic {topic}{partition})")
     }
 
     /// Ends a batch that is in no transaction.
@@ -414,11 +436,17 @@ impl KafkaSink {
         if !failures.is_empty() {
             let Some(producer) = self.producer.clone() else { return Err(self.failed(batch, &failures)) };
             self.check(&producer);
-            if !failures.iter().all(|(_, code)| is_hopeless(*code)) {
-                return Err(self.failed(batch, &failures));
+            let mut alone = Vec::new();
+            for &(index, code) in &failures {
+                if is_hopeless(code) {
+                    alone.push(index);
+                } else if let Some(why) = self.has_no_place(&producer, batch.get(index), code).await {
+                    refused.push(Refused { index, why });
+                } else {
+                    return Err(self.failed(batch, &failures));
+                }
             }
-            let indexes = failures.iter().map(|(index, _)| *index);
-            refused.extend(self.send_alone(&producer, batch, indexes, None).await?);
+            refused.extend(self.send_alone(&producer, batch, alone.into_iter(), None).await?);
         }
         self.ended(refused, since);
         Ok(())
@@ -434,7 +462,16 @@ impl KafkaSink {
             let outcome = transactions.commit(&producer).await;
             let aborted = outcome.as_ref().is_err_and(|failed| failed.aborted);
             let failures = if aborted { ticket.wait().await } else { Vec::new() };
-            let hopeless = failures.iter().any(|(_, code)| is_hopeless(*code));
+            let mut hopeless = failures.iter().any(|(_, code)| is_hopeless(*code));
+            for &(index, code) in &failures {
+                if let Some(why) = self.has_no_place(&producer, batch.get(index), code).await {
+                    refused.push(Refused { index, why });
+                    hopeless = true;
+                }
+            }
+            let named = failures.first().map(|(index, code)| format!(": {}", self.why(batch.get(*index), *code)));
+            let named = named.unwrap_or_default();
+            let outcome = outcome.map_err(|failed| NotCommitted { why: failed.why + &named, ..failed });
             if let Err(error) = self.settle(outcome) {
                 if !hopeless {
                     self.alone = TRANSACTION_DEPTH;
@@ -498,6 +535,7 @@ impl Sink for KafkaSink {
         let ticket = producer.open(batch.len()).await;
         let (bytes, since) = (batch.body_bytes() + batch.len() * BYTES_A_MESSAGE, Instant::now());
         self.now = current_time_millis();
+        self.partitions.clear();
         let mut sent = Sent { ticket, bytes, refused: Vec::new(), since, numbers, transaction: None };
         let each =
             sent.numbers.as_ref().map(|numbers| (Arc::clone(&numbers.channel), numbers.iter().collect::<Vec<_>>()));
@@ -552,21 +590,36 @@ mod tests {
     use crate::event::Event;
     use crate::kafka::tests::with_props;
 
-    #[tokio::test]
-    async fn topics_that_events_name_are_forgotten_in_the_end() {
-        // librdkafka's own broker, within the process.
+    /// A sink whose brokers are librdkafka's own, within the process. Their topics have four partitions.
+    fn sink() -> KafkaSink {
         let (options, _) = with_props("test.mock.num.brokers = 1", |props| Options::producer(props, "b1:9092", &[]));
         let message = MessageConfig {
             topic: Topic::Fixed("t".to_owned()),
             topic_header: Some("topic".to_owned()),
             partition: Some(0),
-            partition_header: None,
+            partition_header: Some("part".to_owned()),
             timestamp_header: None,
             headers: Vec::new(),
             whole_event: false,
         };
         let config = KafkaConfig { batch_size: 100, message, options, transactional: None };
-        let mut sink = KafkaSink::new(config, "k1", Arc::new(SinkCounters::new("k1")));
+        KafkaSink::new(config, "k1", Arc::new(SinkCounters::new("k1")))
+    }
+
+    #[tokio::test]
+    async fn a_partition_that_is_not_there_is_refused_also_before_the_client_knows_the_topic() {
+        let mut sink = sink();
+        let batch: Batch = ["3", "4", "0"].map(|part| Event::new(part).with("part", part)).into_iter().collect();
+        for _ in 0..2 {
+            sink.deliver(&batch).await.expect("the rest is delivered");
+            let why = "there is no partition 4 in topic t, which has 4 partitions, numbered from 0".to_owned();
+            assert_eq!(sink.delivered().refused, [Refused { index: 1, why }]);
+        }
+    }
+
+    #[tokio::test]
+    async fn topics_that_events_name_are_forgotten_in_the_end() {
+        let mut sink = sink();
         let batch = |topics: std::ops::Range<usize>| -> Batch {
             topics.map(|topic| Event::new("x").with("topic", &format!("t{topic}"))).collect()
         };
