@@ -539,11 +539,13 @@ impl Sink for KafkaSink {
         let mut sent = Sent { ticket, bytes, refused: Vec::new(), since, numbers, transaction: None };
         let each =
             sent.numbers.as_ref().map(|numbers| (Arc::clone(&numbers.channel), numbers.iter().collect::<Vec<_>>()));
+        let mut again = 0;
         for (index, event) in batch.iter().enumerate() {
             if let Some(transactions) = &mut self.transactions {
                 let number = each.as_ref().and_then(|(channel, each)| Some((&**channel, *each.get(index)?)));
                 if transactions.has_delivered(number) {
                     sent.ticket.skip();
+                    again += 1;
                     continue;
                 }
                 if sent.transaction.is_none() {
@@ -561,6 +563,11 @@ impl Sink for KafkaSink {
             } else {
                 self.send(&producer, &sent.ticket, index, event, &mut sent.refused).await;
             }
+        }
+        if again > 0
+            && let Some(others) = self.complaints.permit()
+        {
+            info!("Sink {}: {again} events are in a committed transaction already and are left out{others}", self.name);
         }
         self.under_way.push_back(sent);
         Ok(())
