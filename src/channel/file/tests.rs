@@ -76,16 +76,23 @@ pub fn bodies(batch: &Batch) -> Vec<String> {
     batch.iter().map(|event| String::from_utf8_lossy(event.body()).into_owned()).collect()
 }
 
-/// Takes everything for good.
-pub async fn drain(channel: &FileChannel) -> Vec<String> {
-    let mut all = Vec::new();
+/// The next events, if there are any.
+async fn take(channel: &FileChannel, max: usize) -> Option<Take> {
     let begun = std::time::Instant::now();
     while channel.counters().size.get() > 0 {
         assert!(begun.elapsed() < Duration::from_secs(30), "nothing comes any more");
-        let within = tokio::time::timeout(Duration::from_millis(20), channel.take(3)).await;
         // The size may go down without a take, when damage is found.
-        let Ok(take) = within else { continue };
-        let take = take.expect("open");
+        if let Ok(take) = tokio::time::timeout(Duration::from_millis(20), channel.take(max)).await {
+            return Some(take.expect("open"));
+        }
+    }
+    None
+}
+
+/// Takes everything for good.
+pub async fn drain(channel: &FileChannel) -> Vec<String> {
+    let mut all = Vec::new();
+    while let Some(take) = take(channel, 3).await {
         all.extend(bodies(take.batch()));
         take.commit();
     }
@@ -943,8 +950,7 @@ async fn run_steps(steps: Vec<Step>, config: FileConfig) {
                 continue;
             }
             Step::Take(max, commit) => {
-                if channel.counters().size.get() > 0 {
-                    let take = channel.take(max).await.expect("events");
+                if let Some(take) = take(&channel, max).await {
                     model.taken(take.batch(), commit);
                     if commit {
                         take.commit();
@@ -986,8 +992,7 @@ async fn run_steps(steps: Vec<Step>, config: FileConfig) {
         assert!((least..=most).contains(&size), "{size} events, not {least} to {most}");
     }
     fs.fail(0..0);
-    while channel.counters().size.get() > 0 {
-        let take = channel.take(100).await.expect("events");
+    while let Some(take) = take(&channel, 100).await {
         model.taken(take.batch(), true);
         take.commit();
     }
