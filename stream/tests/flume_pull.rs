@@ -22,7 +22,7 @@ fn job(ports: &[u16], batch: &str) -> String {
 /// is gone only by the timeout.
 fn agent_conf(lines: u16, port: u16) -> String {
     let text = agent_example("flume_pull_streaming.conf").replace("44444", &lines.to_string());
-    let text = text.replace("41414", &port.to_string()).replace("capacity = 1000", "capacity = 10000");
+    let text = text.replace("41414", &port.to_string());
     text + "a1.sinks.spark-sink.timeout = 10\n"
 }
 

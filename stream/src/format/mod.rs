@@ -160,7 +160,7 @@ pub fn read(keys: &mut Keys<'_>) -> Result<Box<dyn Format>, JobError> {
         other => {
             let known = ["lines", "delimited", "json", "avro"];
             let near = crate::job::keys::did_you_mean(other, known);
-            Err(keys.error(format!("`format`: `{other}` is none of {}{near}", known.join(", "))))
+            Err(keys.error_at("format", format!("`format`: `{other}` is none of {}{near}", known.join(", "))))
         }
     }
 }

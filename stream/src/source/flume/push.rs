@@ -33,13 +33,14 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Address, Events, Feed, Inbox, header_columns};
-use crate::job::{JobError, Keys};
+use super::{Events, Feed, Inbox, header_columns};
+use crate::job::{Address, JobError, Keys, to_listen};
 use crate::source::{Source, SourceConfig, SourceError};
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct PushConfig {
+    #[serde(deserialize_with = "to_listen")]
     listen: Address,
     #[serde(default)]
     headers: Vec<String>,
