@@ -354,9 +354,7 @@ impl Engine {
                 stop.cancelled().await;
             }
             sleep(PATIENCE).await;
-            info!(
-                "the job ends when batch {number} is done; a second signal ends it at once, and the batch comes again"
-            );
+            info!("the job ends when batch {number} is done; a second signal ends it at once");
         }))
     }
 

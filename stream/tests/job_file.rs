@@ -20,7 +20,7 @@ fn what_a_job_will_do_is_shown() {
          [sink.out]\ntype = \"print\"\nfrom = \"counts\"\n"
     ));
     assert!(right, "{text}");
-    assert!(text.contains("table counts: value Utf8View, n Int64"), "{text}");
+    assert!(text.contains("table counts: value text, n bigint"), "{text}");
 }
 
 #[test]
@@ -136,6 +136,11 @@ sql = """
 select value,
   valu
 from lines"""
+[table.grouped]
+sql = """
+select value, count(*) as n
+from lines
+group by val"""
 [view.unsaid]
 sql = "select * from others join words using (value)"
 [view.itself]
@@ -167,11 +172,12 @@ sql = "select 1"
         ("2", "`ui`: `here` is no address"),
         ("7", "did you mean `socket`?"),
         ("11", "words: Schema error: No field named valu"),
-        ("16", "itself: it reads itself"),
-        ("20", "counts: Expected: end of statement, found: fro"),
-        ("22", "more: there is no function `cuont`; did you mean `count`?"),
-        ("30", "out: there is no source, view or table `lnes`; did you mean `lines`?"),
-        ("34", "[chart.both] either `from` or `sql`, not both"),
+        ("17", "grouped: Schema error: No field named val."),
+        ("21", "itself: it reads itself"),
+        ("25", "counts: Expected: end of statement, found: fro"),
+        ("27", "more: there is no function `cuont`; did you mean `count`?"),
+        ("35", "out: there is no source, view or table `lnes`; did you mean `lines`?"),
+        ("39", "[chart.both] either `from` or `sql`, not both"),
     ];
     assert_eq!(told.len(), expected.len() + 1, "{text}");
     for (told, (line, what)) in told.iter().zip(expected) {

@@ -6,6 +6,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::run::EngineKind;
+use crate::format::type_name;
 use crate::job::{Job, JobError};
 use crate::spark;
 use crate::sql::Step;
@@ -63,6 +64,6 @@ impl Check {
 }
 
 fn columns(schema: &datafusion::arrow::datatypes::Schema) -> String {
-    let columns = schema.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type()));
+    let columns = schema.fields().iter().map(|field| format!("{} {}", field.name(), type_name(field.data_type())));
     columns.collect::<Vec<_>>().join(", ")
 }

@@ -25,7 +25,7 @@ use datafusion::arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array}
 use datafusion::arrow::compute::{filter, take};
 use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 
-pub use column::ColumnSpec;
+pub use column::{ColumnSpec, type_name};
 pub use lines::lines;
 pub use none::none;
 

@@ -91,10 +91,19 @@ impl Text {
     fn toml_error(&self, of: &str, around: &Range<usize>, error: &toml::de::Error) -> JobError {
         let place = error.span().unwrap_or_else(|| around.clone());
         let message = suggest(error.message());
+        let message = NUMBERS.iter().fold(message, |message, (rust, said)| message.replace(rust, said));
         let of = if of.is_empty() { String::new() } else { format!("[{of}] ") };
         self.error(&place, format!("{of}{message}"))
     }
 }
+
+/// What serde expects, and what people call that.
+const NUMBERS: &[(&str, &str)] = &[
+    ("expected usize", "expected a whole number"),
+    ("expected a nonzero usize", "expected a whole number greater than 0"),
+    ("expected a nonzero u32", "expected a whole number greater than 0"),
+    ("expected a nonzero u16", "expected a whole number greater than 0"),
+];
 
 /// Adds what may have been meant to serde's message on an unknown word.
 fn suggest(message: &str) -> String {
@@ -112,8 +121,11 @@ pub fn did_you_mean<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -
 
 /// The known word that is most like this one, if one is.
 pub fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let (score, word) =
-        known.into_iter().map(|word| (strsim::jaro_winkler(wrong, word), word)).max_by(|a, b| a.0.total_cmp(&b.0))?;
+    let score = |word: &str| {
+        let is_slip = word.len() > 2 && strsim::osa_distance(wrong, word) == 1;
+        strsim::jaro_winkler(wrong, word) + f64::from(u8::from(is_slip))
+    };
+    let (score, word) = known.into_iter().map(|word| (score(word), word)).max_by(|a, b| a.0.total_cmp(&b.0))?;
     (score > 0.75).then_some(word)
 }
 

@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::streaming::StreamingTable;
+use datafusion::common::SchemaError;
 use datafusion::dataframe::DataFrame;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::context::SQLOptions;
@@ -215,7 +216,12 @@ impl Sql {
 
     /// What the engine has against a SELECT, in the words of a job file, and the line of the SELECT, from 1, where that is
     /// known. What is said of a relation that is not there is for `unknown` to say.
-    pub fn explain(&self, error: &DataFusionError, unknown: impl Fn(&str) -> String) -> (Option<usize>, String) {
+    pub fn explain(
+        &self,
+        sql: &str,
+        error: &DataFusionError,
+        unknown: impl Fn(&str) -> String,
+    ) -> (Option<usize>, String) {
         let line = error.diagnostic().and_then(|found| found.span).and_then(|span| span.start.line.try_into().ok());
         if let DataFusionError::SQL(error, _) = error.find_root()
             && let ParserError::ParserError(text) | ParserError::TokenizerError(text) = &**error
@@ -223,6 +229,14 @@ impl Sql {
             let (what, place) = text.rsplit_once(" at Line: ").unwrap_or((text, ""));
             return (place.split(',').next().and_then(|line| line.parse().ok()).or(line), what.to_owned());
         }
+        let line = line.or_else(|| match error.find_root() {
+            // Where a column stands that is nowhere else, its name does.
+            DataFusionError::SchemaError(error, _) => match &**error {
+                SchemaError::FieldNotFound { field, .. } => line_of(sql, &field.name),
+                _ => None,
+            },
+            _ => None,
+        });
         let text = words(error);
         if let Some(name) = between(&text, "table 'datafusion.public.", "' not found") {
             return (line, unknown(name));
@@ -256,6 +270,12 @@ pub fn words(error: &DataFusionError) -> String {
 
 fn between<'t>(text: &'t str, before: &str, after: &str) -> Option<&'t str> {
     text.split_once(before)?.1.split_once(after).map(|(found, _)| found)
+}
+
+/// The first line, from 1, that has this word.
+fn line_of(sql: &str, word: &str) -> Option<usize> {
+    let has = |line: &str| line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|other| other == word);
+    sql.lines().position(has).map(|index| index + 1)
 }
 
 #[cfg(test)]

@@ -194,8 +194,15 @@ impl Plan {
     }
 
     /// What the SQL engine has against a SELECT, at its line.
-    fn wrong_sql(&self, job: &Job, path: &[&str; 3], place: &Range<usize>, error: &DataFusionError) -> JobError {
-        let (line, why) = self.sql.explain(error, |name| unknown(job, name));
+    fn wrong_sql(
+        &self,
+        job: &Job,
+        path: &[&str; 3],
+        place: &Range<usize>,
+        sql: &str,
+        error: &DataFusionError,
+    ) -> JobError {
+        let (line, why) = self.sql.explain(sql, error, |name| unknown(job, name));
         job.text.error_in(path, line, place, format!("{}: {why}", path[1]))
     }
 
@@ -216,15 +223,23 @@ impl Plan {
                 Ok(names) => names.into_iter().for_each(&mut count),
                 Err(error) => {
                     found.broken.insert(node.name.to_owned());
-                    found.errors.push(self.wrong_sql(job, &node.path(), node.place, &error));
+                    found.errors.push(self.wrong_sql(job, &node.path(), node.place, node.sql, &error));
                 }
             }
         }
         for sink in &job.sinks {
-            match self.names(&sink.input) {
+            let sql = match &sink.input {
+                Input::Named(name) => {
+                    count(name.clone());
+                    continue;
+                }
+                Input::Sql(sql) => sql,
+            };
+            match self.sql.references(sql) {
                 Ok(names) => names.into_iter().for_each(&mut count),
                 Err(error) => {
-                    found.errors.push(self.wrong_sql(job, &["sink", &sink.name, "sql"], &sink.place, &error));
+                    let path = ["sink", &sink.name, "sql"];
+                    found.errors.push(self.wrong_sql(job, &path, &sink.place, sql, &error));
                 }
             }
         }
@@ -269,7 +284,7 @@ impl Plan {
                 let reads = readers.get(node.name).copied().unwrap_or_default();
                 if let Err(error) = self.add(node, reads, voices, job).await {
                     found.broken.insert(node.name.to_owned());
-                    found.errors.push(self.wrong_sql(job, &node.path(), node.place, &error));
+                    found.errors.push(self.wrong_sql(job, &node.path(), node.place, node.sql, &error));
                 }
             }
             left = later;
@@ -379,7 +394,7 @@ impl Plan {
                 }
                 Input::Sql(sql) => match self.sql.plan(sql).await {
                     Ok(query) => Ok((query.schema(), Feed::Query(query))),
-                    Err(error) => Err(self.wrong_sql(job, &["sink", &sink.name, "sql"], &sink.place, &error)),
+                    Err(error) => Err(self.wrong_sql(job, &["sink", &sink.name, "sql"], &sink.place, sql, &error)),
                 },
             };
             let (schema, feed) = match feed {
@@ -431,7 +446,7 @@ impl Plan {
                 Input::Named(name) => Some(unknown_input(job, ["chart", &spec.name, "from"], &spec.place, name)),
                 Input::Sql(sql) => {
                     let wrong = self.sql.frame(sql).await.err();
-                    wrong.map(|error| self.wrong_sql(job, &["chart", &spec.name, "sql"], &spec.place, &error))
+                    wrong.map(|error| self.wrong_sql(job, &["chart", &spec.name, "sql"], &spec.place, sql, &error))
                 }
             };
             if let Some(error) = of_input {
