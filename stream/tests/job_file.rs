@@ -1,5 +1,7 @@
 //! Job files with mistakes, as `check` and `run` find them.
 
+use std::process::Stdio;
+
 use crate::support::{TestJob, directory, stderr, stdout, write};
 
 fn check(text: &str) -> (bool, String) {
@@ -28,6 +30,10 @@ fn sql_that_cannot_be_planned_is_told_with_its_view_and_line() {
     let (right, text) = check(&format!("{SOURCE}[view.words]\nsql = \"select valu from lines\"\n"));
     assert!(!right);
     assert!(text.starts_with("job.toml:5: words: ") && text.contains("valu"), "{text}");
+    let (_, text) = check(&format!(
+        "country-database = \"none.mmdb\"\n{SOURCE}[view.words]\nsql = \"select country(value), valu from lines\"\n"
+    ));
+    assert!(text.starts_with("job.toml:1: the country database") && text.contains("\njob.toml:6: words: "), "{text}");
     let (_, text) = check(&format!("{SOURCE}[table.t]\nsql = \"select value from lines\"\n"));
     assert!(text.contains("keeps the states of one aggregate"), "{text}");
     let (_, text) =
@@ -190,6 +196,17 @@ fn what_is_for_spark_is_refused_elsewhere() {
     let output = TestJob::command(&["run", "none.toml", "--master", "local[2]"]);
     assert_eq!(output.status.code(), Some(2));
     assert!(stderr(&output).contains("--master is for Spark: add --engine spark"));
+}
+
+#[test]
+fn mistakes_that_nobody_reads_are_no_panic() {
+    for command in ["check", "run"] {
+        let mut child = TestJob::program(&[command, "none.toml"]);
+        let mut child = child.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().expect("the program starts");
+        drop(child.stderr.take());
+        let ended = child.wait().expect("it ends");
+        assert_eq!(ended.code(), Some(1));
+    }
 }
 
 #[test]

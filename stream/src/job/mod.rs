@@ -121,7 +121,7 @@ impl Job {
         }
     }
 
-    /// Reads a job file and plans it: with all mistakes of both, or what is not in their way is planned for nothing.
+    /// Reads a job file and plans it. Mistakes in some keys do not hide those in SQL that does not depend on them.
     pub async fn check(path: &Path) -> Result<(Self, Plan), Vec<JobError>> {
         let (job, mut errors) = Self::partly(path, text(path)?);
         let Some(job) = job else { return Err(errors) };

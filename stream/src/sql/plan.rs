@@ -148,9 +148,11 @@ impl Plan {
         }
         let whole = |error: DataFusionError| vec![job.text.error(&(0..0), words(&error))];
         let sql = Sql::new(&job.time_zone).map_err(whole)?;
-        if let Some(database) = &job.country_database {
-            let wrong = |why| vec![job.text.error_in(&["country-database"], None, &(0..0), why)];
-            functions::register_country(sql.context(), database).map_err(wrong)?;
+        let mut found = Mistakes { broken: job.unread.clone(), errors: Vec::new() };
+        if let Some(database) = &job.country_database
+            && let Err(why) = functions::register_country(sql.context(), database)
+        {
+            found.errors.push(job.text.error_in(&["country-database"], None, &(0..0), why));
         }
         let mut plan = Self {
             sql,
@@ -179,7 +181,7 @@ impl Plan {
             node: Node::Table(table),
         });
         let nodes: Vec<Named<'_>> = views.chain(tables).collect();
-        let (mut found, mut voices) = (Mistakes { broken: job.unread.clone(), errors: Vec::new() }, Voices::new());
+        let mut voices = Voices::new();
         let readers = plan.readers(job, &nodes, &mut found);
         plan.add_nodes(job, nodes, &readers, &mut voices, &mut found).await;
         plan.add_sinks(job, &voices, &mut found).await;
