@@ -78,7 +78,7 @@ impl Text {
         message: impl Into<String>,
     ) -> JobError {
         let Some(place) = self.place(path) else { return self.error(otherwise, message) };
-        let (written, mut error) = (&self.text[place.clone()], self.error(&place, message));
+        let (written, mut error) = (self.text.get(place.clone()).unwrap_or_default(), self.error(&place, message));
         let quotes = ["\"\"\"", "'''"];
         if let (Some(line), Some(text)) = (line, quotes.iter().find_map(|quotes| written.strip_prefix(quotes))) {
             // A line that ends with the quotes is no part of the text.
