@@ -90,6 +90,10 @@ impl From<rusqlite::Error> for EngineError {
 
 /// How often a job in arrival mode goes through a batch without rows, for windows that end and keys that expire.
 const HEARTBEAT: Duration = Duration::from_secs(1);
+/// A batch that takes so many times the interval, but at least so long, is named while it is worked on.
+const LONG_BATCH: (u32, Duration) = (10, Duration::from_secs(5));
+/// A batch that takes so long after a stop is named, too.
+const PATIENCE: Duration = Duration::from_secs(1);
 /// A clock that was set back by no more than this is not worth a word.
 const MOST_AHEAD: Duration = Duration::from_secs(60);
 
@@ -317,6 +321,7 @@ impl Engine {
         }
         let (rows, rejects) = self.take_in(&batch, cuts);
         self.progress.begun(&batch, rows);
+        let _watch = self.watch(&batch, rows, stop);
         self.plan.sql.set_batch_time(batch.time);
         self.run_steps(&batch).await?;
         if self.write(&batch, stop).await?.is_none() {
@@ -333,6 +338,24 @@ impl Engine {
         self.publish(batch.time, rows > 0).await;
         self.report(&batch, (rows, rejects), began.saturating_duration_since(due), processing);
         Ok(())
+    }
+
+    /// Has the log say when a batch takes very long, and when it keeps the job from its end.
+    fn watch(&self, batch: &BatchInfo, rows: u64, stop: &CancellationToken) -> AbortOnDropHandle<()> {
+        let interval = match self.job.batching {
+            Batching::Every(interval) => interval,
+            Batching::Arrival => HEARTBEAT,
+        };
+        let (times, least) = LONG_BATCH;
+        let (number, stop, long) = (batch.number, stop.clone(), interval.saturating_mul(times).max(least));
+        AbortOnDropHandle::new(tokio::spawn(async move {
+            if stop.run_until_cancelled(sleep(long)).await.is_some() {
+                warn!("batch {number} of {rows} rows has been worked on for {} s, and is not done", long.as_secs());
+                stop.cancelled().await;
+            }
+            sleep(PATIENCE).await;
+            info!("the job ends when batch {number} is done; a second signal ends it at once");
+        }))
     }
 
     /// Makes rows of the records. Gives how many there are, and how many did not fit.

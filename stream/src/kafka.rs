@@ -10,7 +10,7 @@ use flume_rs::kafka::{Words, is_topic_name};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use serde::{Deserialize, Deserializer};
 
-use crate::job::{JobError, Keys};
+use crate::job::{Address, JobError, Keys};
 
 /// The value of an option, as TOML has it.
 #[derive(Clone, Debug, Deserialize)]
@@ -49,10 +49,21 @@ const COMMON: &[(&str, &str)] = &[
 /// says; what is `fixed` the user cannot set.
 pub fn options(keys: &mut Keys<'_>, defaults: &[(&str, &str)], fixed: &[(&str, &str)]) -> Result<Options, JobError> {
     let servers: String = keys.need("servers", "host:port of one or more Kafka brokers, separated by commas")?;
+    for server in servers.split(',') {
+        // With a protocol before it, or without a port, librdkafka takes it as well.
+        let server = server.trim();
+        let address = server.split_once("://").map_or(server, |(_, address)| address);
+        let has_port = address.rsplit_once(':').is_some_and(|(_, after)| !after.contains(']'));
+        if address.is_empty() || has_port && Address::parse(address).is_err() {
+            let message =
+                format!("`servers`: `{server}` is no address: expected host:port, with a port from 1 to 65535");
+            return Err(keys.error_at("servers", message));
+        }
+    }
     let given: BTreeMap<String, OptionValue> = keys.take("options")?.unwrap_or_default();
     for (name, _) in fixed.iter().chain(&[("bootstrap.servers", "")]) {
         if given.contains_key(*name) {
-            return Err(keys.error(format!("`options`: `{name}` is set by the job itself")));
+            return Err(keys.error_at("options", format!("`options`: `{name}` is set by the job itself")));
         }
     }
     let own =
@@ -62,7 +73,7 @@ pub fn options(keys: &mut Keys<'_>, defaults: &[(&str, &str)], fixed: &[(&str, &
     options.extend(own(fixed));
     options.insert("bootstrap.servers".to_owned(), servers);
     let accepted = config(&options).create_native_config();
-    accepted.map_err(|error| keys.error(format!("`options`: {}", Words(&error))))?;
+    accepted.map_err(|error| keys.error_at("options", format!("`options`: {}", Words(&error))))?;
     Ok(options)
 }
 

@@ -99,17 +99,20 @@ impl Store {
                chunk integer not null, states blob not null, primary key (table_name, pane, chunk));",
         )?;
         let store = Self { database, _lock: lock };
-        store.claim("version", VERSION, "was written by another version", &path)?;
-        let otherwise = "belongs to another job: its sources, its tables or their columns are different";
+        store.claim("version", VERSION, |_| "was written by another version".to_owned(), &path)?;
+        let otherwise = |stored: &str| {
+            let what = "belongs to another job: its sources, its tables or their columns are different";
+            format!("{what}{}", difference(stored, identity))
+        };
         store.claim("identity", identity, otherwise, &path)?;
         let resume = store.resume()?;
         Ok((store, resume))
     }
 
-    fn claim(&self, key: &str, value: &str, otherwise: &str, path: &str) -> Result<(), StoreError> {
+    fn claim(&self, key: &str, value: &str, otherwise: impl Fn(&str) -> String, path: &str) -> Result<(), StoreError> {
         match self.get(key)? {
             Some(stored) if stored == value => Ok(()),
-            Some(_) => Err(StoreError::NotOurs { path: path.to_owned(), why: otherwise.to_owned() }),
+            Some(stored) => Err(StoreError::NotOurs { path: path.to_owned(), why: otherwise(&stored) }),
             None => {
                 let insert = "insert into flume_rs_job values (?, ?)";
                 self.database.execute(insert, params![key, value])?;
@@ -253,6 +256,20 @@ impl<'a> Saved<'a> {
     }
 }
 
+/// The first lines that only one of two texts has.
+fn difference(stored: &str, given: &str) -> String {
+    let only = |of: &str, than: &str| {
+        let line = of.lines().find(|line| !than.lines().any(|other| other == *line))?;
+        Some(line.chars().take(200).collect::<String>())
+    };
+    match (only(given, stored), only(stored, given)) {
+        (Some(given), Some(stored)) => format!(": `{given}` is in the job file, `{stored}` in the checkpoint"),
+        (Some(given), None) => format!(": `{given}` is not in the checkpoint"),
+        (None, Some(stored)) => format!(": `{stored}` is not in the job file"),
+        (None, None) => String::new(),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use serde_json::json;
@@ -302,7 +319,8 @@ mod tests {
         let store = open("one").expect("it is new");
         assert!(matches!(open("one"), Err(StoreError::InUse(_))));
         drop(store);
-        assert!(matches!(open("two"), Err(StoreError::NotOurs { .. })));
+        let Err(StoreError::NotOurs { why, .. }) = open("two") else { panic!("it is of another job") };
+        assert!(why.ends_with("different: `two` is in the job file, `one` in the checkpoint"), "{why}");
         assert!(open("one").is_ok());
     }
 }

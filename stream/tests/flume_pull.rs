@@ -19,10 +19,11 @@ fn job(ports: &[u16], batch: &str) -> String {
 }
 
 /// The example's agent: it listens at a port for lines, and at another for whoever pulls. Flume's notices that somebody
-/// is gone only by the timeout.
+/// is gone only by the timeout. Its channel gives fewer at once than the job asks for.
 fn agent_conf(lines: u16, port: u16) -> String {
     let text = agent_example("flume_pull_streaming.conf").replace("44444", &lines.to_string());
-    let text = text.replace("41414", &port.to_string()).replace("capacity = 1000", "capacity = 10000");
+    let text =
+        text.replace("41414", &port.to_string()).replace("transactionCapacity = 1000", "transactionCapacity = 100");
     text + "a1.sinks.spark-sink.timeout = 10\n"
 }
 

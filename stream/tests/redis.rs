@@ -1,5 +1,7 @@
 //! Redis: hashes and keys with the totals so far.
 
+use std::net::TcpListener;
+
 use crate::support::{RealServer, Server, TestJob};
 
 #[test]
@@ -51,4 +53,18 @@ separator = "/"
     lines.send("mon,7\n");
     eventually(&["cli", "hget", "clicks", "mon:7"], "3\n");
     eventually(&["cli", "get", "click/mon/7"], "{\"n\":3,\"most\":7}\n");
+}
+
+#[test]
+fn a_batch_that_keeps_a_stopped_job_from_its_end_is_named() {
+    // It takes connections, and never answers.
+    let silent = TcpListener::bind("127.0.0.1:0").expect("there is a port");
+    let port = silent.local_addr().expect("it is bound").port();
+    let mut job = TestJob::start(&format!(
+        "batch = \"50ms\"\n[source.rows]\ntype = \"rate\"\n\
+         [sink.kept]\ntype = \"redis\"\nurl = \"redis://127.0.0.1:{port}\"\nfrom = \"rows\"\nkey = [\"value\"]\nhash = \"h\"\n"
+    ));
+    let _connection = silent.accept().expect("the sink connects");
+    assert!(job.terminate().success());
+    job.wait_for_log("the job ends when batch 1 is done; a second signal ends it at once");
 }

@@ -54,11 +54,6 @@ fn what_spark_cannot_do_is_told_with_its_line() {
     let redis = "type = \"redis\"\nurl = \"redis://host\"\nhash = \"h\"\nkey = [\"value\"]";
     refused(&sink(redis), 6, "sink out (type redis) cannot run on Spark");
     refused(
-        &sink("type = \"sqlite\"\ntable = \"t\""),
-        6,
-        "sink out (type sqlite) cannot run on Spark: without `checkpoint`",
-    );
-    refused(
         &sink("type = \"text\"\nfolder = \"out\"\nempty = true"),
         6,
         "sink out (type text) cannot run on Spark: `empty`",

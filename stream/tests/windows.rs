@@ -179,9 +179,9 @@ fn a_window_that_does_not_fit_the_batches_is_refused() {
 #[test]
 fn the_examples_can_be_run() {
     let examples = [
-        ("stateful-count", "table counts: word Utf8View, n Int64\n"),
+        ("stateful-count", "table counts: word text, n bigint\n"),
         ("windowed-count", "what comes is added, what leaves is subtracted"),
-        ("windowed-merge", "table counts: word Utf8View, n Int64 (windows over batches: each is put together anew)"),
+        ("windowed-merge", "table counts: word text, n bigint (windows over batches: each is put together anew)"),
         ("event-time", "(windows by time)"),
     ];
     for (name, shown) in examples {

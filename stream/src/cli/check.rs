@@ -6,9 +6,10 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::run::EngineKind;
+use crate::format::type_name;
 use crate::job::{Job, JobError};
 use crate::spark;
-use crate::sql::{Plan, Step};
+use crate::sql::Step;
 
 #[derive(Debug, Args)]
 pub struct Check {
@@ -24,17 +25,16 @@ impl Check {
         match self.plan().await {
             Ok(text) => super::say(text.as_bytes()),
             Err(errors) => {
-                errors.iter().for_each(|error| eprintln!("{error}"));
+                errors.iter().for_each(super::complain);
                 let plural = if errors.len() == 1 { "" } else { "s" };
-                eprintln!("{} mistake{plural}", errors.len());
+                super::complain(format_args!("{} mistake{plural}", errors.len()));
                 ExitCode::FAILURE
             }
         }
     }
 
     async fn plan(&self) -> Result<String, Vec<JobError>> {
-        let job = Job::read(&self.job)?;
-        let plan = Plan::of(&job).await?;
+        let (job, plan) = Job::check(&self.job).await?;
         let mut text = format!("job {}\n", job.name);
         for source in &job.sources {
             text.push_str(&format!("source {} ({}): {}\n", source.name, source.kind, columns(source.reader.schema())));
@@ -64,6 +64,6 @@ impl Check {
 }
 
 fn columns(schema: &datafusion::arrow::datatypes::Schema) -> String {
-    let columns = schema.fields().iter().map(|field| format!("{} {}", field.name(), field.data_type()));
+    let columns = schema.fields().iter().map(|field| format!("{} {}", field.name(), type_name(field.data_type())));
     columns.collect::<Vec<_>>().join(", ")
 }

@@ -21,7 +21,7 @@ pub struct DemoArgs {
     #[arg(long, default_value = "200")]
     rate: Rate,
     /// Where the page is; 127.0.0.1:4040 unless that is taken
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = super::address)]
     ui: Option<String>,
     /// Go through a topic of this Kafka, instead of straight from the agent to the job
     #[arg(long, value_name = "HOST:PORT")]
@@ -33,13 +33,7 @@ pub struct DemoArgs {
 
 impl DemoArgs {
     pub async fn run(self) -> ExitCode {
-        match self.work().await {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("{error}");
-                ExitCode::FAILURE
-            }
-        }
+        super::outcome(self.work().await)
     }
 
     async fn prepare(&self) -> Result<Demo, DemoError> {
@@ -63,8 +57,14 @@ impl DemoArgs {
         stop_on_signals(&stop, now.clone());
         let demo = self.prepare().await?;
         let over = self.kafka.as_ref().map(|kafka| format!(" -> {} of {kafka}", self.topic)).unwrap_or_default();
-        println!("access log in {} -> agent{over} -> job -> page", demo.folder().display());
-        println!("{} shows what is counted; Ctrl-C ends", demo.page().unwrap_or_default());
+        let page = demo.page().unwrap_or_default();
+        super::say(
+            format!(
+                "access log in {} -> agent{over} -> job -> page\n{page} shows what is counted; Ctrl-C ends\n",
+                demo.folder().display()
+            )
+            .as_bytes(),
+        );
         demo.run(&stop, &now).await
     }
 }

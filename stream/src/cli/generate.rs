@@ -59,7 +59,7 @@ struct How {
     #[arg(long, value_name = "N")]
     count: Option<u64>,
     /// A file, to which lines are added; tcp://HOST:PORT connects; tcp-listen://HOST:PORT serves one client after the
-    /// other; - is the standard output, which is the default
+    /// other; - is the standard output, which is the default of all but `socket`
     #[arg(short, long, value_name = "WHERE")]
     output: Option<Target>,
 }
@@ -80,7 +80,7 @@ impl Generate {
             // Who reads has seen enough.
             Err(error) if error.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
             Err(error) => {
-                eprintln!("{target}: {error}");
+                super::complain(format_args!("{target}: {error}"));
                 ExitCode::FAILURE
             }
         }

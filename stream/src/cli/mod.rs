@@ -6,14 +6,18 @@ mod generate;
 mod progress;
 mod run;
 
+use std::fmt;
 use std::io::{self, Write as _};
 use std::process::ExitCode;
 
+use clap::error::ErrorKind;
 use clap::{CommandFactory as _, Parser, Subcommand};
 use tracing::Level;
 use tracing_subscriber::filter::Targets;
 use tracing_subscriber::layer::SubscriberExt as _;
 use tracing_subscriber::util::SubscriberInitExt as _;
+
+use crate::job::Address;
 
 /// A streaming job in a file: reads what agents deliver, counts, keeps state, and writes answers.
 #[derive(Debug, Parser)]
@@ -45,12 +49,38 @@ enum Command {
 
 const NAME: &str = "flume-rs-stream";
 
+/// Says what went wrong. Where nobody hears it, the exit status has to do.
+fn complain(what: impl fmt::Display) {
+    writeln!(io::stderr(), "{what}").ok();
+}
+
+/// An address to listen at.
+fn address(text: &str) -> Result<String, String> {
+    Address::to_listen(text).map(|_| text.to_owned())
+}
+
+/// How a command ends.
+fn outcome<E: fmt::Display>(worked: Result<(), E>) -> ExitCode {
+    match worked {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Ends as arguments do that cannot be.
+fn refuse(why: &str) -> ! {
+    Cli::command().error(ErrorKind::ArgumentConflict, why).exit()
+}
+
 /// Prints what a command was asked for. A reader that has seen enough is no failure.
 fn say(text: &[u8]) -> ExitCode {
     let mut out = io::stdout().lock();
     match out.write_all(text).and_then(|()| out.flush()) {
         Err(error) if error.kind() != io::ErrorKind::BrokenPipe => {
-            eprintln!("{NAME}: {error}");
+            complain(format_args!("{NAME}: {error}"));
             ExitCode::FAILURE
         }
         _ => ExitCode::SUCCESS,
@@ -73,7 +103,8 @@ fn man() -> ExitCode {
 pub fn main() -> ExitCode {
     let cli = Cli::parse();
     // The standard output is for results.
-    let lines = tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false);
+    let lines =
+        tracing_subscriber::fmt::layer().with_writer(std::io::stderr).with_target(false).log_internal_errors(false);
     // The agent within a demonstration has much to say.
     let levels = Targets::new()
         .with_default(Level::INFO)

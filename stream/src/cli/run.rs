@@ -23,15 +23,27 @@ pub enum EngineKind {
 
 #[derive(Debug, Args)]
 struct SparkArgs {
-    /// Which Spark: `local[2]`, `spark://HOST:7077`, `yarn`
-    #[arg(long, default_value = "local[*]", value_name = "URL")]
-    master: String,
+    /// Which Spark: `local[*]`, `spark://HOST:7077`, `yarn` [default: local[*]]
+    #[arg(long, value_name = "URL")]
+    master: Option<String>,
     /// The program that submits jobs [default: spark-submit of SPARK_HOME or of the path]
     #[arg(long, value_name = "PROGRAM")]
     spark_submit: Option<PathBuf>,
     /// A further argument for it, as --spark-arg=--packages=GROUP:ARTIFACT:VERSION
     #[arg(long, value_name = "ARGUMENT", allow_hyphen_values = true)]
     spark_arg: Vec<String>,
+}
+
+impl SparkArgs {
+    /// The first of them that was given.
+    fn given(&self) -> Option<&'static str> {
+        let given = [
+            ("--master", self.master.is_some()),
+            ("--spark-submit", self.spark_submit.is_some()),
+            ("--spark-arg", !self.spark_arg.is_empty()),
+        ];
+        given.into_iter().find_map(|(name, is_given)| is_given.then_some(name))
+    }
 }
 
 #[derive(Debug, Args)]
@@ -50,19 +62,18 @@ pub struct Run {
     #[arg(long, value_name = "FOLDER")]
     checkpoint: Option<PathBuf>,
     /// Where the page is, instead of the job file's; with port 0 the system chooses one, and the log says which
-    #[arg(long, value_name = "HOST:PORT")]
+    #[arg(long, value_name = "HOST:PORT", value_parser = super::address)]
     ui: Option<String>,
 }
 
 impl Run {
     pub async fn run(self) -> ExitCode {
-        match self.work().await {
-            Ok(()) => ExitCode::SUCCESS,
-            Err(error) => {
-                eprintln!("{error}");
-                ExitCode::FAILURE
-            }
+        if self.engine == EngineKind::Embedded
+            && let Some(name) = self.spark.given()
+        {
+            super::refuse(&format!("{name} is for Spark: add --engine spark"));
         }
+        super::outcome(self.work().await)
     }
 
     async fn work(self) -> Result<(), EngineError> {
@@ -84,6 +95,7 @@ impl Run {
                 let plan = spark::plan(&job, self.once).await.map_err(EngineError::Job)?;
                 plan.notes.iter().for_each(|note| warn!("{note}"));
                 let SparkArgs { master, spark_submit, spark_arg } = self.spark;
+                let master = master.unwrap_or_else(|| "local[*]".to_owned());
                 let submit = spark_submit.unwrap_or_else(spark::default_submit);
                 let options = spark::Options { master, submit, arguments: spark_arg };
                 let status = spark::run(&plan, &options, &stop).await.map_err(EngineError::Spark)?;

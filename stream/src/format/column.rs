@@ -65,6 +65,22 @@ fn data_type(name: &str) -> Result<DataType, String> {
     })
 }
 
+/// What a type is called in a job file; other types are called as the SQL engine does.
+pub fn type_name(data_type: &DataType) -> String {
+    match data_type {
+        DataType::Utf8View | DataType::Utf8 | DataType::LargeUtf8 => "text".to_owned(),
+        DataType::Int32 => "int".to_owned(),
+        DataType::Int64 => "bigint".to_owned(),
+        DataType::Float64 => "double".to_owned(),
+        DataType::Float32 => "float".to_owned(),
+        DataType::Boolean => "boolean".to_owned(),
+        DataType::Timestamp(TimeUnit::Millisecond, None) => "timestamp".to_owned(),
+        DataType::Date32 => "date".to_owned(),
+        DataType::Decimal128(precision, scale) => format!("decimal({precision}, {scale})"),
+        other => other.to_string(),
+    }
+}
+
 fn decimal(name: &str) -> Option<DataType> {
     let inner = name.strip_prefix("decimal")?.trim().strip_prefix('(')?.strip_suffix(')')?;
     let (precision, scale) = inner.split_once(',').unwrap_or((inner, "0"));
@@ -96,7 +112,11 @@ mod tests {
         assert_eq!(column("name"), Ok(DataType::Utf8View));
         assert_eq!(column("sum DECIMAL(10, 2)"), Ok(DataType::Decimal128(10, 2)));
         assert!(column("day dat").expect_err("it is none").ends_with("did you mean `date`?"));
+        assert!(column("n itn").expect_err("it is none").ends_with("did you mean `int`?"));
         assert!(column("sum decimal(99)").is_err());
+        for kind in ["text", "int", "bigint", "double", "float", "boolean", "timestamp", "date", "decimal(10, 2)"] {
+            assert_eq!(data_type(kind).map(|found| type_name(&found)), Ok(kind.to_owned()));
+        }
         assert!(column("").is_err());
     }
 

@@ -25,7 +25,7 @@ use datafusion::arrow::array::{ArrayRef, BooleanArray, RecordBatch, UInt32Array}
 use datafusion::arrow::compute::{filter, take};
 use datafusion::arrow::datatypes::{Field, Schema, SchemaRef};
 
-pub use column::ColumnSpec;
+pub use column::{ColumnSpec, type_name};
 pub use lines::lines;
 pub use none::none;
 
@@ -160,7 +160,7 @@ pub fn read(keys: &mut Keys<'_>) -> Result<Box<dyn Format>, JobError> {
         other => {
             let known = ["lines", "delimited", "json", "avro"];
             let near = crate::job::keys::did_you_mean(other, known);
-            Err(keys.error(format!("`format`: `{other}` is none of {}{near}", known.join(", "))))
+            Err(keys.error_at("format", format!("`format`: `{other}` is none of {}{near}", known.join(", "))))
         }
     }
 }

@@ -57,13 +57,53 @@ impl Text {
         JobError { path: self.path.clone(), line, message: message.into() }
     }
 
+    /// Where the value of a key stands: of `["table", "counts", "sql"]`.
+    pub fn place(&self, path: &[&str]) -> Option<Range<usize>> {
+        let (key, tables) = path.split_last()?;
+        let mut table = DeTable::parse(&self.text).ok()?.into_inner();
+        for name in tables {
+            let DeValue::Table(inner) = table.remove(*name)?.into_inner() else { return None };
+            table = inner;
+        }
+        Some(table.remove(*key)?.span())
+    }
+
+    /// A mistake in the value of a key, in this line of its text, from 1, if that is known; without such a key, at
+    /// another place.
+    pub fn error_in(
+        &self,
+        path: &[&str],
+        line: Option<usize>,
+        otherwise: &Range<usize>,
+        message: impl Into<String>,
+    ) -> JobError {
+        let Some(place) = self.place(path) else { return self.error(otherwise, message) };
+        let (written, mut error) = (self.text.get(place.clone()).unwrap_or_default(), self.error(&place, message));
+        let quotes = ["\"\"\"", "'''"];
+        if let (Some(line), Some(text)) = (line, quotes.iter().find_map(|quotes| written.strip_prefix(quotes))) {
+            // A line that ends with the quotes is no part of the text.
+            let first = usize::from(text.starts_with(['\r', '\n']));
+            error.line += (line.saturating_sub(1) + first).min(text.matches('\n').count());
+        }
+        error
+    }
+
     fn toml_error(&self, of: &str, around: &Range<usize>, error: &toml::de::Error) -> JobError {
         let place = error.span().unwrap_or_else(|| around.clone());
         let message = suggest(error.message());
+        let message = NUMBERS.iter().fold(message, |message, (rust, said)| message.replace(rust, said));
         let of = if of.is_empty() { String::new() } else { format!("[{of}] ") };
         self.error(&place, format!("{of}{message}"))
     }
 }
+
+/// What serde expects, and what people call that.
+const NUMBERS: &[(&str, &str)] = &[
+    ("expected usize", "expected a whole number"),
+    ("expected a nonzero usize", "expected a whole number greater than 0"),
+    ("expected a nonzero u32", "expected a whole number greater than 0"),
+    ("expected a nonzero u16", "expected a whole number greater than 0"),
+];
 
 /// Adds what may have been meant to serde's message on an unknown word.
 fn suggest(message: &str) -> String {
@@ -81,8 +121,11 @@ pub fn did_you_mean<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -
 
 /// The known word that is most like this one, if one is.
 pub fn nearest<'a>(wrong: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
-    let (score, word) =
-        known.into_iter().map(|word| (strsim::jaro_winkler(wrong, word), word)).max_by(|a, b| a.0.total_cmp(&b.0))?;
+    let score = |word: &str| {
+        let is_slip = word.len() > 2 && strsim::osa_distance(wrong, word) == 1;
+        strsim::jaro_winkler(wrong, word) + f64::from(u8::from(is_slip))
+    };
+    let (score, word) = known.into_iter().map(|word| (score(word), word)).max_by(|a, b| a.0.total_cmp(&b.0))?;
     (score > 0.75).then_some(word)
 }
 
@@ -174,6 +217,12 @@ impl<'t> Keys<'t> {
         self.text.error(&self.place, format!("{of}{message}"))
     }
 
+    /// A mistake in the value of a key, which may have been taken out.
+    pub fn error_at(&self, key: &str, message: impl fmt::Display) -> JobError {
+        let path = [self.of.split_once('.').map_or_else(Vec::new, |(tables, name)| vec![tables, name]), vec![key]];
+        self.text.error_in(&path.concat(), None, &self.place, self.error(message).message)
+    }
+
     /// Where the table stands.
     pub fn place(&self) -> Range<usize> {
         self.place.clone()
@@ -229,6 +278,16 @@ mod tests {
         assert_eq!(read("\n[source.a]\nport = \"x\"").expect_err("it is text").line, 3);
         assert_eq!(read("a = [").expect_err("it does not end").line, 1);
         assert!(read("[source.a]\nport = 1").is_ok());
+    }
+
+    #[test]
+    fn a_mistake_in_a_text_has_the_line_that_it_is_in() {
+        let text = "\n[view.a]\nsql = 'x'\n[view.b]\nsql = \"\"\"\nx\ny\"\"\"\n[view.c]\nsql = '''x\ny'''\n";
+        let text = Text::new(Path::new("a.toml"), text.to_owned());
+        let line = |name, line| text.error_in(&["view", name, "sql"], line, &(1..1), "").line;
+        assert_eq!([line("a", None), line("a", Some(7)), line("d", Some(7))], [3, 3, 2]);
+        assert_eq!([line("b", None), line("b", Some(1)), line("b", Some(2)), line("b", Some(7))], [5, 6, 7, 7]);
+        assert_eq!([line("c", Some(1)), line("c", Some(2))], [9, 10]);
     }
 
     #[test]

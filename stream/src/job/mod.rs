@@ -32,19 +32,23 @@
 //!
 //! Views, tables, sinks and charts may read sources, views and tables by name, wherever they stand in the file.
 
+mod address;
 pub mod keys;
 
+use std::collections::BTreeSet;
 use std::num::NonZeroUsize;
 use std::ops::Range;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use address::{Address, to_listen};
 pub use keys::{JobError, Keys, Text};
 
 use crate::page::ChartSpec;
 use crate::sink::SinkSpec;
 use crate::source::SourceSpec;
+use crate::sql::Plan;
 use crate::table::TableSpec;
 
 /// When a batch begins.
@@ -96,6 +100,8 @@ pub struct Job {
     pub sinks: Vec<SinkSpec>,
     /// What the page shows of results.
     pub charts: Vec<ChartSpec>,
+    /// Sources, views and tables that have mistakes, so that nothing can be said of what reads them.
+    pub(crate) unread: BTreeSet<String>,
 }
 
 /// The most rows of one source in a batch, unless the job says otherwise.
@@ -104,61 +110,59 @@ const MAX_ROWS: usize = 1_000_000;
 impl Job {
     /// Reads a job file. All mistakes that can be found at once are.
     pub fn read(path: &Path) -> Result<Self, Vec<JobError>> {
-        let text = std::fs::read_to_string(path).map_err(|error| {
-            let message = format!("cannot be read: {error}");
-            vec![JobError { path: path.to_owned(), line: 1, message }]
-        })?;
-        Self::parse(path, text)
+        Self::parse(path, text(path)?)
     }
 
     /// Reads the text of a job file.
     pub fn parse(path: &Path, text: String) -> Result<Self, Vec<JobError>> {
-        let text = Arc::new(Text::new(path, text));
-        let mut errors = Vec::new();
-        match Self::of(&text, &mut errors) {
-            Some(job) if errors.is_empty() => Ok(job),
-            _ => Err(errors),
+        match Self::partly(path, text) {
+            (Some(job), errors) if errors.is_empty() => Ok(job),
+            (_, errors) => Err(errors),
         }
+    }
+
+    /// Reads a job file and plans it. Mistakes in some keys do not hide those in SQL that does not depend on them.
+    pub async fn check(path: &Path) -> Result<(Self, Plan), Vec<JobError>> {
+        let (job, mut errors) = Self::partly(path, text(path)?);
+        let Some(job) = job else { return Err(errors) };
+        match Plan::of(&job).await {
+            Ok(plan) if errors.is_empty() => return Ok((job, plan)),
+            Ok(_) => {}
+            Err(more) => errors.extend(more),
+        }
+        errors.sort_by_key(|error| error.line);
+        Err(errors)
+    }
+
+    /// What can be read of a job file, and the mistakes.
+    fn partly(path: &Path, text: String) -> (Option<Self>, Vec<JobError>) {
+        let mut errors = Vec::new();
+        let job = Self::of(&Arc::new(Text::new(path, text)), &mut errors);
+        errors.sort_by_key(|error| error.line);
+        (job, errors)
     }
 
     fn of(text: &Arc<Text>, errors: &mut Vec<JobError>) -> Option<Self> {
         let mut keys = Keys::of_file(text).map_err(|error| errors.push(error)).ok()?;
+        let folder = text.path().parent().unwrap_or(Path::new(""));
         let stem = || text.path().file_stem().map(|stem| stem.to_string_lossy().into_owned());
-        let mut all = |keys: &mut Keys<'_>| -> Result<Self, JobError> {
-            let batch: Option<String> = keys.take("batch")?;
-            let batching = match batch.as_deref() {
-                None => Batching::Every(Duration::from_secs(1)),
-                Some("arrival") => Batching::Arrival,
-                Some(span) => Batching::Every(
-                    keys::parse_duration(span).map_err(|why| keys.error(format!("`batch`: {why}, or \"arrival\"")))?,
-                ),
-            };
-            let zone: Option<String> = keys.take("time-zone")?;
-            let time_zone = match zone {
-                None => jiff::tz::TimeZone::system(),
-                Some(name) => jiff::tz::TimeZone::get(&name).map_err(|_| {
-                    keys.error(format!("`time-zone`: `{name}` is no time zone, as Europe/Paris is one"))
-                })?,
-            };
-            let folder = text.path().parent().unwrap_or(Path::new(""));
-            Ok(Self {
-                text: Arc::clone(text),
-                name: keys.take("name")?.or_else(stem).unwrap_or_else(|| "job".to_owned()),
-                batching,
-                max_rows: keys.take::<NonZeroUsize>("max-rows")?.map_or(MAX_ROWS, NonZeroUsize::get),
-                checkpoint: keys.take::<PathBuf>("checkpoint")?.map(|path| folder.join(path)),
-                time_zone,
-                country_database: keys.take::<PathBuf>("country-database")?.map(|path| folder.join(path)),
-                ui: keys.take("ui")?,
-                sources: each(keys.tables("source")?, errors, SourceSpec::read),
-                views: each(keys.tables("view")?, errors, ViewSpec::read),
-                tables: each(keys.tables("table")?, errors, TableSpec::read),
-                sinks: each(keys.tables("sink")?, errors, SinkSpec::read),
-                charts: each(keys.tables("chart")?, errors, ChartSpec::read),
-            })
+        let mut unread = BTreeSet::new();
+        let job = Self {
+            text: Arc::clone(text),
+            name: note(name(&mut keys), errors).or_else(stem).unwrap_or_else(|| "job".to_owned()),
+            batching: note(batching(&mut keys), errors).unwrap_or(Batching::Every(Duration::from_secs(1))),
+            max_rows: note(keys.take::<NonZeroUsize>("max-rows"), errors).map_or(MAX_ROWS, NonZeroUsize::get),
+            checkpoint: note(keys.take::<PathBuf>("checkpoint"), errors).map(|path| folder.join(path)),
+            time_zone: note(time_zone(&mut keys), errors).unwrap_or_else(jiff::tz::TimeZone::system),
+            country_database: note(keys.take::<PathBuf>("country-database"), errors).map(|path| folder.join(path)),
+            ui: note(ui(&mut keys), errors),
+            sources: each(&mut keys, "source", errors, &mut unread, SourceSpec::read),
+            views: each(&mut keys, "view", errors, &mut unread, ViewSpec::read),
+            tables: each(&mut keys, "table", errors, &mut unread, TableSpec::read),
+            sinks: each(&mut keys, "sink", errors, &mut BTreeSet::new(), SinkSpec::read),
+            charts: each(&mut keys, "chart", errors, &mut BTreeSet::new(), ChartSpec::read),
+            unread,
         };
-        let job = all(&mut keys).map_err(|error| errors.push(error)).ok()?;
-        names_are_unique(&job, errors);
         for table in &job.tables {
             if let Err(why) = table.check(job.batching) {
                 errors.push(text.error(&table.place, format!("[table.{}] {why}", table.name)));
@@ -167,8 +171,52 @@ impl Job {
         if let Err(error) = keys.read::<Nothing>() {
             errors.push(error);
         }
-        Some(job)
+        names_are_unique(&job, errors).then_some(job)
     }
+}
+
+fn text(path: &Path) -> Result<String, Vec<JobError>> {
+    std::fs::read_to_string(path).map_err(|error| {
+        let message = format!("cannot be read: {error}");
+        vec![JobError { path: path.to_owned(), line: 1, message }]
+    })
+}
+
+/// What a key says, if it is there and right; a mistake is put to the others.
+fn note<T>(read: Result<Option<T>, JobError>, errors: &mut Vec<JobError>) -> Option<T> {
+    read.unwrap_or_else(|error| {
+        errors.push(error);
+        None
+    })
+}
+
+fn name(keys: &mut Keys<'_>) -> Result<Option<String>, JobError> {
+    match keys.take::<String>("name")? {
+        Some(name) if name.is_empty() => Err(keys.error_at("name", "`name` is empty: databases tell jobs apart by it")),
+        name => Ok(name),
+    }
+}
+
+fn batching(keys: &mut Keys<'_>) -> Result<Option<Batching>, JobError> {
+    let Some(batch) = keys.take::<String>("batch")? else { return Ok(None) };
+    if batch == "arrival" {
+        return Ok(Some(Batching::Arrival));
+    }
+    let span = keys::parse_duration(&batch);
+    let span = span.map_err(|why| keys.error_at("batch", format!("`batch`: {why}, or \"arrival\"")))?;
+    Ok(Some(Batching::Every(span)))
+}
+
+fn time_zone(keys: &mut Keys<'_>) -> Result<Option<jiff::tz::TimeZone>, JobError> {
+    let Some(name) = keys.take::<String>("time-zone")? else { return Ok(None) };
+    let expected = || format!("`time-zone`: `{name}` is no time zone, as Europe/Paris is one");
+    jiff::tz::TimeZone::get(&name).map(Some).map_err(|_| keys.error_at("time-zone", expected()))
+}
+
+fn ui(keys: &mut Keys<'_>) -> Result<Option<String>, JobError> {
+    let Some(ui) = keys.take::<String>("ui")? else { return Ok(None) };
+    Address::to_listen(&ui).map_err(|why| keys.error_at("ui", format!("`ui`: {why}")))?;
+    Ok(Some(ui))
 }
 
 /// What is left of a file once everything known is taken out; the names are for the suggestions.
@@ -190,23 +238,39 @@ struct Nothing {
     chart: Option<()>,
 }
 
+/// Reads every `[kind.NAME]`; the names of those with mistakes are noted.
 fn each<T>(
-    tables: Vec<Keys<'_>>,
+    keys: &mut Keys<'_>,
+    kind: &str,
     errors: &mut Vec<JobError>,
+    unread: &mut BTreeSet<String>,
     read: impl Fn(Keys<'_>) -> Result<T, JobError>,
 ) -> Vec<T> {
-    tables.into_iter().filter_map(|keys| read(keys).map_err(|error| errors.push(error)).ok()).collect()
+    let tables = note(keys.tables(kind).map(Some), errors).unwrap_or_default();
+    let mut found = Vec::with_capacity(tables.len());
+    for keys in tables {
+        let name = keys.name().to_owned();
+        match read(keys) {
+            Ok(one) => found.push(one),
+            Err(error) => {
+                errors.push(error);
+                unread.insert(name);
+            }
+        }
+    }
+    found
 }
 
-/// Sources, views and tables are all names for SQL.
-fn names_are_unique(job: &Job, errors: &mut Vec<JobError>) {
+/// Sources, views and tables are all names for SQL. Whether they are right.
+fn names_are_unique(job: &Job, errors: &mut Vec<JobError>) -> bool {
+    let before = errors.len();
     let sources = job.sources.iter().map(|one| (&one.name, &one.place));
     let views = job.views.iter().map(|one| (&one.name, &one.place));
     let tables = job.tables.iter().map(|one| (&one.name, &one.place));
     // These are there without being named.
     let rejects = job.sources.iter().map(|one| format!("{}_rejects", one.name));
     let late = job.tables.iter().map(|one| format!("{}_late", one.name));
-    let mut seen: std::collections::BTreeSet<String> = rejects.chain(late).collect();
+    let mut seen: BTreeSet<String> = rejects.chain(late).collect();
     for (name, place) in sources.chain(views).chain(tables) {
         // SQL makes names lower case unless they are quoted.
         let is_fit = |c: char| c == '_' || c.is_alphanumeric() && !c.is_uppercase();
@@ -217,6 +281,7 @@ fn names_are_unique(job: &Job, errors: &mut Vec<JobError>) {
             errors.push(job.text.error(place, format!("the name `{name}` is given twice")));
         }
     }
+    errors.len() == before
 }
 
 impl ViewSpec {
@@ -257,8 +322,17 @@ mod tests {
         let text = format!("bach = 1\n{SOURCE}[view.a]\nsql = 1\n[table.b]\nsqll = \"\"\n[sink.c]\ntype = \"prnt\"\n");
         let errors = parse(&text).expect_err("there are mistakes");
         let lines: Vec<usize> = errors.iter().map(|error| error.line).collect();
-        assert_eq!(lines, [6, 8, 9, 1], "{errors:?}");
-        assert!(errors[2].message.contains("did you mean `print`?"), "{errors:?}");
+        assert_eq!(lines, [1, 6, 8, 10], "{errors:?}");
+        assert!(errors[3].message.contains("did you mean `print`?"), "{errors:?}");
+    }
+
+    #[test]
+    fn keys_of_the_whole_file_have_their_own_lines_and_hide_nothing() {
+        let text = "name = \"\"\nbatch = \"soon\"\ntime-zone = \"Mars\"\nui = \"here\"\nmax-rows = 0\n[source.a]\n\
+                    \n\ntype = \"sockett\"\n[source.b]\ntype = \"socket\"\nconnect = \":1\"\n";
+        let errors = parse(text).expect_err("there are mistakes");
+        let lines: Vec<usize> = errors.iter().map(|error| error.line).collect();
+        assert_eq!(lines, [1, 2, 3, 4, 5, 9, 12], "{errors:?}");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use datafusion::logical_expr::{Expr, lit, try_cast};
 use serde::{Deserialize, Serialize};
 
 use super::Page;
+use crate::format::type_name;
 use crate::job::keys::did_you_mean;
 use crate::job::{JobError, Keys};
 use crate::sink::Input;
@@ -144,7 +145,7 @@ impl Chart {
         if let Ok(data_type) = data_type
             && !data_type.is_numeric()
         {
-            return Err(format!("`y`: the column `{y}` is {data_type}, which is no number"));
+            return Err(format!("`y`: the column `{y}` is {}, which is no number", type_name(&data_type)));
         }
         let (usual, most) = spec.kind.limits();
         let limit = spec.limit.map_or(usual, NonZeroU16::get);

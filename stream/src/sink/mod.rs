@@ -190,7 +190,10 @@ impl Input {
         match (keys.take("from")?, keys.take("sql")?) {
             (Some(from), None) => Ok(Self::Named(from)),
             (None, Some(sql)) => Ok(Self::Sql(sql)),
-            _ => Err(keys.error("either `from`, the name of a source, view or table, or `sql` must be there")),
+            (Some(_), Some(_)) => Err(keys.error_at("sql", "either `from` or `sql`, not both")),
+            (None, None) => {
+                Err(keys.error("either `from`, the name of a source, view or table, or `sql` must be there"))
+            }
         }
     }
 }

@@ -61,8 +61,10 @@ impl SinkConfig for RedisConfig {
         if self.key.is_empty() {
             return Err("`key` must name a column at least".to_owned());
         }
-        if self.hash.is_some() == self.key_prefix.is_some() {
-            return Err("either `hash` or `key-prefix` must be there".to_owned());
+        match (&self.hash, &self.key_prefix) {
+            (Some(_), Some(_)) => return Err("either `hash` or `key-prefix`, not both".to_owned()),
+            (None, None) => return Err("either `hash` or `key-prefix` must be there".to_owned()),
+            _ => {}
         }
         check_key(&self.key, schema)?;
         self.value.iter().try_for_each(|value| check_column("value", value, schema))

@@ -4,7 +4,7 @@
 //! |---|---|---|
 //! | `table` | | the table; it is made unless it is there |
 //! | `key` | none | the columns that tell rows apart: a row with the key of one that is there takes its place |
-//! | `path` | the job's own database | the file of another database, from the folder of the job file |
+//! | `path` | the job's own database | the file of another database, from the folder of the job file; a job without `checkpoint` must name one |
 //!
 //! With `mode = "all"` and a `key`, rows of the job's own database that are no longer in the result go. Without a key rows
 //! are added for good.

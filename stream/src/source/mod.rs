@@ -211,5 +211,5 @@ pub(crate) fn find<T: Copy>(keys: &Keys<'_>, types: &[(&str, T)], kind: &str) ->
         return Ok(*found);
     }
     let near = did_you_mean(kind, types.iter().map(|(name, _)| *name));
-    Err(keys.error(format!("`type`: `{kind}` is none of {}{near}", names(types))))
+    Err(keys.error_at("type", format!("`type`: `{kind}` is none of {}{near}", names(types))))
 }

@@ -25,12 +25,12 @@ use tracing::{info, warn};
 
 use super::{Cut, MaxLine, Position, Source, SourceConfig, SourceError};
 use crate::format::Records;
-use crate::job::{JobError, Keys};
+use crate::job::{Address, JobError, Keys};
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct SocketConfig {
-    connect: String,
+    connect: Address,
     #[serde(default)]
     max_line: MaxLine,
 }
@@ -41,9 +41,8 @@ pub fn read(keys: Keys<'_>) -> Result<Box<dyn SourceConfig>, JobError> {
 
 impl SourceConfig for SocketConfig {
     fn spark(&self) -> Result<serde_json::Value, String> {
-        let address = self.connect.rsplit_once(':');
-        let (host, port) = address.ok_or_else(|| format!("`connect`: `{}` is no host:port", self.connect))?;
-        Ok(serde_json::json!({ "format": "socket", "options": { "host": host, "port": port } }))
+        let Address { host, port } = &self.connect;
+        Ok(serde_json::json!({ "format": "socket", "options": { "host": host, "port": port.to_string() } }))
     }
 
     fn build(&self, name: &str, once: bool) -> Box<dyn Source> {
@@ -177,8 +176,8 @@ impl Drop for Socket {
     }
 }
 
-async fn connect(address: &str) -> io::Result<TcpStream> {
-    let stream = timeout(CONNECT, TcpStream::connect(address)).await;
+async fn connect(address: &Address) -> io::Result<TcpStream> {
+    let stream = timeout(CONNECT, TcpStream::connect(address.to_string())).await;
     let stream = stream.map_err(|_| io::Error::new(io::ErrorKind::TimedOut, "no connection within 10 s"))??;
     let keepalive = TcpKeepalive::new().with_time(SILENCE).with_interval(BETWEEN_QUESTIONS);
     SockRef::from(&stream).set_tcp_keepalive(&keepalive)?;

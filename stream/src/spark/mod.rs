@@ -127,7 +127,11 @@ struct Translator<'a> {
 
 impl<'a> Translator<'a> {
     fn cannot(&mut self, place: &Range<usize>, what: &str, why: &str) {
-        self.errors.push(self.job.text.error(place, format!("{what} cannot run on Spark: {why}")));
+        let error = self.job.text.error(place, format!("{what} cannot run on Spark: {why}"));
+        // What two tables read is said once.
+        if !self.errors.contains(&error) {
+            self.errors.push(error);
+        }
     }
 
     fn sources(&mut self, once: bool) -> Vec<Value> {
@@ -289,9 +293,6 @@ impl<'a> Translator<'a> {
                 Base::Source(_) => "append",
                 Base::Table(name) => self.mode(sink, name),
             };
-            if sink.config.embedded().is_some() && self.job.checkpoint.is_none() {
-                self.cannot(&sink.place, &what, "without `checkpoint`, where its database is, or `path`");
-            }
             queries.entry((base.clone(), mode)).or_default().push(sink);
         }
         if self.job.sinks.is_empty() {

@@ -60,12 +60,18 @@ pub fn register(context: &SessionContext, clock: &Arc<AtomicI64>, time_zone: &ji
     of_text(context, "device", |text, out| of_agent(text, out, |agent| agent.category));
 }
 
-/// Makes `country` known. The error says what is wrong with the database.
+/// Makes `country` known. The error says what is wrong with the database, of which the function then knows nothing.
 pub fn register_country(context: &SessionContext, database: &Path) -> Result<(), String> {
     let failed = |error| format!("the country database {} cannot be read: {error}", database.display());
-    let reader = Reader::open_readfile(database).map_err(failed)?;
-    of_text(context, "country", move |address, out| out.append_option(country(&reader, address)));
-    Ok(())
+    let (reader, outcome) = match Reader::open_readfile(database) {
+        Ok(reader) => (Some(reader), Ok(())),
+        Err(error) => (None, Err(failed(error))),
+    };
+    let code = move |address: &str, out: &mut StringViewBuilder| {
+        out.append_option(reader.as_ref().and_then(|reader| country(reader, address)));
+    };
+    of_text(context, "country", code);
+    outcome
 }
 
 /// The code of an address's country: of one of the layouts that such databases have.

@@ -10,6 +10,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::streaming::StreamingTable;
+use datafusion::common::SchemaError;
 use datafusion::dataframe::DataFrame;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::context::SQLOptions;
@@ -19,8 +20,11 @@ use datafusion::physical_plan::memory::MemoryStream;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
 use datafusion::physical_plan::{ExecutionPlan, collect};
 use datafusion::prelude::{SessionConfig, SessionContext};
+use datafusion::sql::sqlparser::parser::ParserError;
 
 pub use plan::{Plan, Step};
+
+use crate::job::keys::did_you_mean;
 
 /// Rows that SQL reads, and that something else puts there for each batch.
 #[derive(Debug)]
@@ -139,6 +143,8 @@ impl Sql {
         let mut config = SessionConfig::new().with_target_partitions(1);
         let options = config.options_mut();
         options.optimizer.enable_dynamic_filter_pushdown = false;
+        // For the lines of mistakes.
+        options.sql_parser.collect_spans = true;
         // Partial states of a batch are one for each key, however many keys there are: no ratio is above this one.
         options.execution.skip_partial_aggregation_probe_ratio_threshold = 2.0;
         if let Some(name) = time_zone.iana_name() {
@@ -208,6 +214,43 @@ impl Sql {
         query
     }
 
+    /// What the engine has against a SELECT, in the words of a job file, and the line of the SELECT, from 1, where that is
+    /// known. What is said of a relation that is not there is for `unknown` to say.
+    pub fn explain(
+        &self,
+        sql: &str,
+        error: &DataFusionError,
+        unknown: impl Fn(&str) -> String,
+    ) -> (Option<usize>, String) {
+        let line = error.diagnostic().and_then(|found| found.span).and_then(|span| span.start.line.try_into().ok());
+        if let DataFusionError::SQL(error, _) = error.find_root()
+            && let ParserError::ParserError(text) | ParserError::TokenizerError(text) = &**error
+        {
+            let (what, place) = text.rsplit_once(" at Line: ").unwrap_or((text, ""));
+            return (place.split(',').next().and_then(|line| line.parse().ok()).or(line), what.to_owned());
+        }
+        let line = line.or_else(|| match error.find_root() {
+            // Where a column stands that is nowhere else, its name does.
+            DataFusionError::SchemaError(error, _) => match &**error {
+                SchemaError::FieldNotFound { field, .. } => line_of(sql, &field.name),
+                _ => None,
+            },
+            _ => None,
+        });
+        let text = words(error);
+        if let Some(name) = between(&text, "table 'datafusion.public.", "' not found") {
+            return (line, unknown(name));
+        }
+        if let Some(name) = between(&text, "Invalid function '", "'") {
+            let state = self.context.state();
+            let functions = state.scalar_functions().keys().chain(state.aggregate_functions().keys());
+            let functions = functions.chain(state.window_functions().keys());
+            let near = did_you_mean(name, functions.map(String::as_str));
+            return (line, format!("there is no function `{name}`{near}"));
+        }
+        (line, text.strip_prefix("Error during planning: ").map_or(text.clone(), str::to_owned))
+    }
+
     /// The names of the relations that a SELECT reads.
     pub fn references(&self, sql: &str) -> Result<Vec<String>> {
         let state = self.context.state();
@@ -223,6 +266,16 @@ pub fn words(error: &DataFusionError) -> String {
     let text = error.strip_backtrace();
     let first = text.split('\n').map(str::trim).filter(|line| !line.is_empty());
     first.collect::<Vec<_>>().join(" ")
+}
+
+fn between<'t>(text: &'t str, before: &str, after: &str) -> Option<&'t str> {
+    text.split_once(before)?.1.split_once(after).map(|(found, _)| found)
+}
+
+/// The first line, from 1, that has this word.
+fn line_of(sql: &str, word: &str) -> Option<usize> {
+    let has = |line: &str| line.split(|c: char| !c.is_alphanumeric() && c != '_').any(|other| other == word);
+    sql.lines().position(has).map(|index| index + 1)
 }
 
 #[cfg(test)]

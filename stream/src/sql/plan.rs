@@ -102,6 +102,20 @@ fn voices(of: &[String], known: &Voices) -> Vec<usize> {
     tables.map(|tables| tables.into_iter().flatten().copied().collect()).unwrap_or_default()
 }
 
+/// What is wrong with a job.
+struct Mistakes {
+    /// The sources, views and tables that cannot be planned.
+    broken: BTreeSet<String>,
+    errors: Vec<JobError>,
+}
+
+impl Mistakes {
+    fn is_broken(&self, name: &str) -> bool {
+        let of = ["_rejects", LATE].iter().find_map(|suffix| name.strip_suffix(suffix));
+        self.broken.contains(name) || of.is_some_and(|name| self.broken.contains(name))
+    }
+}
+
 /// A view or a table that is to be planned.
 enum Node<'a> {
     View(&'a str),
@@ -115,16 +129,30 @@ struct Named<'a> {
     node: Node<'a>,
 }
 
+impl Named<'_> {
+    /// Where its SQL stands.
+    fn path(&self) -> [&str; 3] {
+        let kind = match self.node {
+            Node::View(_) => "view",
+            Node::Table(_) => "table",
+        };
+        [kind, self.name, "sql"]
+    }
+}
+
 impl Plan {
     /// Plans a job. The errors say what the SQL engine has against the SQL, and which view, table or sink it is in.
     pub async fn of(job: &Job) -> Result<Self, Vec<JobError>> {
-        if job.sources.is_empty() {
+        if job.sources.is_empty() && job.unread.is_empty() {
             return Err(vec![job.text.error(&(0..0), "there is no [source.NAME]")]);
         }
         let whole = |error: DataFusionError| vec![job.text.error(&(0..0), words(&error))];
         let sql = Sql::new(&job.time_zone).map_err(whole)?;
-        if let Some(database) = &job.country_database {
-            functions::register_country(sql.context(), database).map_err(|why| vec![job.text.error(&(0..0), why)])?;
+        let mut found = Mistakes { broken: job.unread.clone(), errors: Vec::new() };
+        if let Some(database) = &job.country_database
+            && let Err(why) = functions::register_country(sql.context(), database)
+        {
+            found.errors.push(job.text.error_in(&["country-database"], None, &(0..0), why));
         }
         let mut plan = Self {
             sql,
@@ -153,17 +181,31 @@ impl Plan {
             node: Node::Table(table),
         });
         let nodes: Vec<Named<'_>> = views.chain(tables).collect();
-        let (mut errors, mut voices) = (Vec::new(), Voices::new());
-        let readers = plan.readers(job, &nodes, &mut errors);
+        let mut voices = Voices::new();
+        let readers = plan.readers(job, &nodes, &mut found);
+        plan.add_nodes(job, nodes, &readers, &mut voices, &mut found).await;
+        plan.add_sinks(job, &voices, &mut found).await;
+        plan.add_charts(job, &mut found).await;
+        let mut errors = found.errors;
         if errors.is_empty() {
-            plan.add_nodes(job, nodes, &readers, &mut voices, &mut errors).await;
-        }
-        if errors.is_empty() {
-            plan.add_sinks(job, &voices, &mut errors).await;
-            plan.add_charts(job, &mut errors).await;
             plan.note_last_readers(job);
+            return Ok(plan);
         }
-        if errors.is_empty() { Ok(plan) } else { Err(errors) }
+        errors.sort_by_key(|error| error.line);
+        Err(errors)
+    }
+
+    /// What the SQL engine has against a SELECT, at its line.
+    fn wrong_sql(
+        &self,
+        job: &Job,
+        path: &[&str; 3],
+        place: &Range<usize>,
+        sql: &str,
+        error: &DataFusionError,
+    ) -> JobError {
+        let (line, why) = self.sql.explain(sql, error, |name| unknown(job, name));
+        job.text.error_in(path, line, place, format!("{}: {why}", path[1]))
     }
 
     /// The names that a sink or a chart reads.
@@ -175,19 +217,32 @@ impl Plan {
     }
 
     /// How many read each name.
-    fn readers(&self, job: &Job, nodes: &[Named<'_>], errors: &mut Vec<JobError>) -> BTreeMap<String, usize> {
+    fn readers(&self, job: &Job, nodes: &[Named<'_>], found: &mut Mistakes) -> BTreeMap<String, usize> {
         let mut readers: BTreeMap<String, usize> = BTreeMap::new();
         let mut count = |name: String| *readers.entry(name).or_default() += 1;
         for node in nodes {
             match self.sql.references(node.sql) {
                 Ok(names) => names.into_iter().for_each(&mut count),
-                Err(error) => errors.push(job.text.error(node.place, format!("{}: {}", node.name, words(&error)))),
+                Err(error) => {
+                    found.broken.insert(node.name.to_owned());
+                    found.errors.push(self.wrong_sql(job, &node.path(), node.place, node.sql, &error));
+                }
             }
         }
         for sink in &job.sinks {
-            match self.names(&sink.input) {
+            let sql = match &sink.input {
+                Input::Named(name) => {
+                    count(name.clone());
+                    continue;
+                }
+                Input::Sql(sql) => sql,
+            };
+            match self.sql.references(sql) {
                 Ok(names) => names.into_iter().for_each(&mut count),
-                Err(error) => errors.push(job.text.error(&sink.place, format!("{}: {}", sink.name, words(&error)))),
+                Err(error) => {
+                    let path = ["sink", &sink.name, "sql"];
+                    found.errors.push(self.wrong_sql(job, &path, &sink.place, sql, &error));
+                }
             }
         }
         readers
@@ -200,11 +255,20 @@ impl Plan {
         nodes: Vec<Named<'_>>,
         readers: &BTreeMap<String, usize>,
         voices: &mut Voices,
-        errors: &mut Vec<JobError>,
+        found: &mut Mistakes,
     ) {
         let mut open: BTreeSet<&str> = nodes.iter().map(|node| node.name).collect();
         let mut left = nodes;
-        while !left.is_empty() {
+        loop {
+            // Of what reads something that is wrong, nothing can be said.
+            left.retain(|node| {
+                let names = self.sql.references(node.sql).unwrap_or_default();
+                let is_right = !found.is_broken(node.name) && !names.iter().any(|name| found.is_broken(name));
+                if !is_right {
+                    found.broken.insert(node.name.to_owned());
+                }
+                is_right
+            });
             let (now, later): (Vec<_>, Vec<_>) = left.into_iter().partition(|node| {
                 let is_open = |name: &String| {
                     let table = name.strip_suffix(LATE).unwrap_or(name);
@@ -213,9 +277,7 @@ impl Plan {
                 self.sql.references(node.sql).is_ok_and(|names| !names.iter().any(is_open))
             });
             if now.is_empty() {
-                let names: Vec<&str> = later.iter().map(|node| node.name).collect();
-                let message = format!("{} read each other in a circle", names.join(", "));
-                errors.push(job.text.error(later[0].place, message));
+                self.add_circle(job, later, found);
                 return;
             }
             for node in &now {
@@ -223,14 +285,36 @@ impl Plan {
                 self.order.push(node.name.to_owned());
                 let reads = readers.get(node.name).copied().unwrap_or_default();
                 if let Err(error) = self.add(node, reads, voices, job).await {
-                    errors.push(job.text.error(node.place, format!("{}: {}", node.name, words(&error))));
+                    found.broken.insert(node.name.to_owned());
+                    found.errors.push(self.wrong_sql(job, &node.path(), node.place, node.sql, &error));
                 }
-            }
-            if !errors.is_empty() {
-                return;
             }
             left = later;
         }
+    }
+
+    /// Names those that read each other, of what is left because it waits for something that is left.
+    fn add_circle(&self, job: &Job, mut left: Vec<Named<'_>>, found: &mut Mistakes) {
+        found.broken.extend(left.iter().map(|node| node.name.to_owned()));
+        // Those that nobody reads are not part of it.
+        loop {
+            let read: BTreeSet<String> =
+                left.iter().flat_map(|node| self.sql.references(node.sql).unwrap_or_default()).collect();
+            let count = left.len();
+            left.retain(|node| read.contains(node.name) || read.contains(&format!("{}{LATE}", node.name)));
+            if left.len() == count {
+                break;
+            }
+        }
+        let message = match left.as_slice() {
+            [] => return,
+            [one] => format!("{}: it reads itself", one.name),
+            several => {
+                let names: Vec<&str> = several.iter().map(|node| node.name).collect();
+                format!("{} read each other in a circle", names.join(", "))
+            }
+        };
+        found.errors.push(job.text.error_in(&left[0].path(), None, left[0].place, message));
     }
 
     async fn add(
@@ -296,21 +380,41 @@ impl Plan {
         Table::new(spec, parts, all, over)
     }
 
-    async fn add_sinks(&mut self, job: &Job, known: &Voices, errors: &mut Vec<JobError>) {
+    async fn add_sinks(&mut self, job: &Job, known: &Voices, found: &mut Mistakes) {
         let context = JobContext::of(job);
         let mut owners: BTreeMap<String, &str> = BTreeMap::new();
         for sink in &job.sinks {
+            let names = self.names(&sink.input);
+            // What is wrong with the others has been said.
+            let Some(names) = names.ok().filter(|names| !names.iter().any(|name| found.is_broken(name))) else {
+                continue;
+            };
             let feed = match &sink.input {
-                Input::Named(name) => self.named(job, name, sink.mode),
+                Input::Named(name) => {
+                    let feed = self.named(job, name, sink.mode);
+                    feed.ok_or_else(|| unknown_input(job, ["sink", &sink.name, "from"], &sink.place, name))
+                }
                 Input::Sql(sql) => match self.sql.plan(sql).await {
                     Ok(query) => Ok((query.schema(), Feed::Query(query))),
-                    Err(error) => Err(words(&error)),
+                    Err(error) => Err(self.wrong_sql(job, &["sink", &sink.name, "sql"], &sink.place, sql, &error)),
                 },
             };
-            let checked = feed.and_then(|(schema, feed)| {
+            let (schema, feed) = match feed {
+                Ok(feed) => feed,
+                Err(error) => {
+                    found.errors.push(error);
+                    continue;
+                }
+            };
+            let mut check = || {
                 let is_table = matches!(feed, Feed::Changed(_) | Feed::All(_));
                 if sink.names_mode && !is_table && !sink.config.removes() {
                     return Err("`mode` is for a table; of everything else a sink gets all rows".to_owned());
+                }
+                if job.checkpoint.is_none() && sink.config.embedded().is_some() {
+                    let why = "without a `checkpoint` the job has no database of its own: give the job a \
+                               `checkpoint = \"FOLDER\"`, or this sink a `path = \"FILE\"`";
+                    return Err(why.to_owned());
                 }
                 sink.config.check(&schema)?;
                 for owned in sink.config.owns(&sink.name, &context, &schema) {
@@ -323,27 +427,37 @@ impl Plan {
                         _ => drop(owners.insert(owned, &sink.name)),
                     }
                 }
-                Ok((feed, schema))
-            });
-            match checked {
-                Ok(feed) => self.feeds.push(feed),
-                Err(why) => errors.push(job.text.error(&sink.place, format!("{}: {why}", sink.name))),
+                Ok(())
+            };
+            if let Err(why) = check() {
+                found.errors.push(job.text.error(&sink.place, format!("{}: {why}", sink.name)));
             }
-            self.voices.push(voices(&self.names(&sink.input).unwrap_or_default(), known));
+            self.feeds.push((feed, schema));
+            self.voices.push(voices(&names, known));
         }
     }
 
-    async fn add_charts(&mut self, job: &Job, errors: &mut Vec<JobError>) {
+    async fn add_charts(&mut self, job: &Job, found: &mut Mistakes) {
         for spec in &job.charts {
-            if let Input::Named(name) = &spec.input
-                && !self.knows(name)
-            {
-                errors.push(job.text.error(&spec.place, format!("{}: {}", spec.name, unknown(job, name))));
+            let names = self.names(&spec.input).unwrap_or_default();
+            if names.iter().any(|name| found.is_broken(name)) {
+                continue;
+            }
+            let of_input = match &spec.input {
+                Input::Named(name) if self.knows(name) => None,
+                Input::Named(name) => Some(unknown_input(job, ["chart", &spec.name, "from"], &spec.place, name)),
+                Input::Sql(sql) => {
+                    let wrong = self.sql.frame(sql).await.err();
+                    wrong.map(|error| self.wrong_sql(job, &["chart", &spec.name, "sql"], &spec.place, sql, &error))
+                }
+            };
+            if let Some(error) = of_input {
+                found.errors.push(error);
                 continue;
             }
             match Chart::plan(spec, &self.sql, &self.steps).await {
                 Ok(chart) => self.charts.push(chart),
-                Err(why) => errors.push(job.text.error(&spec.place, format!("{}: {why}", spec.name))),
+                Err(why) => found.errors.push(job.text.error(&spec.place, format!("{}: {why}", spec.name))),
             }
         }
     }
@@ -386,33 +500,33 @@ impl Plan {
         self.sql.context().table_exist(name).unwrap_or(false)
     }
 
-    fn named(&self, job: &Job, name: &str, mode: Mode) -> Result<(SchemaRef, Feed), String> {
+    fn named(&self, job: &Job, name: &str, mode: Mode) -> Option<(SchemaRef, Feed)> {
         for (index, step) in self.steps.iter().enumerate() {
             match step {
                 Step::Table(table) if table.name == name => {
                     let feed = if mode == Mode::Changed { Feed::Changed(index) } else { Feed::All(index) };
-                    return Ok((Arc::clone(table.all.schema()), feed));
+                    return Some((Arc::clone(table.all.schema()), feed));
                 }
                 Step::Table(table) if name.strip_suffix(LATE) == Some(&table.name) => {
                     if let Some(late) = &table.late {
-                        return Ok((Arc::clone(late.schema()), Feed::Rows(Arc::clone(late))));
+                        return Some((Arc::clone(late.schema()), Feed::Rows(Arc::clone(late))));
                     }
                 }
                 Step::View { name: view, rows, .. } if view == name => {
-                    return Ok((Arc::clone(rows.schema()), Feed::Rows(Arc::clone(rows))));
+                    return Some((Arc::clone(rows.schema()), Feed::Rows(Arc::clone(rows))));
                 }
                 _ => {}
             }
         }
         for (source, relations) in job.sources.iter().zip(&self.sources) {
             if source.name == name {
-                return Ok((Arc::clone(relations.rows.schema()), Feed::Rows(Arc::clone(&relations.rows))));
+                return Some((Arc::clone(relations.rows.schema()), Feed::Rows(Arc::clone(&relations.rows))));
             }
             if format!("{}_rejects", source.name) == name {
-                return Ok((reject_schema(), Feed::Rows(Arc::clone(&relations.rejects))));
+                return Some((reject_schema(), Feed::Rows(Arc::clone(&relations.rejects))));
             }
         }
-        Err(unknown(job, name))
+        None
     }
 }
 
@@ -429,7 +543,17 @@ fn inputs_of(step: &Step, job: &Job, references: impl Fn(&str) -> Vec<String>) -
 }
 
 fn unknown(job: &Job, name: &str) -> String {
-    let known = job.sources.iter().map(|one| one.name.as_str()).chain(job.views.iter().map(|one| one.name.as_str()));
-    let known = known.chain(job.tables.iter().map(|one| one.name.as_str()));
-    format!("`from`: there is no source, view or table `{name}`{}", did_you_mean(name, known))
+    let sources = job.sources.iter().flat_map(|one| [one.name.clone(), format!("{}_rejects", one.name)]);
+    let tables = job.tables.iter().flat_map(|one| match one.life {
+        Life::EventTime(_) => vec![one.name.clone(), format!("{}{LATE}", one.name)],
+        _ => vec![one.name.clone()],
+    });
+    let known: Vec<String> = sources.chain(job.views.iter().map(|one| one.name.clone())).chain(tables).collect();
+    let near = did_you_mean(name, known.iter().map(String::as_str));
+    format!("there is no source, view or table `{name}`{near}")
+}
+
+/// The mistake of a sink or chart that reads something that is not there.
+fn unknown_input(job: &Job, path: [&str; 3], place: &Range<usize>, name: &str) -> JobError {
+    job.text.error_in(&path, None, place, format!("{}: `from`: {}", path[1], unknown(job, name)))
 }

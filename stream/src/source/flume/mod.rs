@@ -15,8 +15,6 @@ use async_trait::async_trait;
 use datafusion::arrow::array::{ArrayRef, StringViewBuilder};
 use datafusion::arrow::datatypes::{DataType, Field};
 use flume_rs::event::Batch;
-use serde::de::Error as _;
-use serde::{Deserialize, Deserializer};
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, oneshot};
 
 use super::{Cut, Position, Source, SourceError};
@@ -26,24 +24,6 @@ use crate::format::Records;
 const MOST_BYTES: usize = 64 << 20;
 /// What an event takes besides its body.
 const EVENT_BYTES: usize = 32;
-
-/// A host name or address, and a port.
-#[derive(Clone, Debug, PartialEq, Eq)]
-struct Address {
-    host: String,
-    port: u16,
-}
-
-impl<'de> Deserialize<'de> for Address {
-    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
-        let text = String::deserialize(deserializer)?;
-        let parts = text.rsplit_once(':').and_then(|(host, port)| Some((host.to_owned(), port.parse().ok()?)));
-        match parts {
-            Some((host, port)) if !host.is_empty() => Ok(Self { host, port }),
-            _ => Err(D::Error::custom(format!("`{text}` is no address: expected host:port"))),
-        }
-    }
-}
 
 /// The columns of headers.
 fn header_columns(headers: &[String]) -> Vec<Field> {
@@ -300,14 +280,5 @@ mod tests {
         source.done(None).await.expect("it never fails");
         assert!((&mut second).now_or_never().is_none());
         assert_eq!(cut(&mut source, 9).await, ["b"]);
-    }
-
-    #[test]
-    fn addresses_have_a_host_and_a_port() {
-        let read = |text: &str| Address::deserialize(serde_json::Value::from(text));
-        assert_eq!(read("[::1]:4").expect("it is one").port, 4);
-        for wrong in ["localhost", "localhost:x", ":1", "a:70000"] {
-            assert!(read(wrong).is_err(), "{wrong}");
-        }
     }
 }

@@ -32,8 +32,8 @@ use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
-use super::{Address, Events, Feed, Inbox, header_columns};
-use crate::job::{JobError, Keys};
+use super::{Events, Feed, Inbox, header_columns};
+use crate::job::{Address, JobError, Keys};
 use crate::source::{Source, SourceConfig, SourceError};
 
 #[derive(Clone, Debug, Deserialize)]
@@ -111,7 +111,7 @@ impl Feed for Pull {
         for address in &self.config.connect {
             let sink = Arc::new(Sink {
                 name: self.name.clone(),
-                address: format!("{}:{}", address.host, address.port),
+                address: address.to_string(),
                 endpoint: Endpoint::plain(&address.host, address.port, CONNECT_TIMEOUT),
                 wanted: AtomicU32::new(self.config.batch_size.get()),
                 connections: AtomicUsize::new(0),

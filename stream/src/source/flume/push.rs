@@ -7,8 +7,9 @@
 //! | `compression-type` | `none` | `deflate` when the sinks that send have it |
 //!
 //! A request is answered `OK` when the batch with its events is committed. Agents wait so long, at most their
-//! `request-timeout` (20 seconds): batches must be shorter. Any number of agents may send; the order of the events of one
-//! connection is kept. With `--once` the job ends when agents have come, sent something, and gone.
+//! `request-timeout` (20 seconds): batches must be shorter. An avro sink sends nothing meanwhile, so that a batch has at
+//! most its `batch-size` of events from it, by default 100: give it a large one. Any number of agents may send; the order
+//! of the events of one connection is kept. With `--once` the job ends when agents have come, sent something, and gone.
 
 use std::fmt::Display;
 use std::net::SocketAddr;
@@ -32,13 +33,14 @@ use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-use super::{Address, Events, Feed, Inbox, header_columns};
-use crate::job::{JobError, Keys};
+use super::{Events, Feed, Inbox, header_columns};
+use crate::job::{Address, JobError, Keys, to_listen};
 use crate::source::{Source, SourceConfig, SourceError};
 
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields, rename_all = "kebab-case")]
 struct PushConfig {
+    #[serde(deserialize_with = "to_listen")]
     listen: Address,
     #[serde(default)]
     headers: Vec<String>,
