@@ -17,7 +17,8 @@ use crate::table::{Aggregation, Life, Table, TableSpec};
 
 /// What a batch goes through.
 pub enum Step {
-    /// A view that several read: it is worked out once.
+    /// A view that several read, which is worked out once; or one that has an aggregate, which is over each batch,
+    /// also below that of a table.
     View {
         /// Its name.
         name: String,
@@ -246,7 +247,7 @@ impl Plan {
             Node::View(sql) => {
                 let query = self.sql.plan(sql).await?;
                 let fed = job.sinks.iter().any(|sink| sink.input == Input::Named(node.name.to_owned()));
-                if reads > 1 || fed {
+                if reads > 1 || fed || (of_tables.is_empty() && query.aggregates()) {
                     let rows = self.sql.register(node.name, query.schema())?;
                     self.steps.push(Step::View { name: node.name.to_owned(), query, rows, spent: Vec::new() });
                 } else {
