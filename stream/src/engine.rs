@@ -204,6 +204,10 @@ impl Engine {
         }
         while !stop.is_cancelled() {
             let Some((due, time)) = self.wait(stop).await else { break };
+            self.catch_up(time, stop).await?;
+            if stop.is_cancelled() {
+                break;
+            }
             let batch = self.last.map_or_else(|| BatchInfo::first(time), |last| last.next(time));
             let ahead = Duration::from_millis(u64::try_from(batch.time - time).unwrap_or_default());
             if ahead > MOST_AHEAD && self.ahead.now() {
@@ -269,6 +273,18 @@ impl Engine {
                 Some((Instant::now(), next))
             }
         }
+    }
+
+    /// Shows windows that ended while no batch came: each with a batch at its end, which has no rows.
+    async fn catch_up(&mut self, time: i64, stop: &CancellationToken) -> Result<(), EngineError> {
+        while let (Some(end), Some(last)) = (self.plan.missed(time), self.last) {
+            let nothing = self.inlets.iter().map(|_| Cut::default()).collect();
+            self.turn(last.next(end), nothing, Instant::now(), stop).await?;
+            if stop.is_cancelled() {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// What the sources have.

@@ -167,6 +167,15 @@ impl Plan {
         if errors.is_empty() { Ok(plan) } else { Err(errors) }
     }
 
+    /// When the first window ended that has rows and was not shown, unless a batch at this time shows it.
+    pub fn missed(&self, time: i64) -> Option<i64> {
+        let of_step = |step: &Step| match step {
+            Step::View { .. } => None,
+            Step::Table(table) => table.missed(time),
+        };
+        self.steps.iter().filter_map(of_step).min()
+    }
+
     /// The names that a sink or a chart reads.
     fn names(&self, input: &Input) -> Result<Vec<String>, DataFusionError> {
         match input {

@@ -265,14 +265,30 @@ async fn windows(keys: &str, sql: &str, (window, slide): (i64, i64), batches: &[
     let (mut bench, at_once) = (Bench::new(&table).await, AtOnce::new(sql).await);
     let mut last = None;
     for (number, (time, rows)) in batches.iter().enumerate() {
+        let newest = time - time.rem_euclid(slide);
+        let inside = |end: i64, batches: &[(i64, Vec<Row>)]| -> Vec<Row> {
+            let is_in = |time: i64| time > end - window && time <= end;
+            batches.iter().filter(|(time, _)| is_in(*time)).flat_map(|(_, rows)| rows.clone()).collect()
+        };
+        // Those that were missed come one after the other if they have rows.
+        let first = last.map_or(newest, |last: i64| last - last.rem_euclid(slide) + slide);
+        for end in (first..newest).step_by(slide as usize) {
+            let missed = inside(end, &batches[..number]);
+            if missed.is_empty() {
+                continue;
+            }
+            assert_eq!(bench.table().missed(*time), Some(end), "{table}: before batch {number} at {time}");
+            bench.turn(end, &[]).await;
+            assert_eq!(bench.changed(), Some(at_once.of(&missed).await), "{table}: the window that ends at {end}");
+            if (restarts >> (end % 16)) & 1 == 1 {
+                bench.restart().await;
+            }
+        }
+        assert_eq!(bench.table().missed(*time), None, "{table}: before batch {number} at {time}");
         bench.turn(*time, rows).await;
-        let end = time - time.rem_euclid(slide);
-        let is_due = last.map_or(end == *time, |last| last < end);
+        let is_due = last.map_or(newest == *time, |last| last < newest);
         last = Some(*time);
-        let is_in = |time: i64| time > end - window && time <= end;
-        let inside: Vec<Row> =
-            batches[..=number].iter().filter(|(time, _)| is_in(*time)).flat_map(|(_, rows)| rows.clone()).collect();
-        let expected = is_due.then_some(at_once.of(&inside).await);
+        let expected = is_due.then_some(at_once.of(&inside(newest, &batches[..=number])).await);
         assert_eq!(bench.changed(), expected, "{table}: batch {number} at {time}");
         if let Some(expected) = expected {
             assert_eq!(bench.all(), expected, "{table}");
@@ -316,6 +332,25 @@ proptest! {
 
 fn row_batches() -> impl Strategy<Value = (i64, Vec<Row>)> {
     (prop_oneof![4 => 1i64..25, 1 => 25i64..200], prop::collection::vec(row(), 0..6))
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_shows_no_windows_without_rows() {
+    let row = Row { k: Some("a".to_owned()), n: Some(1), x: None, d: None, at: None };
+    for sql in ["select count(*) as c from rows", "select k, max(n) as hi from rows group by k"] {
+        let mut bench = Bench::new(&format!("sql = \"{sql}\"\nwindow = \"3s\"\nslide = \"1s\"")).await;
+        bench.turn(1000, &[]).await;
+        assert_eq!(bench.table().missed(3_600_000), None);
+        bench.turn(2000, std::slice::from_ref(&row)).await;
+        for end in [3000, 4000] {
+            assert_eq!(bench.table().missed(3_600_000), Some(end));
+            bench.turn(end, &[]).await;
+        }
+        assert_eq!(bench.table().missed(3_600_000), None);
+        assert_eq!(bench.table().keys(), 1);
+        bench.turn(3_600_000, &[]).await;
+        assert_eq!(bench.table().keys(), 0);
+    }
 }
 
 #[test]
