@@ -3,7 +3,7 @@
 //! A batch takes the same part of what is left of every partition, so that all get on evenly and windows by time see
 //! rows about in the order in which they came to the topic. What is left is known from the end that a partition had
 //! when it was found, or else from what waits. A partition that has more than has come holds the others back, so that
-//! they do not run ahead; but not for long, as it may be away, and not when there is no room to wait in.
+//! they do not run ahead; but not for long, as it may be away, and not when there is no room for more to come.
 
 use std::collections::{BTreeSet, VecDeque};
 use std::time::{Duration, Instant};
@@ -182,7 +182,13 @@ impl Waiting {
 
     /// Which part of what is left the next batch has, if it has room for so many messages.
     fn share(&self, room: f64) -> f64 {
-        let may_hold = !self.ended && !self.is_full();
+        let share = self.share_if(!self.ended, room);
+        // What is waited for cannot come while there is no room.
+        if share == 0.0 && self.is_full() { self.share_if(false, room) } else { share }
+    }
+
+    /// The same, if partitions may hold others back or not.
+    fn share_if(&self, may_hold: bool, room: f64) -> f64 {
         let (mut left, mut share) = (0.0, 1.0f64);
         for queue in &self.queues {
             let (held, all) = (queue.held() as f64, queue.left() as f64);
@@ -283,10 +289,11 @@ mod tests {
         assert_eq!(counts(&mut behind, usize::MAX), [17, 12]);
         behind.at_end(1);
         assert_eq!(counts(&mut behind, usize::MAX), [49, 0]);
-        let mut full = waiting(&[100, 50]);
+        let mut full = waiting(&[128, 64]);
         full.most = 1;
-        push(&mut full, all(0, 0..100));
-        assert_eq!(counts(&mut full, usize::MAX), [100, 0]);
+        push(&mut full, all(0, 0..96).chain(all(1, 0..8)));
+        assert_eq!(counts(&mut full, usize::MAX), [16, 8]);
+        assert_eq!(counts(&mut full, usize::MAX), [80, 0]);
         assert_eq!(full.bytes, 0);
     }
 
