@@ -226,8 +226,7 @@ fn a_window_that_does_not_fit_the_batches_is_refused() {
     let server = Server::new();
     let mut job = TestJob::start(&job(&server).replace("slide = \"100ms\"", "slide = \"80ms\""));
     assert!(!job.wait().success());
-    let log = job.log();
-    assert!(log.contains("[table.added] `slide`: 80ms is not a multiple of 50ms, the job's `batch`"), "{log}");
+    job.wait_for_log("[table.added] `slide`: 80ms is not a multiple of 50ms, the job's `batch`");
 }
 
 #[test]
