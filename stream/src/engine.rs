@@ -208,6 +208,10 @@ impl Engine {
         }
         while !stop.is_cancelled() {
             let Some((due, time)) = self.wait(stop).await else { break };
+            self.catch_up(time, stop).await?;
+            if stop.is_cancelled() {
+                break;
+            }
             let batch = self.last.map_or_else(|| BatchInfo::first(time), |last| last.next(time));
             let ahead = Duration::from_millis(u64::try_from(batch.time - time).unwrap_or_default());
             if ahead > MOST_AHEAD && self.ahead.now() {
@@ -273,6 +277,23 @@ impl Engine {
                 Some((Instant::now(), next))
             }
         }
+    }
+
+    /// Shows windows that ended while no batch came: each with a batch at its end, which has no rows.
+    async fn catch_up(&mut self, time: i64, stop: &CancellationToken) -> Result<(), EngineError> {
+        let mut shown = 0;
+        while let (Some(end), Some(last)) = (self.plan.missed(time), self.last) {
+            shown += 1;
+            let nothing = self.inlets.iter().map(|_| Cut::default()).collect();
+            self.turn(last.next(end), nothing, Instant::now(), stop).await?;
+            if stop.is_cancelled() {
+                break;
+            }
+        }
+        if shown > 1 {
+            info!("{shown} windows ended while no batch came, and are shown now");
+        }
+        Ok(())
     }
 
     /// What the sources have.

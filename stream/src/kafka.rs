@@ -37,13 +37,8 @@ impl OptionValue {
 pub type Options = BTreeMap<String, String>;
 
 /// All clients' defaults.
-const COMMON: &[(&str, &str)] = &[
-    ("client.id", "flume-rs-stream"),
-    // Brokers close connections that rest; that is no news.
-    ("log.connection.close", "false"),
-    ("log.thread.name", "false"),
-    ("reconnect.backoff.max.ms", "1000"),
-];
+const COMMON: &[(&str, &str)] =
+    &[("client.id", "flume-rs-stream"), ("log.thread.name", "false"), ("reconnect.backoff.max.ms", "1000")];
 
 /// Takes `servers` and `options`. What librdkafka does by default is replaced by the `defaults`, these by what the user
 /// says; what is `fixed` the user cannot set.

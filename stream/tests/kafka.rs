@@ -348,6 +348,65 @@ fn a_job_goes_on_when_the_broker_does() {
 }
 
 #[test]
+fn partitions_with_a_backlog_get_on_evenly_so_that_few_rows_come_too_late() {
+    const ROWS: i64 = 60_000;
+    let Some(kafka) = Kafka::shared() else { return };
+    let topic = kafka.topic(3, &[]);
+    // In the order of their time, 50 a second; the last partition is empty.
+    let row = |number: i64| {
+        let time = jiff::Timestamp::from_millisecond(1_600_000_000_000 + 20 * number).expect("it is one");
+        format!("{},{number:030}", time.strftime("%F %T%.3f"))
+    };
+    kafka.produce(&topic, Some(0), (0..ROWS).filter(|number| number % 3 > 0).map(row));
+    kafka.produce(&topic, Some(1), (0..ROWS).filter(|number| number % 3 == 0).map(row));
+    for max_rows in ["", "max-rows = 500"] {
+        let text = format!(
+            r#"
+batch = "50ms"
+checkpoint = "state"
+{max_rows}
+[source.clicks]
+type = "kafka"
+servers = "{}"
+topics = "{topic}"
+start = "earliest"
+format = "delimited"
+delimiter = ","
+columns = ["at timestamp", "number bigint"]
+[table.windows]
+sql = "select window_start, count(*) as n from clicks group by window_start"
+time = "at"
+over = "clicks"
+window = "10s"
+delay = "2s"
+[table.late]
+sql = "select count(*) as n from windows_late"
+[table.seen]
+sql = "select count(*) as n from clicks"
+[sink.windows]
+type = "sqlite"
+from = "windows"
+table = "windows"
+key = ["window_start"]
+[sink.kept]
+type = "sqlite"
+sql = "select 1 as id, seen.n as seen, late.n as late from seen cross join late"
+table = "kept"
+key = ["id"]
+"#,
+            kafka.servers()
+        );
+        let job = TestJob::start(&text);
+        job.wait_for_rows("state", "select seen from kept", &[&[&ROWS.to_string()]]);
+        let counts = job.query("state", "select (select sum(n) from windows), (select late from kept)");
+        let counts: Vec<i64> =
+            counts.expect("they are there").concat().iter().map(|n| n.parse().expect("a number")).collect();
+        assert_eq!(counts[0] + counts[1], ROWS, "each is in its window, or late");
+        assert!(counts[1] < ROWS / 50, "{} of {ROWS} are late with {max_rows:?}\n{}", counts[1], job.log());
+    }
+}
+
+#[test]
 fn a_topic_that_is_missing_is_named_and_read_when_it_appears() {
     let Some(kafka) = Kafka::shared() else { return };
     let topic = unique("late");

@@ -92,6 +92,60 @@ fn windows_slide_over_the_batches_and_survive_a_kill() {
 }
 
 #[test]
+fn each_row_is_in_a_window_that_is_shown_through_a_pause_and_a_kill() {
+    let text = r#"
+batch = "100ms"
+checkpoint = "state"
+[source.numbers]
+type = "rate"
+rows-per-second = 100
+[table.merged]
+sql = "select count(*) as n, min(value) as lo, max(value) as hi from numbers"
+window = "300ms"
+[table.added]
+sql = "select count(*) as n, sum(value) as s from numbers"
+window = "300ms"
+[sink.merged]
+type = "sqlite"
+sql = "select n, lo, hi, cast(batch_time() as bigint) as at from merged"
+table = "merged"
+[sink.added]
+type = "sqlite"
+sql = "select n, s, cast(batch_time() as bigint) as at from added"
+table = "added"
+"#;
+    let windows = |job: &TestJob| -> Vec<[i64; 4]> {
+        let sql = "select n, lo, hi, s from merged join added using (at, n) where n > 0 order by at";
+        let rows = job.query("state", sql).unwrap_or_default();
+        let number = |text: &String| text.parse().expect("it is a number");
+        rows.iter().map(|row| [0, 1, 2, 3].map(|column| number(&row[column]))).collect()
+    };
+    let wait_for_more = |job: &TestJob| {
+        let before = windows(job).len();
+        assert!(eventually(|| (windows(job).len() > before + 2).then_some(())).is_some(), "{}", job.log());
+    };
+    // Long enough to miss several windows: that is what this is about.
+    let pause = || std::thread::sleep(std::time::Duration::from_millis(1300));
+    let mut job = TestJob::start(text);
+    for _ in 0..2 {
+        wait_for_more(&job);
+        job.signal(rustix::process::Signal::STOP);
+        pause();
+        job.signal(rustix::process::Signal::CONT);
+        wait_for_more(&job);
+        job.kill();
+        pause();
+        job = job.kill_and_restart(text);
+    }
+    wait_for_more(&job);
+    let mut next = 0;
+    for [n, lo, hi, sum] in windows(&job) {
+        assert_eq!((lo, hi - lo + 1, sum), (next, n, (lo..=hi).sum()), "{:?}\n{}", windows(&job), job.log());
+        next = hi + 1;
+    }
+}
+
+#[test]
 fn windows_by_time_are_closed_once_and_late_rows_are_kept_aside() {
     let mut server = Server::new();
     let text = format!(
@@ -172,8 +226,7 @@ fn a_window_that_does_not_fit_the_batches_is_refused() {
     let server = Server::new();
     let mut job = TestJob::start(&job(&server).replace("slide = \"100ms\"", "slide = \"80ms\""));
     assert!(!job.wait().success());
-    let log = job.log();
-    assert!(log.contains("[table.added] `slide`: 80ms is not a multiple of 50ms, the job's `batch`"), "{log}");
+    job.wait_for_log("[table.added] `slide`: 80ms is not a multiple of 50ms, the job's `batch`");
 }
 
 #[test]

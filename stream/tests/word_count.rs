@@ -67,6 +67,23 @@ fn counts_go_on_after_a_kill_and_a_lost_connection() {
 }
 
 #[test]
+fn words_of_two_united_sources_are_counted_together() {
+    let (mut one, mut other) = (Server::new(), Server::new());
+    let united = format!(
+        "{RUNNING}\n[source.others]\ntype = \"socket\"\nconnect = \"{}\"\n\
+         [view.both]\nsql = \"select value from lines union all select value from others\"",
+        other.address()
+    );
+    let text = job(&one, &united).replace("as word from lines", "as word from both");
+    let job = TestJob::start(&text);
+    one.accept();
+    other.accept();
+    one.send("a b\n");
+    other.send("a c\n");
+    job.wait_for_rows("state", "select * from counts", &[&["a", "2"], &["b", "1"], &["c", "1"]]);
+}
+
+#[test]
 fn a_checkpoint_of_another_job_is_refused() {
     let server = Server::new();
     let home = Arc::new(directory());

@@ -66,6 +66,14 @@ impl Records {
         std::mem::replace(self, Self { bytes, ends, ..Self::default() })
     }
 
+    /// Some of them, without columns.
+    pub fn part(&self, range: std::ops::Range<usize>) -> Self {
+        let end = |count: usize| count.checked_sub(1).map_or(0, |last| self.ends[last]);
+        let (start, end) = (end(range.start), end(range.end));
+        let ends = self.ends[range].iter().map(|one| one - start).collect();
+        Self { bytes: self.bytes[start..end].to_vec(), ends, columns: Vec::new() }
+    }
+
     /// Removes all of them, and keeps their room.
     pub fn clear(&mut self) {
         self.bytes.clear();

@@ -2,6 +2,7 @@
 //! each.
 
 pub mod functions;
+mod in_turn;
 pub mod plan;
 
 use std::sync::atomic::{AtomicI64, Ordering};
@@ -11,10 +12,12 @@ use datafusion::arrow::array::RecordBatch;
 use datafusion::arrow::datatypes::SchemaRef;
 use datafusion::catalog::streaming::StreamingTable;
 use datafusion::common::SchemaError;
+use datafusion::common::tree_node::TreeNode as _;
 use datafusion::dataframe::DataFrame;
 use datafusion::error::{DataFusionError, Result};
 use datafusion::execution::context::SQLOptions;
 use datafusion::execution::{SendableRecordBatchStream, SessionStateBuilder, TaskContext};
+use datafusion::physical_plan::aggregates::AggregateExec;
 use datafusion::physical_plan::execution_plan::reset_plan_states;
 use datafusion::physical_plan::memory::MemoryStream;
 use datafusion::physical_plan::streaming::{PartitionStream, StreamingTableExec};
@@ -25,6 +28,7 @@ use datafusion::sql::sqlparser::parser::ParserError;
 pub use plan::{Plan, Step};
 
 use crate::job::keys::did_you_mean;
+use in_turn::UnionsInTurn;
 
 /// Rows that SQL reads, and that something else puts there for each batch.
 #[derive(Debug)]
@@ -109,6 +113,12 @@ impl Query {
         self.plan.schema()
     }
 
+    /// Whether it puts rows together.
+    pub fn aggregates(&self) -> bool {
+        let is_aggregate = |plan: &Arc<dyn ExecutionPlan>| Ok(plan.downcast_ref::<AggregateExec>().is_some());
+        self.plan.exists(is_aggregate).is_ok_and(|found| found)
+    }
+
     /// How it is done.
     pub fn plan(&self) -> &Arc<dyn ExecutionPlan> {
         &self.plan
@@ -152,7 +162,10 @@ impl Sql {
         }
         let state = SessionStateBuilder::new_with_default_features().with_config(config).build();
         let rules = state.optimizers().iter().filter(|rule| rule.name() != TWO_STEP_DISTINCT).cloned().collect();
-        let state = SessionStateBuilder::new_from_existing(state).with_optimizer_rules(rules).build();
+        let mut physical = state.physical_optimizers().to_vec();
+        physical.insert(0, Arc::new(UnionsInTurn));
+        let state = SessionStateBuilder::new_from_existing(state).with_optimizer_rules(rules);
+        let state = state.with_physical_optimizer_rules(physical).build();
         let (context, clock) = (SessionContext::new_with_state(state), Arc::default());
         functions::register(&context, &clock, time_zone);
         Ok(Self { context, clock })

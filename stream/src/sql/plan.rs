@@ -17,7 +17,8 @@ use crate::table::{Aggregation, Life, Table, TableSpec};
 
 /// What a batch goes through.
 pub enum Step {
-    /// A view that several read: it is worked out once.
+    /// A view that several read, which is worked out once; or one that has an aggregate, which is over each batch,
+    /// also below that of a table.
     View {
         /// Its name.
         name: String,
@@ -208,6 +209,15 @@ impl Plan {
         job.text.error_in(path, line, place, format!("{}: {why}", path[1]))
     }
 
+    /// When the first window ended that has rows and was not shown, unless a batch at this time shows it.
+    pub fn missed(&self, time: i64) -> Option<i64> {
+        let of_step = |step: &Step| match step {
+            Step::View { .. } => None,
+            Step::Table(table) => table.missed(time),
+        };
+        self.steps.iter().filter_map(of_step).min()
+    }
+
     /// The names that a sink or a chart reads.
     fn names(&self, input: &Input) -> Result<Vec<String>, DataFusionError> {
         match input {
@@ -330,7 +340,7 @@ impl Plan {
             Node::View(sql) => {
                 let query = self.sql.plan(sql).await?;
                 let fed = job.sinks.iter().any(|sink| sink.input == Input::Named(node.name.to_owned()));
-                if reads > 1 || fed {
+                if reads > 1 || fed || (of_tables.is_empty() && query.aggregates()) {
                     let rows = self.sql.register(node.name, query.schema())?;
                     self.steps.push(Step::View { name: node.name.to_owned(), query, rows, spent: Vec::new() });
                 } else {

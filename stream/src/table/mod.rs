@@ -285,6 +285,13 @@ pub trait Keeper: Send + Sync {
     /// Takes a batch's partial states in.
     async fn absorb(&mut self, batch: &BatchInfo, parts: &Aggregation, new: Vec<RecordBatch>) -> Result<Turn>;
 
+    /// A time before that of the next batch at which a batch is to come first, though it has no rows: at it something
+    /// ends that would never be shown.
+    fn missed(&self, time: i64) -> Option<i64> {
+        let _ = time;
+        None
+    }
+
     /// All partial states that count now.
     fn all(&self, parts: &Aggregation) -> Result<Vec<RecordBatch>>;
 
@@ -370,6 +377,11 @@ impl Table {
     /// How its aggregate is split.
     pub fn parts(&self) -> &Aggregation {
         &self.parts
+    }
+
+    /// When the first window ended that has rows and was not shown, unless a batch at this time shows it.
+    pub fn missed(&self, time: i64) -> Option<i64> {
+        self.keeper.missed(time)
     }
 
     /// Takes in what the relations hold.

@@ -78,7 +78,7 @@ async fn plan(table: &str) -> Result<Plan, String> {
     Plan::of(&job(table)).await.map_err(|errors| errors[0].message.clone())
 }
 
-/// A job with one table, without sources and sinks.
+/// A job with one table, and perhaps views, without sources and sinks.
 struct Bench {
     plan: Plan,
     store: Store,
@@ -113,7 +113,12 @@ impl Bench {
         self.batch = Some(batch);
         self.plan.sources[0].rows.set(columns(rows));
         self.plan.sql.set_batch_time(time);
-        self.table().turn(&batch).await.expect("it runs");
+        for step in &mut self.plan.steps {
+            match step {
+                Step::View { query, rows, .. } => rows.set(query.run().await.expect("it runs")),
+                Step::Table(table) => table.turn(&batch).await.expect("it runs"),
+            }
+        }
         let (plan, store) = (&mut self.plan, &mut self.store);
         let commit = store.commit(&batch, &BTreeMap::new(), |db| Self::table_of(plan).save(&mut Saved::new(db, "t")?));
         commit.expect("it commits");
@@ -260,14 +265,30 @@ async fn windows(keys: &str, sql: &str, (window, slide): (i64, i64), batches: &[
     let (mut bench, at_once) = (Bench::new(&table).await, AtOnce::new(sql).await);
     let mut last = None;
     for (number, (time, rows)) in batches.iter().enumerate() {
+        let newest = time - time.rem_euclid(slide);
+        let inside = |end: i64, batches: &[(i64, Vec<Row>)]| -> Vec<Row> {
+            let is_in = |time: i64| time > end - window && time <= end;
+            batches.iter().filter(|(time, _)| is_in(*time)).flat_map(|(_, rows)| rows.clone()).collect()
+        };
+        // Those that were missed come one after the other if they have rows.
+        let first = last.map_or(newest, |last: i64| last - last.rem_euclid(slide) + slide);
+        for end in (first..newest).step_by(slide as usize) {
+            let missed = inside(end, &batches[..number]);
+            if missed.is_empty() {
+                continue;
+            }
+            assert_eq!(bench.table().missed(*time), Some(end), "{table}: before batch {number} at {time}");
+            bench.turn(end, &[]).await;
+            assert_eq!(bench.changed(), Some(at_once.of(&missed).await), "{table}: the window that ends at {end}");
+            if (restarts >> (end % 16)) & 1 == 1 {
+                bench.restart().await;
+            }
+        }
+        assert_eq!(bench.table().missed(*time), None, "{table}: before batch {number} at {time}");
         bench.turn(*time, rows).await;
-        let end = time - time.rem_euclid(slide);
-        let is_due = last.map_or(end == *time, |last| last < end);
+        let is_due = last.map_or(newest == *time, |last| last < newest);
         last = Some(*time);
-        let is_in = |time: i64| time > end - window && time <= end;
-        let inside: Vec<Row> =
-            batches[..=number].iter().filter(|(time, _)| is_in(*time)).flat_map(|(_, rows)| rows.clone()).collect();
-        let expected = is_due.then_some(at_once.of(&inside).await);
+        let expected = is_due.then_some(at_once.of(&inside(newest, &batches[..=number])).await);
         assert_eq!(bench.changed(), expected, "{table}: batch {number} at {time}");
         if let Some(expected) = expected {
             assert_eq!(bench.all(), expected, "{table}");
@@ -311,6 +332,25 @@ proptest! {
 
 fn row_batches() -> impl Strategy<Value = (i64, Vec<Row>)> {
     (prop_oneof![4 => 1i64..25, 1 => 25i64..200], prop::collection::vec(row(), 0..6))
+}
+
+#[tokio::test]
+async fn a_clock_that_jumps_shows_no_windows_without_rows() {
+    let row = Row { k: Some("a".to_owned()), n: Some(1), x: None, d: None, at: None };
+    for sql in ["select count(*) as c from rows", "select k, max(n) as hi from rows group by k"] {
+        let mut bench = Bench::new(&format!("sql = \"{sql}\"\nwindow = \"3s\"\nslide = \"1s\"")).await;
+        bench.turn(1000, &[]).await;
+        assert_eq!(bench.table().missed(3_600_000), None);
+        bench.turn(2000, std::slice::from_ref(&row)).await;
+        for end in [3000, 4000] {
+            assert_eq!(bench.table().missed(3_600_000), Some(end));
+            bench.turn(end, &[]).await;
+        }
+        assert_eq!(bench.table().missed(3_600_000), None);
+        assert_eq!(bench.table().keys(), 1);
+        bench.turn(3_600_000, &[]).await;
+        assert_eq!(bench.table().keys(), 0);
+    }
 }
 
 #[test]
@@ -405,6 +445,51 @@ proptest! {
     }
 }
 
+#[tokio::test]
+async fn a_table_over_a_union_is_what_its_sql_gives_of_all_rows() {
+    let rows = |batch: i64| -> Vec<Row> {
+        let keys = ["a", "b", "a", "c"].into_iter().cycle().zip([0, 1, 2, 3, 0, 3]);
+        let row =
+            |(k, n): (&str, i64)| Row { k: Some(k.to_owned()), n: Some(10 * batch + n), x: None, d: None, at: None };
+        keys.map(row).collect()
+    };
+    let all = "select k, n from rows where n % 3 < 2 union all select upper(k), n from rows";
+    let itself = "select * from rows union all select * from rows";
+    // All that is alike comes in the same batch.
+    let different = "select k, n from rows union select 'a', n from rows union select k, n from rows where n > 5";
+    let grouped = "select k, max(n) as n from rows group by k, n";
+    for view in [all, itself, different, grouped] {
+        for sql in [
+            "select k, count(*) as c, sum(n) as s from both group by k",
+            "select k, max(n) as hi, count(distinct n) as c from both group by k order by hi desc, k limit 2",
+            "select count(*) as c from (select * from both where n > 11)",
+            "select distinct k, n % 4 as m from both",
+        ] {
+            let at_once = AtOnce::new(&sql.replace("both", &format!("({view})"))).await;
+            for (keys, window) in [("", 1000), ("window = \"20ms\"\nslide = \"10ms\"", 20)] {
+                let table = format!("sql = \"{sql}\"\n{keys}\n[view.both]\nsql = \"{view}\"");
+                let mut bench = Bench::new(&table).await;
+                for batch in 1..=4 {
+                    bench.turn(10 * batch, &rows(batch)).await;
+                    let inside: Vec<Row> =
+                        (1..=batch).filter(|one| 10 * (batch - one) < window).flat_map(rows).collect();
+                    let expected = at_once.of(&inside).await;
+                    assert_eq!(bench.all(), expected, "{table}: batch {batch}");
+                    if batch == 2 {
+                        bench.restart().await;
+                    }
+                }
+            }
+        }
+    }
+    // Also where it is in the table itself.
+    let sql = "select k, count(*) as c from (select k from rows union all select k from rows) group by k";
+    let mut bench = Bench::new(&format!("sql = \"{sql}\"")).await;
+    bench.turn(1, &rows(1)).await;
+    bench.turn(2, &rows(2)).await;
+    assert_eq!(bench.all(), ["a|12", "b|8", "c|4"]);
+}
+
 #[test]
 fn a_key_that_is_not_touched_for_long_is_forgotten_and_begins_anew() {
     wait(async {
@@ -472,6 +557,7 @@ async fn what_cannot_be_kept_is_refused() {
     for (table, why) in [
         ("sql = \"select k from rows\"", "keeps the states of one aggregate"),
         ("sql = \"select count(*) from (select distinct k from rows)\"", "this SELECT has 2"),
+        ("sql = \"select count(*) from (select k from rows union select k from rows)\"", "this SELECT has 2"),
         ("sql = \"select k, count(*) from rows where n > (select avg(n) from rows) group by k\"", "this SELECT has 2"),
         ("sql = \"select k, n, count(*) from rows group by rollup(k, n)\"", "GROUPING SETS, ROLLUP or CUBE"),
         (

@@ -6,8 +6,8 @@
 //! that a job that is started again goes on with the same ones; the first ones after the start of a job hold less.
 //!
 //! A window is shown with the batch at whose time it ends. Where no batch has that time, because one took too long or
-//! batches come as rows arrive, it is shown with the next batch, which is not part of it; of several that were missed,
-//! the last.
+//! batches come as rows arrive, it is shown with the next batch, which is not part of it. Of several that were missed
+//! that is the last: the others are [asked for](Keeper::missed) before, as far as they have rows.
 
 use std::collections::BTreeMap;
 
@@ -50,14 +50,41 @@ pub struct Windows {
     sums: Option<Sums>,
     /// The time of the last batch.
     last: Option<i64>,
+    /// The states that there are even of no rows, once they are known.
+    of_nothing: Option<Vec<RecordBatch>>,
     unsaved: Vec<Change>,
 }
 
 impl Windows {
     /// No panes yet.
     pub fn new(span: Span, is_inverse: bool) -> Self {
-        let sums = is_inverse.then(Sums::default);
-        Self { span, pane: span.common(), panes: BTreeMap::new(), sums, last: None, unsaved: Vec::new() }
+        Self {
+            span,
+            pane: span.common(),
+            panes: BTreeMap::new(),
+            sums: is_inverse.then(Sums::default),
+            last: None,
+            of_nothing: None,
+            unsaved: Vec::new(),
+        }
+    }
+
+    /// The end of the last window that has ended at this time.
+    fn end(&self, time: i64) -> i64 {
+        time - time.rem_euclid(self.span.slide)
+    }
+
+    /// Leaves out states of no rows: without GROUP BY there is always one.
+    async fn of_rows(&mut self, parts: &Aggregation, mut new: Vec<RecordBatch>) -> Result<Vec<RecordBatch>> {
+        if parts.key_columns() == 0 {
+            let of_nothing = match self.of_nothing.take() {
+                Some(known) => known,
+                None => parts.merge(Vec::new()).await?,
+            };
+            new.retain(|states| !of_nothing.iter().any(|nothing| nothing.columns() == states.columns()));
+            self.of_nothing = Some(of_nothing);
+        }
+        Ok(new)
     }
 
     /// Takes a batch's partial states in.
@@ -134,7 +161,8 @@ impl Pane {
 #[async_trait]
 impl Keeper for Windows {
     async fn absorb(&mut self, batch: &BatchInfo, parts: &Aggregation, new: Vec<RecordBatch>) -> Result<Turn> {
-        let end = batch.time - batch.time.rem_euclid(self.span.slide);
+        let new = self.of_rows(parts, new).await?;
+        let end = self.end(batch.time);
         let is_due = self.last.replace(batch.time).map_or(end == batch.time, |last| last < end);
         // The batch is not part of a window that has ended before it.
         if end < batch.time {
@@ -147,8 +175,13 @@ impl Keeper for Windows {
     }
 
     fn all(&self, _: &Aggregation) -> Result<Vec<RecordBatch>> {
-        let end = self.last.map(|last| last - last.rem_euclid(self.span.slide));
-        Ok(end.map(|end| self.until(end)).unwrap_or_default())
+        Ok(self.last.map(|last| self.until(self.end(last))).unwrap_or_default())
+    }
+
+    fn missed(&self, time: i64) -> Option<i64> {
+        let end = self.end(self.last?) + self.span.slide;
+        let (newest, _) = self.panes.last_key_value()?;
+        (end < self.end(time) && newest * self.pane > end - self.span.window).then_some(end)
     }
 
     fn save(&mut self, saved: &mut Saved<'_>) -> rusqlite::Result<()> {

@@ -17,6 +17,8 @@
 //! its results, and a batch that a crash has cut short is read again from the same offset to the same offset. New
 //! partitions are read from their beginning, and so is a topic that was missing when the job began.
 //!
+//! A batch has the same part of what is left of each partition, so that all get on evenly.
+//!
 //! With a group its members, which may be other jobs, share the partitions. The brokers keep the offsets, which are
 //! committed once the batch is: a message comes at least once, and after a crash perhaps again. The group takes up to 45
 //! seconds to notice that a member was killed (`session.timeout.ms`).
@@ -27,6 +29,7 @@
 mod reader;
 mod rows;
 mod survey;
+mod waiting;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -258,7 +261,7 @@ impl KafkaSource {
                 // It is new.
                 Some(None) | None => low,
             };
-            tracks.push(Track { partition, next, until: once.then_some(high) });
+            tracks.push(Track { partition, next, end: high, until: once.then_some(high) });
         }
         for (partition, next) in from.offsets.iter().flatten() {
             let of_topic = |track: &&Track| track.partition.topic == partition.topic;
@@ -359,7 +362,7 @@ struct Kafka {
     reading: Option<Reading>,
     /// How far each partition is cut; in the reader's order.
     at: Vec<(Partition, i64)>,
-    /// Where they end, for a job that runs only once.
+    /// Where they ended when they were found, which is all for a job that runs only once.
     ends: BTreeMap<Partition, i64>,
     /// Those that were cut since the last batch that was done, of a group.
     undone: BTreeSet<usize>,
@@ -473,7 +476,7 @@ impl Source for Kafka {
             }
             Why::Other(why) => SourceError::new(why),
         })?;
-        self.ends = tracks.iter().filter_map(|track| Some((track.partition.clone(), track.until?))).collect();
+        self.ends = tracks.iter().map(|track| (track.partition.clone(), track.end)).collect();
         if !self.source.is_member() {
             let begin: Vec<String> = tracks.iter().map(|one| format!("{} at {}", one.partition, one.next)).collect();
             info!("source {}: begins with {}", self.name, begin.join(", "));
@@ -517,7 +520,7 @@ impl Source for Kafka {
         let to = offsets(to);
         let track = |(partition, next): &(Partition, i64)| {
             let until = to.get(partition).copied().unwrap_or(*next);
-            Track { partition: partition.clone(), next: *next, until: Some(until) }
+            Track { partition: partition.clone(), next: *next, end: until, until: Some(until) }
         };
         let mut tracks: Vec<Track> = begin.iter().map(track).collect();
         let strict = self.source.config.on_data_loss == OnLoss::Fail;
@@ -537,7 +540,8 @@ impl Source for Kafka {
         for (track, (_, at)) in tracks.iter_mut().zip(&mut self.at) {
             track.next = track.until.unwrap_or(track.next);
             *at = track.next;
-            track.until = self.ends.get(&track.partition).copied();
+            let end = self.ends.get(&track.partition).copied();
+            (track.end, track.until) = (end.unwrap_or_default(), end.filter(|_| self.once));
         }
         cut.position = Some(self.position());
         self.is_new = false;
@@ -570,7 +574,7 @@ impl Source for Kafka {
     fn is_exhausted(&self) -> bool {
         let Some(reading) = self.reading.as_ref().filter(|_| self.once && !self.is_new) else { return false };
         let waiting = reading.waiting();
-        waiting.ended && waiting.failure.is_none() && waiting.rows.is_empty()
+        waiting.ended && waiting.failure.is_none() && waiting.is_empty()
     }
 
     async fn close(&mut self) {

@@ -1,6 +1,6 @@
 //! The thread that reads messages, so that they wait for the next batch and not the batch for them.
 
-use std::collections::{BTreeSet, VecDeque};
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
@@ -15,16 +15,15 @@ use rdkafka::error::{KafkaError, KafkaResult, RDKafkaErrorCode};
 use rdkafka::message::{BorrowedMessage, Message as _};
 use rdkafka::topic_partition_list::{Offset, TopicPartitionList};
 use tokio::sync::Notify;
+use tokio::time::timeout;
 use tracing::{info, warn};
 
 use super::rows::{Kept, Message, Rows};
 use super::survey::{self, Partition, Topics};
+use super::waiting::{CHUNK, CHUNK_BYTES, Waiting};
 
 /// How long the reader waits for a message before it looks whether it is to stop.
 const ASK: Duration = Duration::from_millis(100);
-/// So many messages, or bytes, are handed over at once at most.
-const CHUNK: usize = 8192;
-const CHUNK_BYTES: usize = 1 << 20;
 
 /// A consumer's share of a group has changed.
 #[derive(Debug)]
@@ -123,6 +122,8 @@ pub struct Track {
     pub partition: Partition,
     /// The next offset; a member of a group need not know it.
     pub next: i64,
+    /// Up to where there are messages, as far as is known.
+    pub end: i64,
     /// Where to stop, if anywhere.
     pub until: Option<i64>,
 }
@@ -158,41 +159,6 @@ impl Shared {
     }
 }
 
-/// What waits for the next batch.
-#[derive(Debug, Default)]
-pub struct Waiting {
-    /// Messages.
-    pub rows: VecDeque<Rows>,
-    bytes: usize,
-    /// All partitions that were ever read, and the offsets where that began.
-    pub partitions: Vec<(Partition, i64)>,
-    /// Places of partitions that others of the group have got since this was last looked at.
-    pub revoked: BTreeSet<usize>,
-    /// Whether nothing comes any more.
-    pub ended: bool,
-    /// Why not.
-    pub failure: Option<String>,
-}
-
-impl Waiting {
-    /// Takes at most so many messages.
-    pub fn take(&mut self, mut room: usize) -> Vec<Rows> {
-        let mut taken = Vec::new();
-        while room > 0
-            && let Some(mut front) = self.rows.pop_front()
-        {
-            if front.len() > room {
-                let part = front.split_to(room);
-                self.rows.push_front(std::mem::replace(&mut front, part));
-            }
-            room -= front.len();
-            taken.push(front);
-        }
-        self.bytes = self.bytes.saturating_sub(taken.iter().map(Rows::bytes).sum());
-        taken
-    }
-}
-
 /// A reader at work.
 pub struct Reading {
     shared: Arc<Shared>,
@@ -216,7 +182,8 @@ pub struct Manner {
 impl Reading {
     /// Begins to read.
     pub fn start(consumer: BaseConsumer<Context>, tracks: Vec<Track>, manner: Manner) -> Self {
-        let (consumer, shared) = (Arc::new(consumer), Arc::new(Shared::default()));
+        let waiting = Mutex::new(Waiting::new(manner.max_waiting));
+        let (consumer, shared) = (Arc::new(consumer), Arc::new(Shared { waiting, ..Shared::default() }));
         let mut reader = Reader {
             consumer: Arc::clone(&consumer),
             shared: Arc::clone(&shared),
@@ -226,6 +193,7 @@ impl Reading {
             rows: Rows::default(),
             refreshed: Instant::now(),
             has_share: false,
+            seen_to_end: Vec::new(),
             ends_seen: Vec::new(),
             manner,
         };
@@ -244,16 +212,22 @@ impl Reading {
         self.shared.went.notify_one();
     }
 
-    /// Waits until there is something, or nothing will come.
+    /// Waits until there is something for a batch, or nothing will come.
     pub async fn ready(&self) {
         loop {
-            {
+            let is_held = {
                 let waiting = self.waiting();
-                if !waiting.rows.is_empty() || waiting.ended {
+                if waiting.has_some() || waiting.ended {
                     return;
                 }
+                !waiting.is_empty()
+            };
+            let came = self.shared.came.notified();
+            if is_held {
+                timeout(ASK, came).await.ok();
+            } else {
+                came.await;
             }
-            self.shared.came.notified().await;
         }
     }
 
@@ -323,6 +297,8 @@ struct Reader {
     refreshed: Instant,
     /// Whether the group has given this member its share.
     has_share: bool,
+    /// Partitions whose end was seen since messages were last handed over.
+    seen_to_end: Vec<usize>,
     /// The numbers of partitions whose end was seen, when it is not known of which topic they are.
     ends_seen: Vec<i32>,
 }
@@ -377,18 +353,19 @@ impl Reader {
         if !self.tracks.iter().any(|place| place.track.partition.topic == track.partition.topic) {
             self.topics += 1;
         }
-        self.waiting().partitions.push((track.partition.clone(), track.next));
+        self.waiting().add(track.partition.clone(), track.next);
         let at_end = track.until.is_some_and(|until| track.next >= until);
         self.tracks.push(Place { track, is_read: false, at_end });
     }
 
     /// Reads all that are chosen, and no others.
     fn assign(&mut self, chosen: impl Fn(&Place) -> bool) -> Result<(), String> {
-        let mut list = TopicPartitionList::new();
-        for place in &mut self.tracks {
+        let (mut list, shared) = (TopicPartitionList::new(), Arc::clone(&self.shared));
+        for (index, place) in self.tracks.iter_mut().enumerate() {
             place.is_read = chosen(place);
             if place.is_read {
                 put(&mut list, &place.track)?;
+                shared.waiting().begin(index, place.track.end);
             }
         }
         self.consumer.assign(&list).map_err(|error| Words(&error).to_string())
@@ -425,10 +402,11 @@ impl Reader {
         let new: Vec<Partition> = found.partitions.into_iter().filter(|new| !is_known(new)).collect();
         let mut list = TopicPartitionList::new();
         for partition in &new {
-            let Ok((low, _)) = survey::bounds(&self.consumer, partition) else { continue };
-            let track = Track { partition: partition.clone(), next: low, until: None };
+            let Ok((low, end)) = survey::bounds(&self.consumer, partition) else { continue };
+            let track = Track { partition: partition.clone(), next: low, end, until: None };
             put(&mut list, &track)?;
             self.add(track);
+            self.waiting().begin(self.tracks.len() - 1, end);
             self.tracks.last_mut().expect("it was just added").is_read = true;
         }
         if list.count() > 0 {
@@ -478,6 +456,7 @@ impl Reader {
     fn ended(&mut self, index: usize) -> Result<(), String> {
         let place = &mut self.tracks[index];
         place.at_end = true;
+        self.seen_to_end.push(index);
         if !matches!(self.manner.way, Way::Until { .. }) {
             return Ok(());
         }
@@ -513,6 +492,11 @@ impl Reader {
     /// A partition of this number has no more messages for now.
     fn at_end_of(&mut self, number: i32) -> Result<(), String> {
         let of_number = |place: &Place| place.is_read && place.track.partition.number == number;
+        if self.topics == 1
+            && let Some(index) = self.tracks.iter().position(of_number)
+        {
+            self.seen_to_end.push(index);
+        }
         let open = |place: &Place| of_number(place) && !place.at_end && place.track.until.is_some();
         let found: Vec<usize> = (0..self.tracks.len()).filter(|index| open(&self.tracks[*index])).collect();
         match (found.as_slice(), &self.manner.way) {
@@ -543,7 +527,7 @@ impl Reader {
 
     /// Hands over what was read. Waits while too much waits already.
     fn publish(&mut self) -> Result<(), String> {
-        if self.rows.is_empty() {
+        if self.rows.is_empty() && self.seen_to_end.is_empty() {
             return Ok(());
         }
         let full = Instant::now();
@@ -551,7 +535,8 @@ impl Reader {
         let shared = Arc::clone(&self.shared);
         let mut waiting = shared.waiting();
         let mut is_held = false;
-        while waiting.bytes >= self.manner.max_waiting && !self.is_stopped() {
+        let was_full = waiting.is_full();
+        while waiting.is_full() && !self.is_stopped() {
             if is_member && full.elapsed() > self.manner.longest_rest {
                 drop(waiting);
                 self.hold()?;
@@ -561,13 +546,11 @@ impl Reader {
                 waiting = shared.went.wait_timeout(waiting, ASK).unwrap_or_else(PoisonError::into_inner).0;
             }
         }
-        waiting.bytes += self.rows.bytes();
-        match waiting.rows.back_mut() {
-            Some(back) if back.len() + self.rows.len() <= CHUNK && back.bytes() + self.rows.bytes() <= CHUNK_BYTES => {
-                back.append(&mut self.rows);
-            }
-            _ => waiting.rows.push_back(self.rows.take()),
+        if was_full {
+            waiting.rested();
         }
+        waiting.push(&mut self.rows);
+        self.seen_to_end.drain(..).for_each(|index| waiting.at_end(index));
         drop(waiting);
         shared.came.notify_one();
         if is_held && let Ok(assigned) = self.consumer.assignment() {
@@ -596,6 +579,7 @@ impl Reader {
         if !self.consumer.context().changed.swap(false, Ordering::AcqRel) {
             return;
         }
+        let shared = Arc::clone(&self.shared);
         let changes =
             std::mem::take(&mut *self.consumer.context().changes.lock().unwrap_or_else(PoisonError::into_inner));
         for change in changes {
@@ -607,7 +591,7 @@ impl Reader {
                     for partition in partitions {
                         let index = self.tracks.iter().position(|place| place.track.partition == partition);
                         let index = index.unwrap_or_else(|| {
-                            self.add(Track { partition, next: 0, until: None });
+                            self.add(Track { partition, next: 0, end: 0, until: None });
                             self.tracks.len() - 1
                         });
                         let place = &mut self.tracks[index];
@@ -621,12 +605,10 @@ impl Reader {
                     let gone: BTreeSet<usize> =
                         (0..self.tracks.len()).filter(|index| gone(&self.tracks[*index])).collect();
                     gone.iter().for_each(|index| self.tracks[*index].is_read = false);
-                    self.rows = std::mem::take(&mut self.rows).without(&gone);
-                    let mut waiting = self.waiting();
-                    waiting.revoked.extend(&gone);
-                    let rows = std::mem::take(&mut waiting.rows).into_iter().map(|rows| rows.without(&gone));
-                    waiting.rows = rows.filter(|rows| !rows.is_empty()).collect();
-                    waiting.bytes = waiting.rows.iter().map(Rows::bytes).sum();
+                    // Those that are not handed over yet go there first, and with the others.
+                    let mut waiting = shared.waiting();
+                    waiting.push(&mut self.rows);
+                    waiting.revoke(&gone);
                 }
             }
         }

@@ -1,7 +1,5 @@
 //! Messages on their way to a batch, and where in their partitions they stand.
 
-use std::collections::BTreeSet;
-
 use crate::format::Records;
 
 /// Messages that follow each other in one partition.
@@ -118,7 +116,8 @@ impl Rows {
         taken
     }
 
-    fn clear(&mut self) {
+    /// Removes all of them, and keeps their room.
+    pub fn clear(&mut self) {
         self.values.clear();
         self.keys.clear();
         self.keyed.clear();
@@ -154,16 +153,24 @@ impl Rows {
         }
     }
 
-    /// Leaves out those of some partitions.
-    pub fn without(mut self, partitions: &BTreeSet<usize>) -> Self {
-        let mut kept = Self::default();
-        while let Some(run) = self.runs.first().copied() {
-            let mut rows = self.split_to(run.count);
-            if !partitions.contains(&run.partition) {
-                kept.append(&mut rows);
-            }
+    /// Some of them, which are one run and begin with this one.
+    pub fn part(&self, first: usize, run: Run) -> Self {
+        let range = first..first + run.count;
+        // What is not kept is not there.
+        let of = |count: usize| range.start.min(count)..range.end.min(count);
+        Self {
+            values: self.values.part(range.clone()),
+            keys: self.keys.part(of(self.keys.len())),
+            keyed: self.keyed[of(self.keyed.len())].to_vec(),
+            times: self.times[of(self.times.len())].to_vec(),
+            runs: vec![run],
         }
-        kept
+    }
+
+    /// How many of them, all of one partition, are before an offset.
+    pub fn count_before(&self, offset: i64) -> usize {
+        let before = |run: &Run| (offset - run.first()).clamp(0, run.count as i64) as usize;
+        self.runs.iter().map(before).sum()
     }
 }
 
@@ -188,6 +195,14 @@ mod tests {
     }
 
     #[test]
+    fn offsets_that_are_missing_are_not_counted() {
+        let rows = rows(&[(0, 5), (0, 6), (0, 9), (0, 10)]);
+        for (offset, count) in [(4, 0), (5, 0), (6, 1), (7, 2), (9, 2), (10, 3), (12, 4)] {
+            assert_eq!(rows.count_before(offset), count, "{offset}");
+        }
+    }
+
+    #[test]
     fn where_they_stand_is_known_wherever_they_are_split() {
         let all = [(0, 5), (0, 6), (0, 9), (1, 0), (1, 1), (0, 10)];
         for count in 0..=all.len() {
@@ -201,13 +216,8 @@ mod tests {
                 assert_eq!(part.keyed, rows(expected).keyed);
                 assert_eq!(part.keys.len(), expected.len());
             }
+            let part = rows(&all).part(count.min(5), Run { partition: 7, count: 1, next: 9 });
+            assert_eq!((texts(&part), part.keyed.len()), (texts(&rows(&all[count.min(5)..][..1])), 1));
         }
-    }
-
-    #[test]
-    fn partitions_that_are_gone_take_theirs_along() {
-        let left = rows(&[(0, 5), (1, 0), (0, 6), (2, 3)]).without(&BTreeSet::from([1, 2]));
-        assert_eq!(texts(&left), "0:5 0:6");
-        assert_eq!(left.runs, [Run { partition: 0, count: 2, next: 7 }]);
     }
 }
