@@ -23,7 +23,7 @@ pub enum EngineKind {
 
 #[derive(Debug, Args)]
 struct SparkArgs {
-    /// Which Spark: `local[*]`, `spark://HOST:7077`, `yarn` [default: local[*]]
+    /// Which Spark: `local[*]`, which is the default, `spark://HOST:7077`, `yarn`
     #[arg(long, value_name = "URL")]
     master: Option<String>,
     /// The program that submits jobs [default: spark-submit of SPARK_HOME or of the path]

@@ -71,7 +71,7 @@ pub struct ViewSpec {
     pub place: Range<usize>,
 }
 
-/// A job, read and found well-formed; whether its SQL can be planned is for [`Plan`](crate::sql::Plan) to find.
+/// A job, read and found well-formed; whether its SQL can be planned is for [`Plan`] to find.
 #[derive(Debug)]
 pub struct Job {
     /// The file.
