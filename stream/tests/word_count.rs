@@ -92,5 +92,5 @@ fn a_checkpoint_of_another_job_is_refused() {
     assert!(one.terminate().success());
     let mut other = TestJob::start_in(home, &job(&server, BY_BATCH), &[]);
     assert!(!other.wait().success());
-    assert!(other.log().contains("belongs to another job"), "{}", other.log());
+    other.wait_for_log("belongs to another job");
 }
