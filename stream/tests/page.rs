@@ -269,7 +269,7 @@ fn a_page_that_cannot_be_served_is_a_mistake() {
     let taken = Server::new();
     let mut job = TestJob::start_with(&self::job(&Server::new()), &["--ui", &taken.address()]);
     assert!(!job.wait().success());
-    assert!(job.log().contains(&format!("the page: {}: ", taken.address())), "{}", job.log());
+    job.wait_for_log(&format!("the page: {}: ", taken.address()));
 }
 
 #[test]

@@ -28,6 +28,6 @@ fn it_has_no_format() {
         let text = format!("[source.rows]\ntype = \"rate\"\n{key}\n");
         let mut job = TestJob::start(&text);
         assert!(!job.wait().success());
-        assert!(job.log().contains("a source of type rate has columns of its own"), "{}", job.log());
+        job.wait_for_log("a source of type rate has columns of its own");
     }
 }
