@@ -38,22 +38,27 @@ pub fn bootstrap_servers(props: &Props<'_>, old: &'static str) -> String {
     servers
 }
 
-/// Notes brokers that are none: librdkafka takes any text for a host, and cuts ports off at 16 bits.
+/// Notes brokers that are none.
 pub fn check_servers(props: &Props<'_>, key: &str, servers: &str) {
-    for server in servers.split(',').map(str::trim).filter(|server| !server.is_empty()) {
-        let place = server.split_once("://").map_or(server, |(_, place)| place);
-        let (host, port) = match place.rsplit_once(':') {
-            // An IPv6 address without a port.
-            _ if place.ends_with(']') => (place, None),
-            Some((host, port)) => (host, Some(port)),
-            None => (place, None),
-        };
-        let is_port = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
-        if !is_port || host.is_empty() || host.contains([';', ' ', '/']) {
-            let expected = "host:port of one or more Kafka brokers, separated by commas, with ports of 1 to 65535";
-            return props.error(key, expected, &format!("Invalid url in bootstrap.servers: {server}"));
-        }
+    let mut servers = servers.split(',').map(str::trim).filter(|server| !server.is_empty());
+    if let Some(wrong) = servers.find(|server| !is_server(server)) {
+        let expected = "host:port of one or more Kafka brokers, separated by commas, with ports of 1 to 65535";
+        props.error(key, expected, &format!("Invalid url in bootstrap.servers: {wrong}"));
     }
+}
+
+/// Whether this is a broker, perhaps with a protocol before it or without a port: librdkafka takes any text for a host,
+/// and cuts ports off at 16 bits.
+pub fn is_server(text: &str) -> bool {
+    let place = text.split_once("://").map_or(text, |(_, place)| place);
+    let (host, port) = match place.rsplit_once(':') {
+        // An IPv6 address without a port.
+        _ if place.ends_with(']') => (place, None),
+        Some((host, port)) => (host, Some(port)),
+        None => (place, None),
+    };
+    let is_port = port.is_none_or(|port| port.parse::<u16>().is_ok_and(|port| port > 0));
+    is_port && !host.is_empty() && !host.contains([';', ' ', '/'])
 }
 
 /// The key to read where one has been renamed: the new one, or the old one when only that is there.

@@ -282,13 +282,12 @@ impl Engine {
     /// Shows windows that ended while no batch came: each with a batch at its end, which has no rows.
     async fn catch_up(&mut self, time: i64, stop: &CancellationToken) -> Result<(), EngineError> {
         let mut shown = 0;
-        while let (Some(end), Some(last)) = (self.plan.missed(time), self.last) {
+        while !stop.is_cancelled()
+            && let (Some(end), Some(last)) = (self.plan.missed(time), self.last)
+        {
             shown += 1;
             let nothing = self.inlets.iter().map(|_| Cut::default()).collect();
             self.turn(last.next(end), nothing, Instant::now(), stop).await?;
-            if stop.is_cancelled() {
-                break;
-            }
         }
         if shown > 1 {
             info!("{shown} windows ended while no batch came, and are shown now");

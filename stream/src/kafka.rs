@@ -6,11 +6,11 @@
 
 use std::collections::BTreeMap;
 
-use flume_rs::kafka::{Words, is_topic_name};
+use flume_rs::kafka::{Words, is_server, is_topic_name};
 use rdkafka::config::{ClientConfig, RDKafkaLogLevel};
 use serde::{Deserialize, Deserializer};
 
-use crate::job::{Address, JobError, Keys};
+use crate::job::{JobError, Keys};
 
 /// The value of an option, as TOML has it.
 #[derive(Clone, Debug, Deserialize)]
@@ -44,16 +44,9 @@ const COMMON: &[(&str, &str)] =
 /// says; what is `fixed` the user cannot set.
 pub fn options(keys: &mut Keys<'_>, defaults: &[(&str, &str)], fixed: &[(&str, &str)]) -> Result<Options, JobError> {
     let servers: String = keys.need("servers", "host:port of one or more Kafka brokers, separated by commas")?;
-    for server in servers.split(',') {
-        // With a protocol before it, or without a port, librdkafka takes it as well.
-        let server = server.trim();
-        let address = server.split_once("://").map_or(server, |(_, address)| address);
-        let has_port = address.rsplit_once(':').is_some_and(|(_, after)| !after.contains(']'));
-        if address.is_empty() || has_port && Address::parse(address).is_err() {
-            let message =
-                format!("`servers`: `{server}` is no address: expected host:port, with a port from 1 to 65535");
-            return Err(keys.error_at("servers", message));
-        }
+    if let Some(wrong) = servers.split(',').map(str::trim).find(|server| !is_server(server)) {
+        let message = format!("`servers`: `{wrong}` is no address: expected host:port, with a port from 1 to 65535");
+        return Err(keys.error_at("servers", message));
     }
     let given: BTreeMap<String, OptionValue> = keys.take("options")?.unwrap_or_default();
     for (name, _) in fixed.iter().chain(&[("bootstrap.servers", "")]) {
